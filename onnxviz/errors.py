@@ -1,0 +1,100 @@
+"""The error tree of onnxviz.
+
+Every error that a user can cause is an :class:`OnnxvizError`. Its text is one line that says what is wrong and,
+after a semicolon, what would work; the command line prints it as it is and ends with :attr:`OnnxvizError.exit_code`.
+Names inside a model are untrusted, so control characters never reach the terminal.
+
+>>> str(SelectionError("no tensor matches 'conv9'", hint="the nearest names are conv1, conv2"))
+"no tensor matches 'conv9'; the nearest names are conv1, conv2"
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConversionError",
+    "ExecutionError",
+    "InputError",
+    "MissingDependencyError",
+    "ModelError",
+    "OnnxvizError",
+    "OutputError",
+    "ParityError",
+    "ProviderError",
+    "SelectionError",
+    "TrustError",
+    "printable",
+]
+
+
+def printable(text: object, limit: int = 600) -> str:
+    r"""Return ``text`` on one line, with control and direction characters escaped and the middle cut beyond ``limit``.
+
+    >>> printable("a\nb\x1b[31m")
+    'a\\nb\\x1b[31m'
+    """
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    if len(line) <= limit:
+        return line
+    head = limit * 2 // 3
+    return f"{line[:head]}…{line[head - limit + 1 :]}"
+
+
+class OnnxvizError(Exception):
+    """Base of every error that onnxviz raises on purpose.
+
+    Args:
+        message: What is wrong, one line.
+        hint: What would work, one line.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return printable(f"{self.message}; {self.hint}" if self.hint else self.message)
+
+
+class ModelError(OnnxvizError):
+    """A model file that is missing, damaged, not ONNX, unsafe, or newer than what is installed."""
+
+
+class SelectionError(OnnxvizError):
+    """A name, glob, op type or kind that selects nothing."""
+
+
+class InputError(OnnxvizError):
+    """An input file or value that cannot be read or does not fit the model."""
+
+
+class OutputError(OnnxvizError):
+    """An output that cannot be written, or whose ending names no known format."""
+
+
+class ProviderError(OnnxvizError):
+    """An execution provider that was asked for and does not load."""
+
+
+class ExecutionError(OnnxvizError):
+    """onnxruntime refused the model or failed while running it."""
+
+
+class MissingDependencyError(OnnxvizError):
+    """An optional package is not installed; the hint is the command that installs it."""
+
+
+class TrustError(OnnxvizError):
+    """A source that would execute code was given without ``--trust``."""
+
+
+class ConversionError(OnnxvizError):
+    """A network that its exporter cannot turn into ONNX."""
+
+
+class ParityError(OnnxvizError):
+    """A converted model whose outputs differ from its source."""
+
+    exit_code = 1

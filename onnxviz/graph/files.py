@@ -1,0 +1,73 @@
+"""Writing files so that an interrupted or failed run leaves nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from onnxviz.errors import OutputError
+
+__all__ = ["atomic_folder", "atomic_path", "atomic_write"]
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``; on success every file in it is moved next to ``path``.
+
+    For outputs of several files, such as a model with external data: they are written under their final names
+    and appear only once all of them are complete. On an error the folder is removed and the target is untouched.
+
+    Raises:
+        OutputError: The target's folder does not exist or cannot be written, or the target is a folder.
+    """
+    target = Path(path)
+    parent = target.parent
+    if target.is_dir():
+        raise OutputError(f"cannot write {target}: it is a folder", hint="name a file")
+    if not parent.is_dir():
+        raise OutputError(f"cannot write {target}: the folder {parent} does not exist", hint="create it first")
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=".onnxviz-", dir=parent))
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}", hint="choose a writable folder"
+        ) from error
+    try:
+        yield staging
+        for file in sorted(staging.iterdir(), key=lambda f: f.name == target.name):  # the target itself comes last
+            os.replace(file, parent / file.name)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path with the same name and ending as ``path``; on success it is moved to ``path``.
+
+    Raises:
+        OutputError: As :func:`atomic_folder`.
+    """
+    with atomic_folder(path) as folder:
+        yield folder / Path(path).name
+
+
+def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> None:
+    """Write ``data`` (text as UTF-8) to ``path`` in one step.
+
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "a.txt"
+    >>> atomic_write(target, "done")
+    >>> target.read_text()
+    'done'
+
+    Raises:
+        OutputError: As :func:`atomic_folder`.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)

@@ -1,0 +1,132 @@
+"""Types and shapes of every tensor, as far as they can be inferred without running the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from onnxviz.errors import InputError
+from onnxviz.graph.inference import infer_in_place
+from onnxviz.graph.model import copy_model
+
+__all__ = ["bind_dims", "dtype_name", "infer_shapes", "model_inputs", "open_dims", "shape_list"]
+
+#: What some exporters write as the name of a dimension that they know nothing of.
+_NAMELESS = ("", "None", "?", "-1")
+
+
+def dtype_name(value: ir.Value) -> str | None:
+    """Return the name of a value's element type as numpy spells it (``"float32"``), or None where it is unknown.
+
+    Sequences and optionals read as ``"sequence(float32)"``; maps, which onnx_ir does not know, as None.
+    """
+    kind, dtype = value.type, value.dtype
+    if kind is None or dtype is None:
+        return None
+    name = "string" if dtype == ir.DataType.STRING else dtype.name.lower().replace("double", "float64")
+    name = {"float": "float32"}.get(name, name)
+    if isinstance(kind, ir.SequenceType):
+        return f"sequence({name})"
+    return f"optional({name})" if isinstance(kind, ir.OptionalType) else name
+
+
+def _dim(dim: int | str | None) -> int | str | None:
+    if isinstance(dim, int):
+        return dim if dim >= 0 else None
+    return None if dim in _NAMELESS else dim
+
+
+def shape_list(value: ir.Value) -> list[int | str | None] | None:
+    """Return a shape as JSON holds it: sizes, names of symbolic dimensions, None where unknown."""
+    if value.shape is None:
+        return None
+    return [_dim(dim if isinstance(dim, int) else dim.value) for dim in value.shape]
+
+
+def model_inputs(model: ir.Model) -> list[ir.Value]:
+    """Return the inputs that a caller feeds; weights that old files list among the inputs are left out."""
+    return [value for value in model.graph.inputs if not value.is_initializer()]
+
+
+def bind_dims(model: ir.Model, dims: Mapping[str, int]) -> ir.Model:
+    """Return a copy with open dimensions of the inputs replaced by sizes.
+
+    Shapes of intermediate tensors and outputs that depend on open dimensions are dropped, to be inferred again.
+
+    Args:
+        model: The model; it is not changed.
+        dims: Sizes by the name of a symbolic dimension, or by ``"input:axis"`` where it has no name.
+
+    Raises:
+        InputError: No input has that dimension, or a size is negative.
+    """
+    copy = copy_model(model)
+    for name, size in dims.items():
+        if size < 0:
+            raise InputError(f"dimension {name!r} cannot be {size}", hint="give a size of 0 or more")
+        _bind(copy, name, size)
+    for node in copy.graph.all_nodes():
+        for output in node.outputs:
+            if output.shape is not None and any(not isinstance(d, int) or d < 0 for d in output.shape):
+                output.shape = None
+    return copy
+
+
+def _bind(model: ir.Model, name: str, size: int) -> None:
+    where, _, axis = name.rpartition(":")
+    found = False
+    for value in model_inputs(model):
+        shape = shape_list(value)
+        for position, dim in enumerate(shape or []):
+            if dim == name or (value.name == where and axis == str(position)):
+                shape[position], found = size, True  # type: ignore[index]
+        value.shape = ir.Shape(shape) if shape is not None else None
+    if not found:
+        known = open_dims(model)
+        hint = f"its open dimensions are {', '.join(known)}" if known else "all its dimensions are fixed"
+        raise InputError(f"the model has no dimension {name!r}", hint=hint)
+
+
+def open_dims(model: ir.Model) -> dict[str, tuple[str, int]]:
+    """Return each open dimension of the inputs by its name, or ``"input:axis"`` if it has none -> (input, axis).
+
+    >>> model = ir.from_onnx_text(
+    ...     '<ir_version: 8, opset_import: ["": 17]> g (float[n, 4, ?] x) => (float[n, 4, ?] y) {y = Relu(x)}'
+    ... )
+    >>> open_dims(model)
+    {'n': ('x', 0), 'x:2': ('x', 2)}
+    """
+    found: dict[str, tuple[str, int]] = {}
+    for value in model_inputs(model):
+        for axis, dim in enumerate(shape_list(value) or []):
+            if not isinstance(dim, int):
+                found.setdefault(dim or f"{value.name}:{axis}", (value.name or "", axis))
+    return found
+
+
+def infer_shapes(model: ir.Model, dims: Mapping[str, int] | None = None) -> ir.Model:
+    """Return a copy with the types and shapes of its tensors filled in where they can be inferred.
+
+    Weights are not loaded: only constants up to 1 KB take part. What the model states about its inputs and outputs is
+    kept; what it states wrongly about intermediate tensors is overruled by what can be inferred.
+
+    Args:
+        model: The model; it is not changed. A model whose graph has a cycle comes back as it is.
+        dims: Sizes for open dimensions of the inputs, such as ``{"batch": 1}``, as :func:`bind_dims` takes them.
+
+    Raises:
+        InputError: As :func:`bind_dims`.
+
+    >>> model = ir.from_onnx_text(
+    ...     '<ir_version: 8, opset_import: ["": 17]> g (float[n, 4] x) => (float[n, 4] z) {y = Relu(x) z = Exp(y)}'
+    ... )
+    >>> inferred = infer_shapes(model, {"n": 2})
+    >>> shape_list(inferred.graph.node(0).outputs[0])
+    [2, 4]
+    """
+    if "cyclic" in model.meta:
+        return model
+    copy = bind_dims(model, dims) if dims else copy_model(model)
+    infer_in_place(copy)
+    return copy

@@ -1,0 +1,193 @@
+"""Sessions of onnxruntime: one shared thread pool, the asked provider or an error, errors in one line."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxviz.errors import ExecutionError, InputError, ProviderError
+from onnxviz.graph.io import check_external_data, external_tensors, save_model
+from onnxviz.graph.model import model_bytes
+from onnxviz.runtime.providers import resolve_providers, short_name
+
+__all__ = ["Session", "run_model"]
+
+#: Element types that numpy lacks and whose elements fill whole bytes, read from onnxruntime's memory.
+_EXTENDED = {
+    "tensor(bfloat16)": np.dtype(ml_dtypes.bfloat16),
+    "tensor(float8e4m3fn)": np.dtype(ml_dtypes.float8_e4m3fn),
+    "tensor(float8e4m3fnuz)": np.dtype(ml_dtypes.float8_e4m3fnuz),
+    "tensor(float8e5m2)": np.dtype(ml_dtypes.float8_e5m2),
+    "tensor(float8e5m2fnuz)": np.dtype(ml_dtypes.float8_e5m2fnuz),
+}
+_FOLDER_KEY = "session.model_external_initializers_file_folder_path"
+
+
+@cache
+def _shared_pool() -> bool:
+    """Give the process one thread pool for all sessions; False if it already has sessions with pools of their own."""
+    try:
+        ort.set_global_thread_pool_sizes(
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 1
+        )
+    except Exception:  # noqa: BLE001 - onnxruntime's environment exists already: then each session keeps its own pool
+        return False
+    return True
+
+
+class Session:
+    """An onnxruntime session of a model in memory.
+
+    Args:
+        model: The model. External weights are read from where they lie, not copied.
+        providers: As :func:`onnxviz.runtime.providers.resolve_providers` takes them.
+        optimize: Let onnxruntime fuse and rewrite the graph. Off by default: every tensor then is what the file says.
+        op_library: A shared library of custom operators to register; its code is executed.
+
+    Raises:
+        ExecutionError: onnxruntime refuses the model, such as an operator without a kernel.
+        ProviderError: A provider that was asked for does not load, or was left out of the session.
+
+    >>> model = ir.from_onnx_text(
+    ...     '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) {y = Neg(x)}'
+    ... )
+    >>> Session(model, "cpu").run({"x": np.float32([1, 2])})["y"].tolist()
+    [-1.0, -2.0]
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        providers: str | Sequence[str] = "auto",
+        *,
+        optimize: bool = False,
+        op_library: str | os.PathLike[str] | None = None,
+    ) -> None:
+        requested = resolve_providers(providers)
+        self._session = self._create(model, requested, optimize, op_library)
+        self.providers: list[str] = [short_name(p) for p in self._session.get_providers()]
+        if lost := [p for p in requested if p not in self._session.get_providers()]:
+            raise ProviderError(f"onnxruntime left {', '.join(lost)} out of the session", hint="see `onnxviz doctor`")
+        self.outputs: dict[str, str] = {o.name: o.type for o in self._session.get_outputs()}
+        self.inputs: dict[str, tuple[str, list[Any]]] = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
+
+    def _create(
+        self, model: ir.Model, providers: list[str], optimize: bool, op_library: str | os.PathLike[str] | None
+    ) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised; the log would only repeat it
+        levels = ort.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+        options.use_per_session_threads = not _shared_pool()
+        if op_library is not None:
+            try:
+                options.register_custom_ops_library(os.fspath(op_library))
+            except Exception as error:
+                raise ExecutionError(f"cannot register the operators of {op_library}: {_message(error)}") from error
+        check_external_data(model)
+        folders = {os.path.realpath(os.fspath(tensor.base_dir)) for _, tensor in external_tensors(model)}
+        data = model_bytes(model) if len(folders) < 2 else None
+        try:
+            if data is not None:
+                if folders:
+                    options.add_session_config_entry(_FOLDER_KEY, folders.pop())
+                return ort.InferenceSession(data, options, providers=providers)
+            with tempfile.TemporaryDirectory(prefix="onnxviz-") as folder:
+                save_model(model, Path(folder) / "model.onnx", external_data=True)
+                return ort.InferenceSession(str(Path(folder) / "model.onnx"), options, providers=providers)
+        except (ProviderError, OSError):
+            raise
+        except Exception as error:
+            raise _explain_refusal(error) from error
+
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Run once.
+
+        Args:
+            feeds: Input name -> array.
+            outputs: Names of the outputs to return; all by default.
+
+        Returns:
+            Output name -> array; bfloat16 and float8 as arrays of ``ml_dtypes``; sequences and maps as onnxruntime
+            returns them; None for a tensor of a type that no array holds.
+
+        Raises:
+            InputError: A feed has a name, type or shape that the model does not take.
+            ExecutionError: A node failed.
+        """
+        names = list(self.outputs if outputs is None else outputs)
+        options = ort.RunOptions()
+        options.log_severity_level = 4
+        plain = all(self.outputs[n] not in _EXTENDED for n in names)
+        try:
+            if plain:
+                return dict(zip(names, self._session.run(names, dict(feeds), options), strict=True))
+            values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(a)) for name, a in feeds.items()}
+            return {
+                n: _to_array(v)
+                for n, v in zip(names, self._session.run_with_ort_values(names, values, options), strict=True)
+            }
+        except Exception as error:
+            raise _explain_failure(error) from error
+
+
+def _to_array(value: ort.OrtValue) -> Any:
+    if not value.is_tensor():
+        return None
+    dtype = _EXTENDED.get(value.data_type())
+    if dtype is None:
+        return value.numpy()
+    shape = tuple(value.shape())
+    raw = ctypes.string_at(value.data_ptr(), dtype.itemsize * int(np.prod(shape)))
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def run_model(
+    model: ir.Model, feeds: Mapping[str, np.ndarray], providers: str | Sequence[str] = "cpu", *, optimize: bool = False
+) -> dict[str, Any]:
+    """Run a model once and return its outputs by name; see :class:`Session`."""
+    return Session(model, providers, optimize=optimize).run(feeds)
+
+
+def _message(error: BaseException) -> str:
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).strip()
+    text = re.sub(r"/\S*onnxruntime_src/\S+ (?=\S)", "", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:500] if lines else type(error).__name__
+
+
+def _explain_refusal(error: BaseException) -> ExecutionError:
+    text = str(error)
+    if custom := re.search(r"Fatal error: (\S+) is not a registered function/op", text):
+        name = re.sub(r"\(-?\d+\)$", "", custom[1])
+        return ExecutionError(
+            f"onnxruntime {ort.__version__} has no kernel for the custom operator {name}",
+            hint="give the library that has it with --op-library FILE",
+        )
+    if absent := re.search(r"Could not find an implementation for (\S+) node with name '([^']*)'", text):
+        return ExecutionError(
+            f"onnxruntime {ort.__version__} has no kernel for {absent[1]} with these types (node {absent[2]!r})",
+            hint="export for another opset or data type",
+        )
+    return ExecutionError(f"onnxruntime {ort.__version__} refuses the model: {_message(error)}")
+
+
+def _explain_failure(error: BaseException) -> InputError | ExecutionError:
+    text = _message(error)
+    if re.match(
+        r"(Unexpected input data type|Got invalid dimensions|Invalid rank|Required inputs|Invalid Feed)",
+        text,
+    ):
+        return InputError(f"the inputs do not fit the model: {text}")
+    return ExecutionError(f"onnxruntime failed while running the model: {text}")

@@ -1,0 +1,51 @@
+"""What the tests share: where the corpus and the project's own models are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The corpus of real models, which lies beside the checkout; tests that need it are skipped where it is absent."""
+    for parent in ROOT.parents:
+        if (parent / "shared" / "corpus" / "INDEX.tsv").exists():
+            return parent / "shared" / "corpus"
+    pytest.skip("the corpus of real models is not beside the checkout")
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The project's own trained models."""
+    return ROOT / "models"
+
+
+@pytest.fixture
+def small_cnn() -> ir.Model:
+    """Conv, Relu, pooling, Gemm on (n, 1, 8, 8), with seeded weights, small enough to work out by hand."""
+    import numpy as np
+
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17], producer_name: "handmade", producer_version: "1">
+        net (float[n, 1, 8, 8] x) => (float[n, 3] y)
+        <float[2, 1, 3, 3] w = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, float[2] b = {0, 0},
+         float[18, 3] fw = {0}, float[3] fb = {0, 0, 0}>
+        {
+          [conv1] c = Conv<kernel_shape = [3, 3]>(x, w, b)
+          [relu1] r = Relu(c)
+          [pool1] p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(r)
+          f = Flatten(p)
+          [fc1] y = Gemm(f, fw, fb)
+        }"""
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in {"w": (2, 1, 3, 3), "b": (2,), "fw": (18, 3), "fb": (3,)}.items():
+        value = model.graph.initializers[name]
+        value.const_value = ir.Tensor(rng.standard_normal(shape).astype(np.float32), name=name)
+        value.shape = ir.Shape(shape)
+    return model
