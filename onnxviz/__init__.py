@@ -1,3 +1,78 @@
-"""See inside any ONNX model."""
+"""See inside any ONNX model: architecture, feature maps, weights and every intermediate tensor.
+
+>>> import onnxviz
+>>> onnxviz.__version__
+'0.1.0'
+
+Every verb of the command line is a function here: ``onnxviz.inspect``, ``convert``, ``expose``, ``capture``,
+``graph``, ``features``, ``weights``, ``report``, ``doctor``. They are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from onnxviz._version import __version__
+
+if TYPE_CHECKING:
+    from onnxviz.api import (
+        capture,
+        convert,
+        doctor,
+        expose,
+        features,
+        inspect,
+        open_model,
+        preprocessing,
+        save_model,
+        weights,
+    )
+    from onnxviz.errors import OnnxvizError
+
+_VERBS = (
+    "capture", "convert", "doctor", "expose", "features", "graph", "inspect", "open_model", "preprocessing", "report",
+    "save_model", "weights",
+)  # fmt: skip
+__all__ = [
+    "OnnxvizError", "__version__", "capture", "convert", "doctor", "expose", "features", "inspect", "open_model",
+    "preprocessing", "save_model", "weights",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _VERBS:
+        import onnxviz.api
+
+        return sys.modules[__name__].__dict__.get(name) or getattr(onnxviz.api, name)
+    if name == "OnnxvizError":
+        from onnxviz.errors import OnnxvizError
+
+        return OnnxvizError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_VERBS})
+
+
+class _VerbRoom(ModuleType):
+    """A room whose name is a verb as well: ``onnxviz.graph(model)`` draws, ``onnxviz.graph.io`` is a module of the room."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        import onnxviz.api
+
+        return getattr(onnxviz.api, self.__name__.rpartition(".")[2])(*args, **kwargs)
+
+
+class _Package(ModuleType):
+    """This package: the import system sets each room as an attribute, and rooms named as a verb become callable."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("graph", "report") and type(value) is ModuleType:
+            value.__class__ = _VerbRoom
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

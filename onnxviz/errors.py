@@ -10,6 +10,8 @@ Names inside a model are untrusted, so control characters never reach the termin
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ConversionError",
     "ExecutionError",
@@ -95,6 +97,7 @@ class ConversionError(OnnxvizError):
 
 
 class ParityError(OnnxvizError):
-    """A converted model whose outputs differ from its source."""
+    """A converted model whose outputs differ from its source; ``parity`` holds the comparison."""
 
     exit_code = 1
+    parity: Any = None

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor, is_parameter
 
-__all__ = ["NodeCost", "node_cost"]
+__all__ = ["NodeCost", "model_parameters", "node_cost"]
 
 Sizes = tuple[int, ...]
 
@@ -57,6 +57,17 @@ def node_cost(node: ir.Node) -> NodeCost:
             size += tensor.nbytes
     rule = _RULES.get(node.op_type)
     return NodeCost(rule(node) if rule else 0, parameters, size)
+
+
+def model_parameters(model: ir.Model) -> tuple[int, int]:
+    """Return how many learned elements a model has, and their size in bytes.
+
+    Each tensor counts once, wherever it stands: initializers and Constant nodes, bodies included. Nothing is loaded.
+    """
+    tensors = [v.const_value for graph in model.graphs() for v in graph.initializers.values()]
+    tensors += [constant_tensor(node.outputs[0]) for node in model.graph.all_nodes() if node.op_type == "Constant"]
+    learned = [t for t in tensors if t is not None and is_parameter(t)]
+    return sum(t.size for t in learned), sum(t.nbytes for t in learned)
 
 
 def _sizes(value: ir.Value | None) -> Sizes | None:

@@ -5,13 +5,30 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from onnxviz.errors import OutputError
 
-__all__ = ["atomic_folder", "atomic_path", "atomic_write"]
+__all__ = ["atomic_folder", "atomic_path", "atomic_write", "check_output"]
+
+
+def check_output(path: str | os.PathLike[str], endings: Sequence[str] = ()) -> None:
+    """Check, before long work, that ``path`` can be written and ends in one of ``endings`` (such as ``".png"``).
+
+    Raises:
+        OutputError: It cannot, or does not.
+    """
+    target = Path(path)
+    if endings and target.suffix.lower() not in endings:
+        raise OutputError(f"cannot write {target.name!r}: its ending names no format", hint=f"use {', '.join(endings)}")
+    if target.is_dir():
+        raise OutputError(f"cannot write {target}: it is a folder", hint="name a file")
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {target}: the folder {target.parent} does not exist", hint="create it first")
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError(f"cannot write {target}: no permission in {target.parent}", hint="choose a writable folder")
 
 
 @contextmanager
@@ -25,11 +42,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: The target's folder does not exist or cannot be written, or the target is a folder.
     """
     target = Path(path)
+    check_output(target)
     parent = target.parent
-    if target.is_dir():
-        raise OutputError(f"cannot write {target}: it is a folder", hint="name a file")
-    if not parent.is_dir():
-        raise OutputError(f"cannot write {target}: the folder {parent} does not exist", hint="create it first")
     try:
         staging = Path(tempfile.mkdtemp(prefix=".onnxviz-", dir=parent))
     except OSError as error:

@@ -14,6 +14,7 @@ from onnxviz.graph.model import copy_model, to_proto
 
 __all__ = ["infer_in_place"]
 
+_LONGEST_VECTOR = 1_000_000  # elements of a vector up to which onnx may follow values
 _SMALL = 1024  # bytes of a constant that shape inference may need to see
 
 #: operator without a schema -> (standard operator of the same first output's shape and type, the inputs it takes)
@@ -95,8 +96,7 @@ def _stand_in(node: onnx.NodeProto) -> None:
 
 def _run(model: ir.Model) -> None:
     try:
-        proto = onnx.shape_inference.infer_shapes(_skeleton(model), check_type=False, strict_mode=False, data_prop=True)
-        found = ir.serde.deserialize_model(proto)
+        found = ir.serde.deserialize_model(_inferred(_skeleton(model)))
     except Exception:  # noqa: BLE001 - inference of a damaged model may fail anywhere; then what is declared stands
         return
     for mine, theirs in zip(model.graphs(), found.graphs(), strict=False):
@@ -105,6 +105,23 @@ def _run(model: ir.Model) -> None:
             for output in node.outputs:
                 if (other := inferred.get(output.name or "")) is not None:
                     _merge(output, other)
+
+
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    # onnx takes every vector for a possible shape and copies it element by element.
+    values = bool(max((_length(info) for info in proto.graph.input), default=0) < _LONGEST_VECTOR)
+    try:
+        return onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=values)
+    except onnx.shape_inference.InferenceError as error:
+        if "differ" in str(error):  # what the file declares of intermediate tensors is wrong: infer without it
+            for info in proto.graph.value_info:
+                info.type.tensor_type.ClearField("shape")
+        return onnx.shape_inference.infer_shapes(proto, strict_mode=False, data_prop=values)
+
+
+def _length(info: onnx.ValueInfoProto) -> int:
+    dims = info.type.tensor_type.shape.dim
+    return dims[0].dim_value if len(dims) == 1 else 0
 
 
 def _merge(mine: ir.Value, found: ir.Value) -> None:

@@ -17,7 +17,7 @@ from onnxviz.errors import ModelError, OutputError
 from onnxviz.graph.files import atomic_folder
 from onnxviz.graph.model import INLINE_LIMIT, copy_model, from_proto, summary_line, to_proto, weight_bytes
 
-__all__ = ["PROTOBUF_LIMIT", "check_external_data", "external_tensors", "open_model", "save_model"]
+__all__ = ["PROTOBUF_LIMIT", "as_model", "check_external_data", "external_tensors", "open_model", "save_model"]
 
 #: Largest message that protobuf reads or writes, in bytes.
 PROTOBUF_LIMIT = 2**31 - 1
@@ -57,6 +57,11 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
     model.meta["path"] = str(path)
     _confine_external_data(model, path)
     return model
+
+
+def as_model(model: ir.Model | str | os.PathLike[str]) -> ir.Model:
+    """Return a model as it is, or open the file that a path names; see :func:`open_model`."""
+    return model if isinstance(model, ir.Model) else open_model(model)
 
 
 def _read(path: Path) -> bytes:

@@ -65,7 +65,10 @@ def bind_dims(model: ir.Model, dims: Mapping[str, int]) -> ir.Model:
     for name, size in dims.items():
         if size < 0:
             raise InputError(f"dimension {name!r} cannot be {size}", hint="give a size of 0 or more")
-        _bind(copy, name, size)
+        if not _bind(copy, name, size):
+            known = open_dims(model)
+            hint = f"its open dimensions are {', '.join(known)}" if known else "all its dimensions are fixed"
+            raise InputError(f"the model has no dimension {name!r}", hint=hint)
     for node in copy.graph.all_nodes():
         for output in node.outputs:
             if output.shape is not None and any(not isinstance(d, int) or d < 0 for d in output.shape):
@@ -73,19 +76,16 @@ def bind_dims(model: ir.Model, dims: Mapping[str, int]) -> ir.Model:
     return copy
 
 
-def _bind(model: ir.Model, name: str, size: int) -> None:
+def _bind(model: ir.Model, name: str, size: int) -> bool:
     where, _, axis = name.rpartition(":")
     found = False
     for value in model_inputs(model):
         shape = shape_list(value)
         for position, dim in enumerate(shape or []):
-            if dim == name or (value.name == where and axis == str(position)):
+            if dim == name or (dim is None and value.name == where and axis == str(position)):
                 shape[position], found = size, True  # type: ignore[index]
         value.shape = ir.Shape(shape) if shape is not None else None
-    if not found:
-        known = open_dims(model)
-        hint = f"its open dimensions are {', '.join(known)}" if known else "all its dimensions are fixed"
-        raise InputError(f"the model has no dimension {name!r}", hint=hint)
+    return found
 
 
 def open_dims(model: ir.Model) -> dict[str, tuple[str, int]]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxviz.graph.constants import constant_tensor, is_parameter
-from onnxviz.graph.cost import node_cost
+from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.cost import model_parameters, node_cost
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.model import model_name
@@ -128,7 +128,7 @@ def inspect_model(model: ir.Model, dims: Mapping[str, int] | None = None) -> Mod
     macs = sum(layer.macs or 0 for layer in layers)
     unknown = sum(layer.macs is None for layer in layers)
     unknown += sum(node_cost(node).macs != 0 for node in inferred.graph.all_nodes() if node.graph is not inferred.graph)
-    parameters, size = _parameters(model)
+    parameters, size = model_parameters(model)
     every = list(model.graph.all_nodes())
     graph = model.graph
     return ModelSummary(
@@ -175,11 +175,3 @@ def _layers(model: ir.Model) -> Iterator[LayerSummary]:
             parameters=cost.parameters,
             macs=cost.macs,
         )
-
-
-def _parameters(model: ir.Model) -> tuple[int, int]:
-    """Count every learned tensor once, wherever it stands: initializers and Constant nodes, bodies included."""
-    tensors = [v.const_value for graph in model.graphs() for v in graph.initializers.values()]
-    tensors += [constant_tensor(node.outputs[0]) for node in model.graph.all_nodes() if node.op_type == "Constant"]
-    learned = [t for t in tensors if t is not None and is_parameter(t)]
-    return sum(t.size for t in learned), sum(t.nbytes for t in learned)

@@ -256,11 +256,9 @@ def _literal(value: ir.Value, text: str, seed: int) -> tuple[np.ndarray, str]:
 
 def _load_numpy(path: Path) -> dict[str, np.ndarray]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return {key: loaded[key] for key in loaded.files}
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}") from error
     except Exception as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from onnxviz.errors import ProviderError
+from onnxviz.runtime.options import new_options
 
 __all__ = [
     "ProviderStatus",
@@ -128,10 +129,8 @@ def provider_status(provider: str) -> ProviderStatus:
     missing = missing_libraries(provider)
     if missing:
         return ProviderStatus(provider, f"it cannot load: {', '.join(missing)} not found")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(_probe_model(), options, providers=[provider, _CPU])
+        session = ort.InferenceSession(_probe_model(), new_options(), providers=[provider, _CPU])
     except Exception as error:  # noqa: BLE001 - each provider fails in its own way, and the reason is what is asked for
         return ProviderStatus(provider, str(error).strip().splitlines()[0])
     if provider not in session.get_providers():

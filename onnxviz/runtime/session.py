@@ -7,7 +7,6 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import onnxruntime as ort
 from onnxviz.errors import ExecutionError, InputError, ProviderError
 from onnxviz.graph.io import check_external_data, external_tensors, save_model
 from onnxviz.graph.model import model_bytes
+from onnxviz.runtime.options import new_options
 from onnxviz.runtime.providers import resolve_providers, short_name
 
 __all__ = ["Session", "run_model"]
@@ -32,18 +32,6 @@ _EXTENDED = {
     "tensor(float8e5m2fnuz)": np.dtype(ml_dtypes.float8_e5m2fnuz),
 }
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
-
-
-@cache
-def _shared_pool() -> bool:
-    """Give the process one thread pool for all sessions; False if it already has sessions with pools of their own."""
-    try:
-        ort.set_global_thread_pool_sizes(
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 1
-        )
-    except Exception:  # noqa: BLE001 - onnxruntime's environment exists already: then each session keeps its own pool
-        return False
-    return True
 
 
 class Session:
@@ -85,11 +73,7 @@ class Session:
     def _create(
         self, model: ir.Model, providers: list[str], optimize: bool, op_library: str | os.PathLike[str] | None
     ) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised; the log would only repeat it
-        levels = ort.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-        options.use_per_session_threads = not _shared_pool()
+        options = new_options(optimize=optimize)
         if op_library is not None:
             try:
                 options.register_custom_ops_library(os.fspath(op_library))

@@ -1,0 +1,53 @@
+# Two commands: `make demo` shows what onnxviz does, `make test` checks it. Both make what they need and may be repeated.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := out/demo
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint bench models clean check-python
+
+demo: $(VENV)/.installed
+	@mkdir -p $(DEMO)
+	@$(BIN)/onnxviz report models/lenet5.onnx --input models/samples/digit_3.png -o $(DEMO)/report.html
+	@$(BIN)/onnxviz graph models/lenet5.onnx -o $(DEMO)/architecture.svg
+	@$(BIN)/onnxviz features models/lenet5.onnx --input models/samples/digit_3.png -o $(DEMO)/feature_maps.png
+	@$(BIN)/onnxviz weights models/lenet5.onnx -o $(DEMO)/weights.png
+	@echo
+	@echo "The demo is in $(CURDIR)/$(DEMO): a LeNet-5, trained on handwritten digits, looks at a 3."
+	@echo "Open $(CURDIR)/$(DEMO)/report.html in a browser."
+
+test: $(VENV)/.tested
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.tested
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@rm -rf build/stage && mkdir -p build/stage && cp -r onnxviz build/stage/ && cp -r converters build/stage/onnxviz/converters
+	@cd build/stage && PATH="$(CURDIR)/$(BIN):$$PATH" mypy --config-file ../../pyproject.toml -p onnxviz
+	@cd build/stage && PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports --config ../../pyproject.toml --no-cache
+
+bench: $(VENV)/.tested
+	@$(BIN)/python benchmarks/startup.py
+
+models: $(VENV)/.tested
+	@$(BIN)/python models/lenet5_torch.py && $(BIN)/python models/digits_cnn_keras.py && $(BIN)/python models/make_manifest.py
+
+clean:
+	rm -rf $(VENV) build out
+
+check-python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "onnxviz needs Python 3.11 or newer, and there is no '$(PYTHON)': install it, or run 'make PYTHON=/path/to/python3'"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "onnxviz needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -c 'import platform; print(platform.python_version())'): run 'make PYTHON=python3.11'"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "'$(PYTHON)' lacks the venv module: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+
+# A virtual environment that moved or whose Python is gone is made anew.
+$(VENV)/.installed: pyproject.toml | check-python
+	@$(BIN)/python -c '' 2>/dev/null || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@echo "Installing onnxviz into $(VENV) (the first time takes a minute)…"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.tested: requirements-dev.txt $(VENV)/.installed
+	@echo "Installing what the tests need (the first time takes a few minutes)…"
+	@$(PIP) --requirement requirements-dev.txt
+	@touch $@

@@ -1,0 +1,154 @@
+"""What a Keras model is called with: names, shapes and dtypes of its inputs, and how they are nested."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxviz.converters.base import Array, ConvertOptions, comes_from, seeded
+from onnxviz.converters.quiet import quiet
+from onnxviz.errors import ConversionError
+from onnxviz.graph.model import summary_line
+
+__all__ = ["Signature", "signature_of"]
+
+_GENERATED = re.compile(r"(keras_tensor|input_layer)(_\d+)?")  # names that Keras counts up within a session
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs of a model.
+
+    Attributes:
+        names: Names of the inputs, flattened.
+        shapes: Their shapes, batch included; None where an axis is dynamic.
+        example_shapes: Shapes to try the model on.
+        dtypes: Their dtypes.
+        pack: Turns a flat list into the positional arguments of a call.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    example_shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    pack: Callable[[Sequence[Any]], list[Any]]
+
+    def example(self, seed: int) -> dict[str, Array]:
+        """Draw one input by name."""
+        rng = np.random.default_rng(seed)
+        return {
+            n: seeded(shape, dtype, rng)
+            for n, shape, dtype in zip(self.names, self.example_shapes, self.dtypes, strict=True)
+        }
+
+
+def signature_of(model: Any, options: ConvertOptions, label: str) -> Signature:
+    """Find out how a model is called; build it from ``options.input_shapes`` where it never was.
+
+    Raises:
+        ConversionError: A shape is unknown, or does not fit the model.
+    """
+    import keras
+
+    structure = _declared_inputs(model)
+    if structure is None:
+        return _undeclared(model, options, label)
+    tensors = keras.tree.flatten(structure)
+    names = _names([tensor.name for tensor in tensors])
+    shapes = _shapes(names, [tuple(t.shape) for t in tensors], options, label)
+    nested = comes_from(model, "keras", "Functional") or len(tensors) == 1
+
+    def pack(flat: Sequence[Any]) -> list[Any]:
+        return [keras.tree.pack_sequence_as(structure, list(flat))] if nested else list(flat)
+
+    dtypes = tuple(str(keras.backend.standardize_dtype(t.dtype)) for t in tensors)
+    dynamic = tuple((None if not options.static else s[0], *s[1:]) for s in shapes)
+    return Signature(names, dynamic, shapes, dtypes, pack)
+
+
+def _declared_inputs(model: Any) -> Any:
+    """Return the model's symbolic inputs as they are nested; None for one that was subclassed or never built."""
+    import keras
+
+    if comes_from(model, "keras", "Functional"):
+        return model.input
+    if isinstance(model, keras.Sequential) and model.built and model.inputs:
+        return model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    return None
+
+
+def _undeclared(model: Any, options: ConvertOptions, label: str) -> Signature:
+    import keras
+
+    parameters = [
+        p.name
+        for p in inspect.signature(model.call).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in ("training", "mask")
+    ]
+    known = options.input_shapes or _recorded_shapes(model)
+    if not known:
+        raise ConversionError(
+            f"{label} was never built, so its input shape is unknown", hint="give --input-shape 1,28,28,1"
+        )
+    separate = len(known) > 1 and len(parameters) >= len(known)
+    names = tuple(parameters[: len(known)]) if separate else tuple(f"input_{i + 1}" for i in range(len(known)))
+    names = ("input",) if len(known) == 1 else names
+    shapes = tuple((s[0] or 1, *s[1:]) for s in known)
+
+    def pack(flat: Sequence[Any]) -> list[Any]:
+        return list(flat) if separate or len(flat) == 1 else [list(flat)]
+
+    dynamic = tuple((s[0] if options.static else None, *s[1:]) for s in shapes)
+    signature = Signature(names, dynamic, shapes, (keras.backend.floatx(),) * len(known), pack)
+    try:
+        with quiet():
+            model(*pack([keras.ops.zeros(shape) for shape in shapes]), training=False)
+    except Exception as error:
+        sizes = ", ".join("×".join(map(str, shape)) for shape in shapes)
+        raise ConversionError(f"{label} cannot be built on inputs of shape {sizes}: {summary_line(error)}") from error
+    declared = _declared_inputs(model)  # a Sequential knows its inputs once it is built
+    return signature if declared is None else signature_of(model, options, label)
+
+
+def _recorded_shapes(model: Any) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes that a subclassed model was built with, where it recorded them and they are complete."""
+    recorded = (model.get_build_config() or {}) if model.built else {}
+    shapes = list((recorded.get("shapes_dict") or {}).values()) or [recorded.get("input_shape")]
+    if any(not isinstance(s, (list, tuple)) or any(not isinstance(n, int) for n in s[1:]) for s in shapes):
+        return ()
+    return tuple((s[0] or 1, *s[1:]) for s in shapes)
+
+
+def _names(given: Sequence[str]) -> tuple[str, ...]:
+    generated = [bool(_GENERATED.fullmatch(name)) for name in given]
+    if sum(generated) == 1:
+        return tuple("input" if new else name for name, new in zip(given, generated, strict=True))
+    return tuple(f"input_{i + 1}" if new else name for i, (name, new) in enumerate(zip(given, generated, strict=True)))
+
+
+def _shapes(
+    names: Sequence[str], declared: Sequence[Shape], options: ConvertOptions, label: str
+) -> tuple[tuple[int, ...], ...]:
+    given = options.input_shapes
+    if given and len(given) != len(declared):
+        raise ConversionError(
+            f"{label} has {len(declared)} inputs ({', '.join(names)}), {len(given)} shapes were given"
+        )
+    shapes: list[tuple[int, ...]] = []
+    for index, (name, wanted) in enumerate(zip(names, declared, strict=True)):
+        shape = given[index] if given else tuple(n or 1 if axis == 0 else n for axis, n in enumerate(wanted))
+        listed = ",".join("?" if n is None else str(n) for n in wanted)
+        if any(n is None for n in shape):
+            raise ConversionError(
+                f"input {name!r} of {label} has axes of unknown size: {listed}", hint="give --input-shape"
+            )
+        if len(shape) != len(wanted) or any(n is not None and n != m for n, m in zip(wanted, shape, strict=True)):
+            raise ConversionError(f"input {name!r} of {label} is {listed}, not {','.join(map(str, shape))}")
+        shapes.append(tuple(int(n) for n in shape if n is not None))
+    return tuple(shapes)

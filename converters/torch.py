@@ -1,0 +1,220 @@
+"""PyTorch to ONNX: module factories, state dicts, ``torch.export`` programs, TorchScript archives, live modules."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from onnxviz.converters.base import Array, Conversion, ConvertOptions, Source, comes_from
+from onnxviz.converters.naming import name_by_layer, strip_paths
+from onnxviz.converters.quiet import quiet
+from onnxviz.converters.torch_call import Call, require_torch, run_module, to_array, to_tensor, with_batch
+from onnxviz.converters.torch_export import Exported, export_module, export_program, export_script, layer_of
+from onnxviz.converters.torch_weights import load_weights
+from onnxviz.errors import ConversionError, TrustError
+from onnxviz.graph.model import summary_line
+
+__all__ = ["TorchConverter"]
+
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+_SUFFIXES = (*_PICKLES, ".pt2", ".safetensors")
+
+
+class TorchConverter:
+    """Converts PyTorch networks through ``torch.export``, with TorchScript as a declared fallback.
+
+    Takes a factory (``file.py:function``, which may also return ``(module, example_inputs)``), alone or with a state
+    dict; a ``.pt2`` program; a TorchScript archive; a pickled module; a live ``torch.nn.Module``.
+    """
+
+    name = "torch"
+    takes = "file.py:function (with --weights FILE.pt or FILE.safetensors), .pt2"
+
+    def accepts(self, source: Source) -> bool:
+        """Say whether the source is a torch object or has the ending of a torch file."""
+        if source.network is not None:
+            torch_module = comes_from(source.network, "torch", "Module") or comes_from(
+                source.network, "torch", "ExportedProgram"
+            )
+            return torch_module and not comes_from(source.network, "keras")
+        return source.path is not None and source.path.suffix.lower() in _SUFFIXES
+
+    def convert(self, source: Source, options: ConvertOptions) -> Conversion:
+        """Convert a PyTorch network.
+
+        Args:
+            source: What to convert.
+            options: How. A dynamic batch axis needs an example of at least two, so a batch of one is doubled.
+
+        Raises:
+            ConversionError: The network cannot be converted as asked; the message says why and what would work.
+            TrustError: The file would execute code and ``options.trust`` is not set.
+            MissingDependencyError: torch or onnxscript is not installed.
+        """
+        require_torch()
+        network = source.network if source.network is not None else _load(source, options)
+        if comes_from(network, "torch", "ExportedProgram"):
+            return _convert_program(source, network, options)
+        module: Any = network
+        notes: tuple[str, ...] = ()
+        if options.weights is not None:
+            notes = load_weights(module, options.weights)
+        call = _example(source, module, options)
+        _check_call(source, module, call)
+        if not options.static:
+            call, _ = with_batch(call)
+        if comes_from(module, "torch", "ScriptModule"):
+            exported = export_script(module, call, static=options.static, opset=options.opset)
+        else:
+            exported = export_module(module, call, static=options.static, opset=options.opset)
+        exported = replace(exported, notes=(*notes, *exported.notes))
+        return _finish(source, exported, call, module)
+
+
+def _load(source: Source, options: ConvertOptions) -> object:
+    """Load a torch file that holds a network of its own; explain why, where it holds none or is not trusted."""
+    path = source.path
+    assert path is not None
+    how = f"onnxviz convert net.py:factory --weights {path.name} --input-shape 1,3,224,224 --trust"
+    if path.suffix.lower() == ".safetensors":
+        raise ConversionError(f"{path} holds weights but no network", hint=f"name the factory too: {how}")
+    kind = _kind(path)
+    if kind == "pickle" and not options.trust:
+        raise _not_a_network(path, how)
+    if not options.trust:
+        what = "a torch.export program, parts of which are unpickled" if kind == "program" else "a TorchScript program"
+        raise TrustError(
+            f"{path} is {what}: opening it can run code", hint="add --trust if you know where it comes from"
+        )
+    import torch
+
+    script: Any = torch.jit
+    try:
+        with quiet():
+            if kind == "program":
+                return torch.export.load(path)
+            if kind == "script":
+                loaded: object = script.load(path, map_location="cpu")
+                return loaded
+            held = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise ConversionError(f"cannot open {path}: {summary_line(error)}") from error
+    if not comes_from(held, "torch", "Module"):
+        raise ConversionError(f"{path} holds weights but no network", hint=f"name the factory too: {how}")
+    return held
+
+
+def _kind(path: Path) -> str:
+    """Tell a torch.export program, a TorchScript archive and a pickle apart by what the archive holds."""
+    if not zipfile.is_zipfile(path):
+        if path.suffix.lower() == ".pt2":
+            raise ConversionError(f"{path} is not a torch.export program, or it is truncated", hint="save it again")
+        return "pickle"
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
+        return "program"
+    return "script" if any("/code/" in name for name in names) else "pickle"
+
+
+def _not_a_network(path: Path, how: str) -> ConversionError | TrustError:
+    import torch
+
+    try:
+        with quiet():
+            torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = next((line for line in str(error).splitlines() if "GLOBAL" in line), summary_line(error))
+        what = found.split("GLOBAL ")[-1].split(" was not")[0].strip()
+        return TrustError(
+            f"{path} is a pickle that would run code: it loads {what}",
+            hint=f"add --trust if you know where it comes from, or save its state_dict and use: {how}",
+        )
+    except Exception as error:  # noqa: BLE001 - a damaged file makes torch raise anything; it is reported
+        return ConversionError(f"{path} is not a PyTorch file, or it is truncated: {summary_line(error)}")
+    return ConversionError(f"{path} holds weights but no network", hint=f"name the factory too: {how}")
+
+
+def _example(source: Source, module: Any, options: ConvertOptions) -> Call:
+    """Return the call to export with: of the shapes asked for, else what the factory returned."""
+    import torch
+
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    given = source.example_inputs
+    if options.input_shapes:
+        generator = torch.Generator().manual_seed(options.seed)
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+        drawn = [torch.randn(shape, generator=generator).to(device, dtype) for shape in options.input_shapes]
+        return Call(tuple(drawn), {})
+    if given is None:
+        raise ConversionError(
+            f"the input shape of {source.label} is not known{_wanted(module)}",
+            hint="give --input-shape 1,3,224,224 (one an input), or return (module, example_inputs) from the factory",
+        )
+    if isinstance(given, Mapping):
+        return Call((), dict(given)).map(lambda t: t.to(device))
+    args = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    return Call(args, {}).map(lambda t: t.to(device))
+
+
+def _wanted(module: Any) -> str:
+    try:
+        names = [str(p) for p in inspect.signature(module.forward).parameters.values()]
+    except (TypeError, ValueError):  # a scripted forward has no Python signature
+        return ""
+    return f"; its forward takes ({', '.join(names)})"
+
+
+def _check_call(source: Source, module: Any, call: Call) -> None:
+    try:
+        outputs = run_module(module, call)
+    except Exception as error:
+        shapes = ", ".join("×".join(map(str, t.shape)) or "scalar" for t in call.tensors())
+        raise ConversionError(
+            f"{source.label} does not run on inputs of shape {shapes}: {summary_line(error)}{_wanted(module)}",
+            hint="give --input-shape, one an input",
+        ) from error
+    if not outputs:
+        raise ConversionError(f"{source.label} returns no tensor")
+
+
+def _convert_program(source: Source, program: Any, options: ConvertOptions) -> Conversion:
+    if options.input_shapes or options.weights is not None:
+        raise ConversionError(
+            f"{source.label} is a finished torch.export program: its shapes and weights are fixed",
+            hint="leave out --input-shape and --weights",
+        )
+    args, kwargs = program.example_inputs or ((), {})
+    call = Call(tuple(args), dict(kwargs or {}))
+    exported = export_program(program, options.opset)
+    return _finish(source, exported, call, program.module(), evaluate=False)
+
+
+def _finish(source: Source, exported: Exported, call: Call, module: Any, *, evaluate: bool = True) -> Conversion:
+    """Name the graph, clear its metadata of paths, and tie its inputs to the module's arguments."""
+    import torch
+
+    model = exported.model
+    if exported.exporter == "torch.export":
+        name_by_layer(model, layer_of)
+    strip_paths(model, source.folder)
+    names = [value.name or "" for value in model.graph.inputs]
+    tensors = call.tensors()
+    if len(names) != len(tensors):
+        raise ConversionError(
+            f"the exporter kept {len(names)} of {len(tensors)} inputs: {', '.join(names)}",
+            hint="leave the inputs that the network does not use out of its forward",
+        )
+    devices = dict(zip(names, (t.device for t in tensors), strict=True))
+
+    def reference(feeds: Mapping[str, Array]) -> list[Array]:
+        fresh = iter([to_tensor(feeds[name], devices[name]) for name in names])
+        return run_module(module, call.map(lambda _: next(fresh)), evaluate=evaluate)
+
+    example = {name: to_array(tensor) for name, tensor in zip(names, tensors, strict=True)}
+    return Conversion(model, exported.exporter, f"torch {torch.__version__}", reference, example, exported.notes)

@@ -1,0 +1,86 @@
+"""The command ``onnxviz``: one file a verb; each parses, calls one function of :mod:`onnxviz.api`, and prints."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from onnxviz._version import __version__
+from onnxviz.cli.capture import capture
+from onnxviz.cli.convert import convert
+from onnxviz.cli.doctor import doctor
+from onnxviz.cli.expose import expose
+from onnxviz.cli.features import features
+from onnxviz.cli.graph import graph
+from onnxviz.cli.inspect import inspect
+from onnxviz.cli.report import report
+from onnxviz.cli.weights import weights
+from onnxviz.errors import OnnxvizError, printable
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="onnxviz",
+    help="See inside any ONNX model: architecture, feature maps, weights and every intermediate tensor.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (inspect, convert, expose, capture, graph, features, weights, report, doctor):
+    app.command()(verb)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"onnxviz {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command and end with its exit code: 0 fine, 1 a difference, 2 bad input or usage, 3 could not check."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments  # taken wherever it stands, as users append it to the command that failed
+    try:
+        code = app([a for a in arguments if a != "--debug"], prog_name="onnxviz", standalone_mode=False)
+    except OnnxvizError as error:
+        code = _fail(str(error), error.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted", 130, debug=False)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone, as in `onnxviz inspect … | head`
+        code = 0
+    except Exception as error:
+        code = _usage(error, debug)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(line: str, code: int, debug: bool) -> int:
+    if debug:
+        raise  # noqa: PLE0704 - called while the error is being handled
+    typer.echo(f"onnxviz: {line}", err=True)
+    return code
+
+
+def _usage(error: Exception, debug: bool) -> int:
+    """Say what is wrong with the command line, or that onnxviz itself failed."""
+    describe = getattr(error, "format_message", None)
+    if describe is None:
+        what = printable(f"{type(error).__name__}: {error}")
+        return _fail(f"internal error: {what}; run it again with --debug and report what it shows", 2, debug)
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "onnxviz"
+    return _fail(f"{printable(describe())}; see {path} --help", getattr(error, "exit_code", 2), debug)

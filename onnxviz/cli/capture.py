@@ -1,0 +1,75 @@
+"""``onnxviz capture``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onnxviz.cli.options import (
+    Color, Dims, Input, Layout, Mean, ModelFile, OpLibrary, Preset, Provider, Resize, Scale, Seed, Std, console, run_options,
+    tell_inputs,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from onnxviz.runtime.capture import Capture
+
+
+def capture(
+    model: ModelFile,
+    input: Input = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Arrays: .safetensors or .npz.")
+    ] = None,
+    stats: Annotated[
+        Path | None, typer.Option("--stats", metavar="FILE.json", help="Statistics of each tensor.")
+    ] = None,
+    tensor: Annotated[
+        list[str] | None,
+        typer.Option("--tensor", "-t", metavar="GLOB", help="Which tensors: names, op:TYPE, @kind; all by default."),
+    ] = None,
+    provider: Provider = "auto",
+    dim: Dims = None,
+    seed: Seed = 0,
+    op_library: OpLibrary = None,
+    preset: Preset = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    layout: Layout = None,
+    color: Color = None,
+    resize: Resize = None,
+) -> None:
+    """Run a model and keep its intermediate tensors, or their statistics; print the statistics if nothing is written."""
+    from onnxviz.api import capture as capture_file
+
+    options = run_options(
+        provider, dim, seed, op_library, preset,
+        mean=mean, std=std, scale=scale, layout=layout, color=color, resize=resize,
+    )  # fmt: skip
+    captured = capture_file(model, input, tensor or "*", output, stats, **options)
+    tell_inputs(captured.inputs)
+    for name, reason in captured.not_captured.items():
+        typer.echo(f"not captured: {name}: {reason}", err=True)
+    for path in (output, stats):
+        if path is not None:
+            typer.echo(f"{path}: {len(captured)} tensors")
+    if output is None and stats is None:
+        _print(captured)
+
+
+def _print(captured: Capture) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from onnxviz.analysis.statistics import statistics
+    from onnxviz.errors import printable
+
+    columns = ("min", "max", "mean", "std", "nan", "inf", "zero")
+    table = Table("tensor", "dtype", "shape", *columns, box=None, header_style="bold")
+    for row in (s.to_dict() for s in statistics(captured)):
+        numbers = ["–" if row[c] is None else f"{row[c]:.4g}" for c in columns]
+        shape = "×".join(map(str, row["shape"])) or "scalar"
+        table.add_row(Text(printable(row["name"], 60)), row["dtype"], shape, *numbers)
+    console().print(table)

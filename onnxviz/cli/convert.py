@@ -1,0 +1,64 @@
+"""``onnxviz convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxviz.errors import InputError
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="file.py:factory, .pt2, .keras or .h5.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.onnx", help="The .onnx file to write.")],
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input-shape", metavar="1,3,224,224", help="Shape of an input, batch included; repeat for each input."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="State dict (.pt, .safetensors) or Keras weights.")
+    ] = None,
+    static: Annotated[bool, typer.Option("--static", help="Keep the batch size fixed.")] = False,
+    opset: Annotated[int | None, typer.Option("--opset", help="The ONNX opset; the exporter's own by default.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code that the source brings.")] = False,
+    no_parity: Annotated[
+        bool, typer.Option("--no-parity", help="Do not compare the outputs with the source's.")
+    ] = False,
+    parity: Annotated[
+        Path | None, typer.Option("--parity", metavar="FILE.json", help="Write the comparison here.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of example inputs.")] = 0,
+) -> None:
+    """Convert a PyTorch or Keras network to ONNX and check that both give the same outputs."""
+    from onnxviz.api import convert as convert_source
+
+    result = convert_source(
+        source,
+        output,
+        input_shape=[_shape(text) for text in input_shape or []] or None,
+        weights=weights,
+        static=static,
+        opset=opset,
+        trust=trust,
+        parity=not no_parity,
+        parity_file=parity,
+        seed=seed,
+    )
+    typer.echo(f"{output}: {result.framework}, exported by {result.exporter}")
+    for note in result.notes:
+        typer.echo(note, err=True)
+    if result.parity is not None:
+        typer.echo(str(result.parity))
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.replace("x", ",").split(","))
+    except ValueError as error:
+        raise InputError(f"--input-shape {text!r} is no shape", hint="write --input-shape 1,3,224,224") from error

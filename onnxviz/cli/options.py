@@ -1,0 +1,135 @@
+"""Options that several verbs share, and how their texts become values."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onnxviz.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from onnxviz.runtime.inputs import InputRecord
+
+__all__ = [
+    "Color", "Dims", "Input", "Layout", "Mean", "ModelFile", "OpLibrary", "Preset", "Provider", "Resize", "Scale", "Seed",
+    "Std", "console", "dims", "echo_json", "run_options", "tell_inputs",
+]  # fmt: skip
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
+Input = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input", "-i", metavar="SOURCE",
+        help="A picture, .npy or .npz file, NAME=FILE, NAME=VALUE, or NAME=random|zeros|ones; may be repeated. "
+        "Inputs without one are seeded random numbers.",
+    ),
+]  # fmt: skip
+Dims = Annotated[
+    list[str] | None,
+    typer.Option("--dim", metavar="NAME=N", help="Size of an open dimension (NAME, or INPUT:AXIS); may be repeated."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs.")]
+Provider = Annotated[str, typer.Option("--provider", help="auto, cpu, cuda, … or several: cuda,cpu.")]
+OpLibrary = Annotated[
+    Path | None,
+    typer.Option("--op-library", metavar="FILE", help="Shared library of custom operators; it is executed."),
+]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="Preprocessing of a picture: unit, raw, imagenet, keras-tf, keras-caffe.")
+]
+Mean = Annotated[str | None, typer.Option("--mean", metavar="M[,M…]", help="Subtracted after scaling, per channel.")]
+Std = Annotated[str | None, typer.Option("--std", metavar="S[,S…]", help="Divided by, per channel.")]
+Scale = Annotated[str | None, typer.Option("--scale", metavar="F", help="Factor on pixels of 0…255, such as 1/255.")]
+Layout = Annotated[str | None, typer.Option("--layout", help="NCHW or NHWC; inferred from the model.")]
+Color = Annotated[str | None, typer.Option("--color", help="rgb, bgr, gray or rgba; inferred from the channels.")]
+Resize = Annotated[
+    str | None,
+    typer.Option("--resize", metavar="MODE[:HxW]", help="stretch, crop, pad or none; HxW where the size is free."),
+]
+
+
+def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(_number(part) for part in text.split(","))
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"--{name} {text!r} is no list of numbers", hint=f"write --{name} 0.5,0.5,0.5") from error
+
+
+def _number(text: str) -> float:
+    above, _, below = text.partition("/")
+    return float(above) / (float(below) if below else 1.0)
+
+
+def dims(given: list[str] | None) -> dict[str, int]:
+    """Read ``NAME=N`` options."""
+    sizes = {}
+    for text in given or []:
+        name, _, size = text.rpartition("=")
+        if not name or not size.lstrip("-").isdigit():
+            raise InputError(f"--dim {text!r} is not NAME=N", hint="write --dim batch=1")
+        sizes[name] = int(size)
+    return sizes
+
+
+def run_options(
+    provider: str,
+    sizes: list[str] | None,
+    seed: int,
+    op_library: Path | None,
+    preset: str | None,
+    *,
+    mean: str | None,
+    std: str | None,
+    scale: str | None,
+    layout: str | None,
+    color: str | None,
+    resize: str | None,
+) -> dict[str, Any]:
+    """Return the keyword arguments of the functions that run a model."""
+    from onnxviz.api import preprocessing
+    from onnxviz.runtime.options import share_thread_pool
+
+    share_thread_pool()
+    factor = _numbers("scale", scale)
+    return {
+        "providers": provider.split(",") if "," in provider else provider,
+        "dims": dims(sizes),
+        "seed": seed,
+        "op_library": op_library,
+        "preprocessing": preprocessing(
+            preset,
+            scale=factor[0] if factor else None,
+            mean=_numbers("mean", mean),
+            std=_numbers("std", std),
+            layout=layout,
+            color=color,
+            resize=resize,
+        ),
+    }
+
+
+def console() -> Console:
+    """Return a console for tables: as wide as the terminal, and wide enough for every cell in a pipe."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+
+
+def echo_json(data: object) -> None:
+    """Print JSON to standard output."""
+    typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def tell_inputs(records: tuple[InputRecord, ...]) -> None:
+    """Say on standard error which inputs nobody gave a value."""
+    made_up = [f"{r.name} {r.shape}" for r in records if r.made_up]
+    if made_up:
+        typer.echo(f"random numbers were fed to {', '.join(made_up)}; give --input for real ones", err=True)
