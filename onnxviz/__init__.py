@@ -58,7 +58,7 @@ def __dir__() -> list[str]:
 
 
 class _VerbRoom(ModuleType):
-    """A room whose name is a verb as well: ``onnxviz.graph(model)`` draws, ``onnxviz.graph.io`` is a module of the room."""
+    """A room whose name is a verb as well: ``onnxviz.graph(model)`` draws, ``onnxviz.graph.io`` is its module."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         import onnxviz.api

@@ -120,8 +120,8 @@ def capture(
 def graph(model: Model, output: Path_ | None = None, *, title: str | None = None) -> Architecture:
     """Draw the architecture: see :func:`onnxviz.diagram.architecture.architecture`.
 
-    ``output`` ends in ``.svg``, ``.png`` or ``.pdf``. What a reader of the file should know, such as that a huge PNG was
-    scaled down, is in the result's ``note``.
+    ``output`` ends in ``.svg``, ``.png`` or ``.pdf``. What a reader of the file should know, such as that a huge PNG
+    was scaled down, is in the result's ``note``.
     """
     from onnxviz.diagram.architecture import architecture
 

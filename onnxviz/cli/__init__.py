@@ -63,14 +63,14 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone, as in `onnxviz inspect … | head`
         code = 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort: even a bug ends in one line
         code = _usage(error, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(line: str, code: int, debug: bool) -> int:
     if debug:
-        raise  # noqa: PLE0704 - called while the error is being handled
+        raise  # the error that is being handled
     typer.echo(f"onnxviz: {line}", err=True)
     return code
 

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnxviz.cli.options import (
-    Color, Dims, Input, Layout, Mean, ModelFile, OpLibrary, Preset, Provider, Resize, Scale, Seed, Std, console, run_options,
+    Color,
+    Dims,
+    Input,
+    Layout,
+    Mean,
+    ModelFile,
+    OpLibrary,
+    Preset,
+    Provider,
+    Resize,
+    Scale,
+    Seed,
+    Std,
+    console,
+    run_options,
     tell_inputs,
 )  # fmt: skip
 
@@ -41,7 +55,7 @@ def capture(
     color: Color = None,
     resize: Resize = None,
 ) -> None:
-    """Run a model and keep its intermediate tensors, or their statistics; print the statistics if nothing is written."""
+    """Run a model and keep its intermediate tensors or their statistics; print these if nothing is written."""
     from onnxviz.api import capture as capture_file
 
     options = run_options(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from onnxviz.runtime.inputs import InputRecord
 
 __all__ = [
-    "Color", "Dims", "Input", "Layout", "Mean", "ModelFile", "OpLibrary", "Preset", "Provider", "Resize", "Scale", "Seed",
-    "Std", "console", "dims", "echo_json", "run_options", "tell_inputs",
+    "Color", "Dims", "Input", "Layout", "Mean", "ModelFile", "OpLibrary", "Preset", "Provider", "Resize", "Scale",
+    "Seed", "Std", "console", "dims", "echo_json", "run_options", "tell_inputs",
 ]  # fmt: skip
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]

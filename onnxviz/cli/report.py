@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from onnxviz.cli.options import (
-    Color, Dims, Input, Layout, Mean, ModelFile, OpLibrary, Preset, Provider, Resize, Scale, Seed, Std, run_options,
+    Color,
+    Dims,
+    Input,
+    Layout,
+    Mean,
+    ModelFile,
+    OpLibrary,
+    Preset,
+    Provider,
+    Resize,
+    Scale,
+    Seed,
+    Std,
+    run_options,
     tell_inputs,
 )  # fmt: skip
 

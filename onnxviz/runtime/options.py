@@ -25,7 +25,7 @@ def share_thread_pool() -> None:
 
 
 def new_options(*, optimize: bool = False) -> ort.SessionOptions:
-    """Return the options that every session starts from: quiet, unoptimised, with the process's shared threads if any."""
+    """Return the options that every session starts from: quiet, unoptimised, sharing threads where that was asked."""
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised; the log would only repeat it
     levels = ort.GraphOptimizationLevel

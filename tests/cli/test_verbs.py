@@ -40,7 +40,7 @@ def test_expose(onnxviz: Onnxviz, here: Path) -> None:
     assert onnxviz("expose", LENET, "-o", "all.onnx").code == 0
     assert onnxviz("expose", LENET, "-o", "some.onnx", "--tensor", "@conv", "--tensor", "fc*").code == 0
     every, some = (ort.InferenceSession(here / name) for name in ("all.onnx", "some.onnx"))
-    assert [o.name for o in some.get_outputs()][0] == "output"
+    assert some.get_outputs()[0].name == "output"
     assert len(every.get_outputs()) == 12
     assert len(some.get_outputs()) == 5
     onnx.checker.check_model(here / "all.onnx", full_check=True)

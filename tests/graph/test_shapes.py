@@ -130,8 +130,8 @@ def test_inferred_shapes_are_those_of_the_run(corpus: Path) -> None:
         "generated/hf_clip_vision_mini_dynamo",
     ):
         model = open_model(corpus / "models" / f"{name}.onnx")
-        inferred = infer_shapes(model, {dim: 1 for dim in open_dims(model)})
-        run = capture(model, dims={dim: 1 for dim in open_dims(model)}, providers="cpu")
+        inferred = infer_shapes(model, dict.fromkeys(open_dims(model), 1))
+        run = capture(model, dims=dict.fromkeys(open_dims(model), 1), providers="cpu")
         for value in node_tensors(inferred):
             declared = shape_list(value)
             if declared is not None and value.name in run:
