@@ -5,6 +5,11 @@ BIN := $(VENV)/bin
 DEMO := out/demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# The scripts of a virtual environment name its folder: in a checkout that was moved or copied it is made anew.
+ifneq ($(shell cat $(VENV)/.folder 2>/dev/null),$(CURDIR))
+$(shell rm -rf $(VENV))
+endif
+
 .PHONY: demo test lint bench models clean check-python
 
 demo: $(VENV)/.installed
@@ -35,14 +40,18 @@ models: $(VENV)/.tested
 clean:
 	rm -rf $(VENV) build out
 
+# Nothing to ask of the system's Python where the virtual environment is there already.
 check-python:
-	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "onnxviz needs Python 3.11 or newer, and there is no '$(PYTHON)': install it, or run 'make PYTHON=/path/to/python3'"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "onnxviz needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -c 'import platform; print(platform.python_version())'): run 'make PYTHON=python3.11'"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "'$(PYTHON)' lacks the venv module: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null && exit 0; \
+	if ! command -v "$(PYTHON)" >/dev/null 2>&1; then \
+	  echo "onnxviz needs Python 3.11 or newer, and there is no '$(PYTHON)': install it, or name one: make PYTHON=/path/to/python3"; exit 1; fi; \
+	if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  echo "onnxviz needs Python 3.11 or newer, and '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1): name another: make PYTHON=python3.11"; exit 1; fi; \
+	if ! "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "'$(PYTHON)' lacks the venv module: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; fi
 
-# A virtual environment that moved or whose Python is gone is made anew.
 $(VENV)/.installed: pyproject.toml | check-python
-	@$(BIN)/python -c '' 2>/dev/null || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -c '' 2>/dev/null || { rm -rf $(VENV) && "$(PYTHON)" -m venv $(VENV) && echo "$(CURDIR)" > $(VENV)/.folder; }
 	@echo "Installing onnxviz into $(VENV) (the first time takes a minute)…"
 	@$(PIP) --editable .
 	@touch $@

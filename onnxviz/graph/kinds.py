@@ -39,8 +39,8 @@ KINDS: dict[str, frozenset[str]] = {
         "Scatter ScatterND ScatterElements NonZero Unique Compress Crop CenterCropPad Trilu EyeLike GridSample "
         "AffineGrid QLinearConcat BitCast TensorScatter",
         "constant": "Constant RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial",
-        "control": "If Loop Scan SequenceMap Optional OptionalGetElement OptionalHasElement SequenceAt "
-        "SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength ConcatFromSequence SplitToSequence "
+        "control": "If Loop Scan SequenceMap Optional OptionalGetElement OptionalHasElement SequenceAt SequenceErase "
+        "SequenceConstruct SequenceEmpty SequenceInsert SequenceLength ConcatFromSequence SplitToSequence "
         "BeamSearch GreedySearch Sampling WhisperBeamSearch",
         "detection": "NonMaxSuppression",
         "signal": "STFT DFT MelWeightMatrix HannWindow HammingWindow BlackmanWindow Rfft Irfft",
