@@ -164,7 +164,7 @@ def _propagate_types(model: ir.Model) -> bool:
 def _schema(node: ir.Node, opsets: dict[str, int]) -> onnx.defs.OpSchema | None:
     try:
         return onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # TypeError: a name that UTF-8 cannot hold
         return None
 
 

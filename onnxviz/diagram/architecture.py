@@ -1,0 +1,254 @@
+"""The architecture of a model as a block diagram, straight from the ONNX file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxviz.diagram.blocks import Block, block_items, make_block
+from onnxviz.diagram.elements import Element, Elements, collect_elements
+from onnxviz.diagram.header import header_groups, model_line
+from onnxviz.diagram.layout import FloatArray, Layout, compute_layout
+from onnxviz.diagram.ranks import Ranking, rank_nodes
+from onnxviz.diagram.scene import Group, Scene
+from onnxviz.diagram.svg import scene_to_svg
+from onnxviz.diagram.text import text_width
+from onnxviz.diagram.wires import (
+    LABEL,
+    LABEL_HEIGHT,
+    STUB_LENGTH,
+    STUB_ROW,
+    Bundle,
+    bundle_items,
+    bundle_tooltip,
+    collect_bundles,
+    incoming_stub_items,
+    outgoing_stub_items,
+    stub_name,
+    stub_rows,
+    wire_label,
+)
+from onnxviz.errors import OutputError
+from onnxviz.graph.cost import model_parameters
+from onnxviz.graph.files import atomic_path
+from onnxviz.graph.model import model_name
+from onnxviz.graph.shapes import infer_shapes
+
+__all__ = ["FORMATS", "Architecture", "architecture", "draw_architecture"]
+
+#: File endings that :func:`draw_architecture` writes.
+FORMATS = (".svg", ".png", ".pdf")
+
+_PAD = 24.0
+_LEAST_WIDTH = 520.0
+_PORT = 14.0
+_MOST_LABELS = 6  # outputs of one node that get a label each
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model's block diagram.
+
+    Attributes:
+        scene: Everything that is drawn, with positions in px.
+        layout: The positions of the boxes and lines alone; its origin is the corner of the graph, below the header.
+        note: What a reader of the saved file should know, such as that a huge PNG was scaled down; empty otherwise.
+    """
+
+    scene: Scene
+    layout: Layout
+    note: str = ""
+
+    def save(self, path: str | os.PathLike[str]) -> Architecture:
+        """Write the diagram as SVG, PNG or PDF, by the ending of ``path``; return it with its ``note`` filled in.
+
+        The same diagram gives the same bytes.
+
+        Raises:
+            OutputError: The ending is none of :data:`FORMATS`, or the file cannot be written.
+        """
+        ending = _format_of(path)
+        note = None
+        with atomic_path(path) as temporary:
+            if ending == ".svg":
+                temporary.write_text(scene_to_svg(self.scene), encoding="utf-8", newline="\n")
+            else:
+                from onnxviz.diagram.raster import write_pdf, write_png
+
+                note = (write_png if ending == ".png" else write_pdf)(self.scene, temporary)
+        return replace(self, note=note or "")
+
+    def _repr_svg_(self) -> str:
+        return scene_to_svg(self.scene, standalone=False)
+
+
+def architecture(model: ir.Model, *, title: str | None = None) -> Architecture:
+    """Draw a model as blocks, one a node, with shapes, parameter counts and kinds of operators.
+
+    Initializers and Constant nodes are shown in the blocks that use them. A node with bodies (If, Loop, Scan) and a
+    call of a model-local function are one block each. Edges that would run across more than 40 ranks, or leave a tensor
+    with a great many consumers, are drawn as labelled ends. Nothing is run and no weights are loaded.
+
+    Args:
+        model: The model; it is not changed. Cyclic and damaged graphs are drawn as they are.
+        title: The heading; by default the model's name.
+
+    >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
+    ...   g (float[1, 1, 8, 8] x) => (float[1, 1, 8, 8] y) <float[1, 1, 1, 1] w = {2}> {y = Conv(x, w)}''')
+    >>> [group.id for group in architecture(model).scene.groups if group.box]
+    ['input-x', 'node-y', 'output-y']
+    """
+    inferred = infer_shapes(model)
+    found = collect_elements(inferred)
+    drawing = _Drawing(found)
+    kinds = [element.kind for element in found.elements if element.kind]
+    line = model_line(model, model_parameters(model)[0])
+    return drawing.finish(title or model_name(model), line, kinds)
+
+
+def draw_architecture(model: ir.Model, path: str | os.PathLike[str], *, title: str | None = None) -> Architecture:
+    """Write a model's block diagram as SVG, PNG or PDF, by the ending of ``path``.
+
+    Returns:
+        The diagram; its ``note`` says so where the picture is not what one would expect.
+
+    Raises:
+        OutputError: As :meth:`Architecture.save`.
+    """
+    _format_of(path)  # before any work
+    return architecture(model, title=title).save(path)
+
+
+def _format_of(path: str | os.PathLike[str]) -> str:
+    ending = FilePath(path).suffix.lower()
+    if ending not in FORMATS:
+        what = f"as {ending!r}" if ending else "to a file without an ending"
+        raise OutputError(f"cannot write a diagram {what}", hint=f"use {', '.join(FORMATS)}")
+    return ending
+
+
+class _Drawing:
+    """Collects what the layout needs to know, then turns its positions into a scene."""
+
+    def __init__(self, found: Elements) -> None:
+        self.found = found
+        self.blocks: list[Block] = [make_block(element) for element in found.elements]
+        self.bundles = collect_bundles(found)
+        self.edges = np.array([(w.source, w.target) for w in found.wires], dtype=np.int64).reshape(-1, 2)
+        self.ranking: Ranking = rank_nodes(len(self.blocks), self.edges)
+        self.widths = [block.width for block in self.blocks]
+        self.margins = np.zeros((len(self.blocks), 4))
+        self.ports = np.zeros(len(self.edges))
+        self.into: dict[int, list[str]] = defaultdict(list)
+        self.out_of: dict[int, list[str]] = defaultdict(list)
+        self._place_ports()
+        self._reserve_stubs()
+        sizes = [(width, block.height) for width, block in zip(self.widths, self.blocks, strict=True)]
+        self.layout = compute_layout(sizes, self.edges, margins=self.margins, ports=self.ports, ranking=self.ranking)
+
+    def _place_ports(self) -> None:
+        """Spread the outputs of each box along its lower side, wide enough for their labels."""
+        by_source: dict[int, list[Bundle]] = defaultdict(list)
+        for bundle in self.bundles:
+            if not all(self.ranking.stub[bundle.wires]):
+                by_source[bundle.source].append(bundle)
+        for source, bundles in by_source.items():
+            element = self.found.elements[source]
+            for bundle in bundles if len(bundles) <= _MOST_LABELS else ():
+                wire = self.found.wires[bundle.wires[0]]
+                bundle.label = wire_label(element, wire, self.found.elements[wire.target])
+            rooms = [text_width(b.label, LABEL) + 12.0 if b.label else _PORT for b in bundles]
+            span = sum(rooms[:-1])
+            self.widths[source] = max(self.widths[source], min(span + 20.0, 600.0))
+            scale = min(1.0, (self.widths[source] - 20.0) / span) if span else 1.0
+            at = -span * scale / 2
+            for bundle, room in zip(bundles, rooms, strict=True):
+                bundle.offset = at
+                self.ports[bundle.wires] = at
+                at += room * scale
+            half = self.widths[source] / 2
+            reach = max(b.offset + (text_width(b.label, LABEL) + 8.0 if b.label else 0.0) for b in bundles)
+            self.margins[source, 2] = max(0.0, reach - half)
+            self.margins[source, 3] = LABEL_HEIGHT if any(b.label for b in bundles) else 0.0
+
+    def _reserve_stubs(self) -> None:
+        """Keep room for the labelled ends beside the boxes: incoming at the left, outgoing at the right."""
+        for bundle in self.bundles:
+            stubs = [w for w in bundle.wires if self.ranking.stub[w]]
+            if stubs:
+                self.out_of[bundle.source].append(stub_name(self.found.wires[stubs[0]], uses=len(stubs)))
+            for wire in stubs:
+                self.into[self.found.wires[wire].target].append(stub_name(self.found.wires[wire]))
+        for side, stubs_of in ((0, self.into), (2, self.out_of)):
+            for index, names in stubs_of.items():
+                rows = stubs_of[index] = stub_rows(names)
+                wide = STUB_LENGTH + 6.0 + max(text_width(row, LABEL) for row in rows)
+                over = max(0.0, (STUB_ROW * len(rows) - self.blocks[index].height) / 2)
+                margin = self.margins[index]
+                margin[side], margin[1], margin[3] = max(margin[side], wide), max(margin[1], over), max(margin[3], over)
+
+    def finish(self, title: str, line: str, kinds: list[str]) -> Architecture:
+        """Return the scene: header and legend above, lines below boxes."""
+        wide = max(self.layout.width, _LEAST_WIDTH)
+        # In a very wide drawing the header stays where a reader looks first.
+        header, below = header_groups(title, line, kinds, _PAD, _PAD, min(wide, 1200.0))
+        dx, dy = _PAD + (wide - self.layout.width) / 2, below + _PAD
+        names = _Names()
+        groups = header + self._edge_groups(names, dx, dy) + self._node_groups(names, dx, dy)
+        height = dy + self.layout.height + _PAD
+        return Architecture(Scene(wide + 2 * _PAD, height, title, tuple(groups)), self.layout)
+
+    def _edge_groups(self, names: _Names, dx: float, dy: float) -> list[Group]:
+        groups = []
+        for bundle in self.bundles:
+            items = bundle_items(bundle, self.found, self.layout, dx, dy)
+            if items:
+                name = self.found.wires[bundle.wires[0]].value.name
+                groups.append(Group(names.take("edge", name), "edge", bundle_tooltip(bundle, self.found), items))
+        return groups
+
+    def _node_groups(self, names: _Names, dx: float, dy: float) -> list[Group]:
+        groups = []
+        boxes: FloatArray = self.layout.boxes + np.array([dx, dy, 0.0, 0.0])
+        for index, (element, block) in enumerate(zip(self.found.elements, self.blocks, strict=True)):
+            x, y, width, height = (float(v) for v in boxes[index])
+            box, items = block_items(element, block, x, y, width)
+            stubs = outgoing_stub_items(self.out_of[index], x + width, y + height / 2) if index in self.out_of else ()
+            if index in self.into:
+                stubs += incoming_stub_items(self.into[index], x, y + height / 2)
+            identity = names.take(element.role, _element_name(element))
+            groups.append(Group(identity, element.role, block.tooltip, items + stubs, box, element.kind))
+        return groups
+
+
+def _element_name(element: Element) -> str | None:
+    """Return what identifies an element across exports: its first output's name, else its own."""
+    if element.node is None:
+        return element.value.name if element.value is not None else None
+    return next((v.name for v in element.node.outputs if v.name), None) or element.node.name
+
+
+class _Names:
+    """Hands out ids that are unique, safe in XML and the same in every run."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, role: str, name: str | None) -> str:
+        raw = name or "unnamed"
+        safe = re.sub(r"[^A-Za-z0-9_.-]", "_", raw[:64])
+        if safe != raw:
+            safe = f"{safe}-{hashlib.sha256(raw.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+        identity, again = f"{role}-{safe}", 1
+        while identity in self._taken:
+            again += 1
+            identity = f"{role}-{safe}.{again}"
+        self._taken.add(identity)
+        return identity

@@ -1,0 +1,144 @@
+"""The boxes of the diagram: what they say, how large they are, and how they look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxviz.diagram.details import attribute_text, body_text, count_text, settings, shape_text, weights_text
+from onnxviz.diagram.elements import Element
+from onnxviz.diagram.palette import INK, MUTED, WARNING, glyph, kind_style
+from onnxviz.diagram.scene import Item, Path, Rect, Text
+from onnxviz.diagram.text import ellipsize, fit_text, text_width
+from onnxviz.errors import printable
+from onnxviz.graph.cost import node_cost
+
+__all__ = ["Block", "block_items", "make_block"]
+
+HEADING = 11.0
+BODY = 9.5
+HEADER_HEIGHT = 20.0
+LINE_HEIGHT = 13.0
+PADDING = 8.0
+GLYPH = 9.0
+_INDENT = PADDING + GLYPH + 6.0
+_MOST = 230.0  # widest line of a block, px
+_COMPACT = 120.0  # widest note beside the heading of a one-line block
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What a box says: heading, a note beside it, lines below it; its size in px.
+
+    A block without lines is drawn compact, as one line in the kind's colour.
+    """
+
+    heading: str
+    note: str
+    lines: tuple[str, ...]
+    tooltip: str
+    width: float
+    height: float
+
+
+def make_block(element: Element) -> Block:
+    """Choose the text of a box and its size."""
+    if element.node is None:
+        return _terminal(element)
+    return _node_block(element.node, element.kind)
+
+
+def _terminal(element: Element) -> Block:
+    value = element.value
+    assert value is not None
+    name = fit_text(value.name or "(unnamed)", HEADING, _MOST, bold=True)
+    note = shape_text(value, usual=None) or "type unknown"
+    if element.role == "missing":
+        note = "nothing produces this tensor"
+    note = fit_text(note, BODY, _MOST)
+    width = max(text_width(name, HEADING, bold=True), text_width(note, BODY)) + 2 * PADDING + 8.0
+    what = {"input": "graph input", "output": "graph output", "constant": "constant", "missing": "missing tensor"}
+    tooltip = f"{what[element.role]} {printable(value.name or '')}\n{note}"
+    return Block(name, note, (), tooltip, width, 34.0)
+
+
+def _node_block(node: ir.Node, kind: str) -> Block:
+    parameters = node_cost(node).parameters
+    facts, weights, bodies = settings(node), weights_text(node), body_text(node)
+    heading = fit_text(node.op_type, HEADING, _MOST - 60.0, bold=True)
+    brief = " · ".join(facts[:4])
+    tooltip = _tooltip(node, facts, weights, parameters)
+    if not weights and not bodies and text_width(brief, BODY) <= _COMPACT:
+        width = _INDENT + text_width(heading, HEADING, bold=True) + PADDING
+        width += text_width(brief, BODY) + 8.0 if brief else 0.0
+        return Block(heading, brief, (), tooltip, width, HEADER_HEIGHT)
+    note = f"{count_text(parameters)} param{'s' if parameters != 1 else ''}" if parameters else ""
+    if node.domain not in ("", "ai.onnx", "ai.onnx.ml", "com.microsoft") and not note:
+        note = fit_text(node.domain, BODY, 90.0)
+    lines = [line for line in (brief, " · ".join(bodies), " · ".join(weights[:3])) if line]
+    fitted = tuple(fit_text(line, BODY, _MOST) for line in lines)
+    width = _INDENT + text_width(heading, HEADING, bold=True) + 12.0 + text_width(note, BODY) + PADDING
+    width = max([width, *(text_width(line, BODY) + 2 * PADDING for line in fitted)])
+    return Block(heading, note, fitted, tooltip, width, HEADER_HEIGHT + LINE_HEIGHT * len(fitted) + 5.0)
+
+
+def _tooltip(node: ir.Node, facts: list[str], weights: list[str], parameters: int) -> str:
+    domain = f"{printable(node.domain)}::" if node.domain not in ("", "ai.onnx") else ""
+    lines = [f"{domain}{printable(node.op_type)}  {printable(node.name or '')}".rstrip()]
+    lines += [f"in   {_value_line(v)}" for v in node.inputs[:8] if v is not None]
+    lines += [f"out  {_value_line(v)}" for v in node.outputs[:8]]
+    shown = [(name, a) for name, a in node.attributes.items() if not a.is_ref()][:16]
+    lines += [f"{ellipsize(name, 40)} = {text}" for name, a in shown if (text := attribute_text(a))]
+    if facts and not shown:
+        lines.append(" · ".join(facts))
+    if weights:
+        lines.append("weights " + " · ".join(weights))
+    if parameters:
+        lines.append(f"{parameters:,} parameters")
+    return "\n".join(lines)
+
+
+def _value_line(value: ir.Value) -> str:
+    return f"{printable(value.name or '', 200)} {shape_text(value, usual=None)}".rstrip()
+
+
+def block_items(element: Element, block: Block, x: float, y: float, width: float) -> tuple[Rect, tuple[Item, ...]]:
+    """Return the outline and the drawing of a box whose top left corner is at (x, y)."""
+    if element.node is None:
+        return _terminal_items(element, block, x, y, width)
+    style = kind_style(element.kind)
+    box = Rect(x, y, width, block.height, stroke=style.stroke, radius=4.0)
+    items: list[Item] = [Rect(x, y, width, block.height, fill=style.fill, radius=4.0)]
+    if block.lines:
+        items.append(_lower_part(x, y + HEADER_HEIGHT, width, block.height - HEADER_HEIGHT))
+    items.append(box)
+    items.append(glyph(element.kind, x + PADDING, y + (HEADER_HEIGHT - GLYPH) / 2, GLYPH))
+    items.append(Text(x + _INDENT, y + 14.0, block.heading, HEADING, INK, bold=True))
+    if block.note:
+        items.append(Text(x + width - PADDING, y + 14.0, block.note, BODY, INK, anchor="end"))
+    for i, line in enumerate(block.lines):
+        items.append(Text(x + PADDING, y + HEADER_HEIGHT + LINE_HEIGHT * (i + 1) - 2.0, line, BODY, INK))
+    return box, tuple(items)
+
+
+def _terminal_items(element: Element, block: Block, x: float, y: float, width: float) -> tuple[Rect, tuple[Item, ...]]:
+    missing = element.role == "missing"
+    stroke = WARNING if missing else "#3c4043"
+    fill = {"missing": "#fdecea", "constant": "#fbfbfb"}.get(element.role, "#eef1f4")
+    box = Rect(x, y, width, block.height, fill, stroke, 1.2, block.height / 2, dashed=missing)
+    middle = x + width / 2
+    return box, (
+        box,
+        Text(middle, y + 14.0, block.heading, HEADING, WARNING if missing else INK, bold=True, anchor="middle"),
+        Text(middle, y + 27.0, block.note, BODY, WARNING if missing else MUTED, anchor="middle"),
+    )
+
+
+def _lower_part(x: float, y: float, width: float, height: float) -> Path:
+    """Return the white part of a block below its heading, round at its lower corners."""
+    r, k = 4.0, 1.8  # k: distance of a circle's Bézier control points from the corner
+    right, bottom = x + width, y + height
+    points = [(x, y), (right, y), (right, bottom - r), (right, bottom - k), (right - k, bottom), (right - r, bottom)]
+    points += [(x + r, bottom), (x + k, bottom), (x, bottom - k), (x, bottom - r), (x, y)]
+    return Path(tuple(points), "MLLCCCLCCCZ", fill="#ffffff")
