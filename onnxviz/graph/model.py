@@ -44,6 +44,8 @@ def from_proto(proto: onnx.ModelProto, name: str = "the model") -> ir.Model:
     try:
         types = _set_types_aside(proto.graph)
         _densify(proto.graph)
+        if proto.ir_version < 2:
+            _type_attributes(proto.graph)
         model = ir.serde.deserialize_model(proto)
     except NotImplementedError as error:
         what = summary_line(error).split(". ")[0]
@@ -93,6 +95,20 @@ def _densify(graph: onnx.GraphProto, limit: int = 2**28) -> None:
         dense[flat] = values
         graph.initializer.append(onnx.numpy_helper.from_array(dense.reshape(shape), sparse.values.name))
     graph.ClearField("sparse_initializer")
+
+
+def _type_attributes(graph: onnx.GraphProto) -> None:
+    """Write down the types of attributes, which IR version 1 left to be told from the field that is set."""
+    kinds = onnx.AttributeProto
+    fields = {
+        "f": kinds.FLOAT, "i": kinds.INT, "s": kinds.STRING, "t": kinds.TENSOR, "g": kinds.GRAPH,
+        "floats": kinds.FLOATS, "ints": kinds.INTS, "strings": kinds.STRINGS,
+    }  # fmt: skip
+    for node in graph.node:
+        for attribute in node.attribute:
+            present = [field.name for field, _ in attribute.ListFields() if field.name in fields]
+            if attribute.type == kinds.UNDEFINED and len(present) == 1:
+                attribute.type = fields[present[0]]
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:

@@ -327,7 +327,10 @@ def _usual_size(model: ir.Model, value: ir.Value, name: str, axis: int) -> int:
     if len(shape) == 4 and (layout := input_layout(model, value)) is not None:
         return 3 if layout.index("C") == axis else 224
     words = ("seq", "token", "time", "length", "len", "frame", "sample")
-    return 16 if any(word in name.lower() for word in words) and "past" not in name.lower() else 1
+    if "past" in name.lower() or not any(word in name.lower() for word in words):
+        return 1
+    waveform = len(shape) == 2 and "float" in (dtype_name(value) or "")
+    return 512 if waveform else 16
 
 
 def _numpy_type(value: ir.Value) -> np.dtype[Any]:

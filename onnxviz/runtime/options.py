@@ -31,4 +31,6 @@ def new_options(*, optimize: bool = False) -> ort.SessionOptions:
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     options.use_per_session_threads = not _shared
+    # Threads that wait by spinning fight over the cores once there are several sessions, or other work on the machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -111,6 +111,8 @@ class Session:
             ExecutionError: A node failed.
         """
         names = list(self.outputs if outputs is None else outputs)
+        if not names:
+            return {}  # onnxruntime would take an empty list for all outputs
         options = ort.RunOptions()
         options.log_severity_level = 4
         plain = all(self.outputs[n] not in _EXTENDED for n in names)
@@ -147,6 +149,9 @@ def run_model(
 def _message(error: BaseException) -> str:
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).strip()
     text = re.sub(r"/\S*onnxruntime_src/\S+ (?=\S)", "", text)
+    nodes = re.split(r"Non-zero status code returned while running (\w+) node. Name:'([^']*)' Status Message: ", text)
+    if len(nodes) > 1:  # the innermost node says what happened
+        text = f"{nodes[-3]} node {nodes[-2]!r}: {nodes[-1]}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0][:500] if lines else type(error).__name__
 

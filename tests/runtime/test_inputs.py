@@ -189,6 +189,7 @@ def test_what_nobody_gave_is_random_seeded_and_said() -> None:
     assert all(record.made_up for record in first.records)
     np.testing.assert_array_equal(first.feeds["x"], again.feeds["x"])
     assert not np.array_equal(first.feeds["x"], other.feeds["x"])
+    assert load_inputs(model_of("float[batch,samples] w")).feeds["w"].shape == (1, 512)
     assert load_inputs(model, dims={"seq": 5}).feeds["m"].shape == (1, 5)
     given = load_inputs(model, {"m": np.zeros((2, 7), np.float32)})
     assert given.feeds["x"].shape == (2, 7, 8), "sizes follow from what was given"
