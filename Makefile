@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 DEMO := out/demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# The scripts of a virtual environment name its folder: in a checkout that was moved or copied it is made anew.
-ifneq ($(shell cat $(VENV)/.folder 2>/dev/null),$(CURDIR))
-$(shell rm -rf $(VENV))
-endif
+# The scripts of a virtual environment name its folder: in a checkout that was moved or copied ours is made anew.
+# Only stamps are removed here; an environment that somebody else made has none and is used as it is.
+MOVED = test -f $(VENV)/.folder && test "$$(cat $(VENV)/.folder)" != "$(CURDIR)"
+$(shell $(MOVED) && rm -f $(VENV)/.installed $(VENV)/.tested)
 
 .PHONY: demo test lint bench models clean check-python
 
@@ -51,7 +51,8 @@ check-python:
 	  echo "'$(PYTHON)' lacks the venv module: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; fi
 
 $(VENV)/.installed: pyproject.toml | check-python
-	@$(BIN)/python -c '' 2>/dev/null || { rm -rf $(VENV) && "$(PYTHON)" -m venv $(VENV) && echo "$(CURDIR)" > $(VENV)/.folder; }
+	@if $(MOVED); then rm -rf $(VENV); fi
+	@$(BIN)/python -c '' 2>/dev/null || { "$(PYTHON)" -m venv $(VENV) && echo "$(CURDIR)" > $(VENV)/.folder; }
 	@echo "Installing onnxviz into $(VENV) (the first time takes a minute)…"
 	@$(PIP) --editable .
 	@touch $@

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxviz.converters.base import Source
 from onnxviz.converters.keras_start import start_keras
-from onnxviz.errors import ConversionError, TrustError
+from onnxviz.errors import ConversionError, MissingDependencyError, TrustError
 from onnxviz.graph.model import summary_line
 
 __all__ = ["load_source"]
@@ -103,7 +103,8 @@ def _from_factory(path: Path, name: str, *, trust: bool, seed: int) -> Source:
         _seed(seed)
         try:
             made = factory()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            _explain_missing(error)
             raise ConversionError(
                 f"{path.name}:{name}() raised {type(error).__name__}: {summary_line(error)}",
                 hint="the factory is called with no arguments and returns the network",
@@ -133,8 +134,19 @@ def _run_file(path: Path) -> ModuleType:
             del sys.modules[name]
         else:
             sys.modules[name] = before
+        _explain_missing(error)
         raise ConversionError(f"running {path} raised {type(error).__name__}: {summary_line(error)}") from error
     return module
+
+
+def _explain_missing(error: BaseException) -> None:
+    """Raise the error that names the pip command, where a file failed for want of its framework."""
+    extras = {"torch": "torch", "keras": "tensorflow", "tensorflow": "tensorflow", "onnxscript": "torch"}
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing in extras:
+        raise MissingDependencyError(
+            f"{missing} is not installed", hint=f"pip install 'onnxviz[{extras[missing]}]'"
+        ) from error
 
 
 @contextmanager

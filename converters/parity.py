@@ -81,8 +81,12 @@ class Parity:
         return tuple(output.name for output in self.outputs if not output.varies)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return {"passed": self.passed, "batches": list(self.batches), "outputs": [asdict(o) for o in self.outputs]}
+        """Return plain data for JSON; a number that is not finite, as where shapes differ, is None."""
+        outputs = [
+            {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(output).items()}
+            for output in self.outputs
+        ]
+        return {"passed": self.passed, "batches": list(self.batches), "outputs": outputs}
 
     def __str__(self) -> str:
         worst = self.worst

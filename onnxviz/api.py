@@ -72,13 +72,14 @@ def convert(
 
 def _write_parity(path: Path_ | None, parity: Parity | None) -> None:
     if path is not None and parity is not None:
-        atomic_write(path, json.dumps(parity.to_dict(), indent=1) + "\n")
+        atomic_write(path, json.dumps(parity.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
 def expose(model: Model, tensors: str | Sequence[str] | None = None, output: Path_ | None = None) -> Rewritten:
     """Make intermediate tensors outputs: see :func:`onnxviz.graph.expose.expose`."""
     from onnxviz.graph.expose import expose as expose_tensors
 
+    _check((output, (".onnx",)))
     rewritten = expose_tensors(as_model(model), tensors)
     if output is not None:
         save_model(rewritten.model, output)

@@ -42,8 +42,9 @@ def layer_feature_maps(
     """
     names = list(captured)
     if not every:
-        layers = [n for n in names if captured[n].op_type in _LAYER_OPS]
-        names = [n for n in names if n in {*layers, *captured.outputs}] if layers else names
+        layers = {n for n in names if captured[n].op_type in _LAYER_OPS}
+        shown = layers.union(captured.outputs) if layers else set(names)
+        names = [n for n in names if n in shown]
     layouts = tensor_layouts(infer_shapes(inline_functions(model)))
     drawn: list[FeatureMaps] = []
     refused: SelectionError | None = None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -24,7 +28,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="onnxviz",
     help="See inside any ONNX model: architecture, feature maps, weights and every intermediate tensor.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -52,25 +55,38 @@ def _options(
 
 def main() -> None:
     """Run the command and end with its exit code: 0 fine, 1 a difference, 2 bad input or usage, 3 could not check."""
-    arguments = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name in a model may hold what the terminal cannot show
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)  # so that temporary files are removed
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments  # taken wherever it stands, as users append it to the command that failed
+    arguments = [a for a in arguments if a != "--debug"]
     try:
-        code = app([a for a in arguments if a != "--debug"], prog_name="onnxviz", standalone_mode=False)
+        code = app(arguments or ["--help"], prog_name="onnxviz", standalone_mode=False)
+        sys.stdout.flush()
     except OnnxvizError as error:
-        code = _fail(str(error), error.exit_code, debug)
+        return _fail(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("interrupted", 130, debug=False)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone, as in `onnxviz inspect … | head`
-        code = 0
+        return _fail("interrupted", 130, debug=False)
+    except (BrokenPipeError, SystemExit):  # the reader has gone, as in `onnxviz inspect … | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the flush at exit
+        return 0
+    except OSError as error:
+        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2, debug)
     except Exception as error:  # noqa: BLE001 - the last resort: even a bug ends in one line
-        code = _usage(error, debug)
-    sys.exit(code if isinstance(code, int) else 0)
+        return _usage(error, debug)
+    return code if isinstance(code, int) else 0
 
 
 def _fail(line: str, code: int, debug: bool) -> int:
     if debug:
-        raise  # the error that is being handled
+        traceback.print_exc()
     typer.echo(f"onnxviz: {line}", err=True)
     return code
 

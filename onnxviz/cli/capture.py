@@ -25,6 +25,7 @@ from onnxviz.cli.options import (
     run_options,
     tell_inputs,
 )  # fmt: skip
+from onnxviz.errors import printable
 
 if TYPE_CHECKING:
     from onnxviz.runtime.capture import Capture
@@ -65,10 +66,14 @@ def capture(
     captured = capture_file(model, input, tensor or "*", output, stats, **options)
     tell_inputs(captured.inputs)
     for name, reason in captured.not_captured.items():
-        typer.echo(f"not captured: {name}: {reason}", err=True)
-    for path in (output, stats):
-        if path is not None:
-            typer.echo(f"{path}: {len(captured)} tensors")
+        typer.echo(f"not captured: {printable(name)}: {reason}", err=True)
+    if output is not None:
+        left_out = captured.unsaved(output)
+        typer.echo(f"{output}: {len(captured) - len(left_out)} tensors")
+        for name in left_out:
+            typer.echo(f"not in the file: {printable(name)}: {output.suffix} holds no strings", err=True)
+    if stats is not None:
+        typer.echo(f"{stats}: {len(captured)} tensors")
     if output is None and stats is None:
         _print(captured)
 
@@ -78,7 +83,6 @@ def _print(captured: Capture) -> None:
     from rich.text import Text
 
     from onnxviz.analysis.statistics import statistics
-    from onnxviz.errors import printable
 
     columns = ("min", "max", "mean", "std", "nan", "inf", "zero")
     table = Table("tensor", "dtype", "shape", *columns, box=None, header_style="bold")

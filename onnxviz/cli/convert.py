@@ -33,7 +33,7 @@ def convert(
     parity: Annotated[
         Path | None, typer.Option("--parity", metavar="FILE.json", help="Write the comparison here.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of example inputs.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of example inputs.")] = 0,
 ) -> None:
     """Convert a PyTorch or Keras network to ONNX and check that both give the same outputs."""
     from onnxviz.api import convert as convert_source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +35,7 @@ Dims = Annotated[
     list[str] | None,
     typer.Option("--dim", metavar="NAME=N", help="Size of an open dimension (NAME, or INPUT:AXIS); may be repeated."),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of random inputs.")]
 Provider = Annotated[str, typer.Option("--provider", help="auto, cpu, cuda, … or several: cuda,cpu.")]
 OpLibrary = Annotated[
     Path | None,
@@ -58,8 +59,13 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(_number(part) for part in text.split(","))
+        numbers = tuple(_number(part) for part in text.split(","))
+        if not all(math.isfinite(number) for number in numbers) or (name == "scale" and len(numbers) > 1):
+            raise ValueError(text)
+        return numbers
     except (ValueError, ZeroDivisionError) as error:
+        if name == "scale":
+            raise InputError(f"--scale {text!r} is no number", hint="write --scale 1/255") from error
         raise InputError(f"--{name} {text!r} is no list of numbers", hint=f"write --{name} 0.5,0.5,0.5") from error
 
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import copy_model
 from onnxviz.graph.select import FLOAT_TYPES, node_tensors, select
-from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.shapes import infer_shapes, shape_list
 
 __all__ = ["Rewritten", "expose"]
 
@@ -65,7 +65,7 @@ def expose(model: ir.Model, tensors: str | Sequence[str] | None = None) -> Rewri
         if value.type is None and not twin.meta.get("onnxviz.guessed"):
             value.type = twin.type  # a type that is only likely is left out: onnxruntime refuses a wrong one
         if value.type is not None and twin.shape is not None:
-            value.shape = twin.shape.copy()
+            value.shape = ir.Shape(shape_list(twin) or [])
         outputs.append(value)
         present.add(value.name)
         added.append(str(value.name))

@@ -25,6 +25,9 @@ def check_output(path: str | os.PathLike[str], endings: Sequence[str] = ()) -> N
         raise OutputError(f"cannot write {target.name!r}: its ending names no format", hint=f"use {', '.join(endings)}")
     if target.is_dir():
         raise OutputError(f"cannot write {target}: it is a folder", hint="name a file")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"cannot write {target}: it is no regular file", hint="name a file")
+    target = Path(os.path.realpath(target))
     if not target.parent.is_dir():
         raise OutputError(f"cannot write {target}: the folder {target.parent} does not exist", hint="create it first")
     if not os.access(target.parent, os.W_OK):
@@ -41,8 +44,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OutputError: The target's folder does not exist or cannot be written, or the target is a folder.
     """
-    target = Path(path)
-    check_output(target)
+    check_output(path)
+    target = Path(os.path.realpath(path))  # a link stays, and what it leads to is written
     parent = target.parent
     try:
         staging = Path(tempfile.mkdtemp(prefix=".onnxviz-", dir=parent))
@@ -68,7 +71,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: As :func:`atomic_folder`.
     """
     with atomic_folder(path) as folder:
-        yield folder / Path(path).name
+        yield folder / Path(os.path.realpath(path)).name
 
 
 def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> None:

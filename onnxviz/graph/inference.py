@@ -147,6 +147,9 @@ def _propagate_types(model: ir.Model) -> bool:
     opsets = model.graph.opset_imports
     for node in model.graph:
         schema = _schema(node, opsets)
+        if node.op_type == "Cast" and node.outputs[0].type is None:
+            node.outputs[0].type = ir.TensorType(ir.DataType(node.attributes.get_int("to", 1)))
+            changed = True
         for position, output in enumerate(node.outputs):
             if output.type is not None or "onnxviz.type" in output.meta:
                 continue
@@ -181,6 +184,8 @@ def _type_by_schema(node: ir.Node, schema: onnx.defs.OpSchema, position: int) ->
 
 
 def _type_by_input(node: ir.Node, position: int) -> ir.TypeProtocol | None:
+    if node.op_type == "EmbedLayerNormalization" and position == 1:
+        return ir.TensorType(ir.DataType.INT32)  # the mask's index
     at = _TYPE_INPUT.get(node.op_type, 0)
     source = node.inputs[at] if position == 0 and at < len(node.inputs) else None
     return source.type if source is not None and isinstance(source.type, ir.TensorType) else None

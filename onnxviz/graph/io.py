@@ -123,15 +123,36 @@ def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
 
 
 def external_tensors(model: ir.Model) -> Iterator[tuple[ir.Value | None, ir.ExternalTensor]]:
-    """Yield every external tensor with the initializer that holds it (None for one inside an attribute)."""
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                yield value, value.const_value
+    """Yield every external tensor with the initializer that holds it (None for one inside an attribute).
+
+    Bodies of nodes and of model-local functions are searched too.
+    """
+    for graph in _graphs(model):
+        if not isinstance(graph, ir.Function):
+            for value in graph.initializers.values():
+                if isinstance(value.const_value, ir.ExternalTensor):
+                    yield value, value.const_value
         for node in graph:
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
-                    yield None, attribute.value
+            for _, tensor in _external_attributes(node):
+                yield None, tensor
+
+
+def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
+    yield model.graph
+    yield from model.graph.subgraphs()
+    for function in model.functions.values():
+        yield function
+        yield from function.subgraphs()
+
+
+def _external_attributes(node: ir.Node) -> Iterator[tuple[str, ir.ExternalTensor]]:
+    for name, attribute in node.attributes.items():
+        if attribute.is_ref() or attribute.type not in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
+            continue
+        tensors = [attribute.value] if attribute.type == ir.AttributeType.TENSOR else attribute.value
+        for tensor in tensors:
+            if isinstance(tensor, ir.ExternalTensor):
+                yield name, tensor
 
 
 def _confine_external_data(model: ir.Model, path: Path) -> None:
@@ -222,11 +243,20 @@ def save_model(model: ir.Model, path: str | os.PathLike[str], *, external_data: 
     with atomic_folder(path) as folder:
         try:
             if external_data:
-                model = ir.external_data.unload_from_model(
-                    copy_model(model), folder, f"{path.name}.data", size_threshold_bytes=256
-                )
+                model = copy_model(model)
+                _embed_attributes(model)
+                model = ir.external_data.unload_from_model(model, folder, f"{path.name}.data", size_threshold_bytes=256)
             (folder / path.name).write_bytes(to_proto(model).SerializeToString())
         except (FileNotFoundError, ValueError) as error:
             raise ModelError(f"cannot read the model's external weights: {summary_line(error)}") from error
         except google.protobuf.message.EncodeError as error:
             raise OutputError(f"cannot write {path}: the graph alone passes protobuf's limit of 2 GB") from error
+
+
+def _embed_attributes(model: ir.Model) -> None:
+    """Bring tensors that attributes hold outside into the model: only initializers can move to another data file."""
+    for graph in _graphs(model):
+        for node in graph:
+            for name, tensor in list(_external_attributes(node)):
+                if node.attributes[name].type == ir.AttributeType.TENSOR:
+                    node.attributes[name] = ir.AttrTensor(name, ir.Tensor(tensor.numpy().copy(), name=tensor.name))

@@ -29,10 +29,15 @@ logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
 def summary_line(error: BaseException, limit: int = 240) -> str:
     """Return the first sentence of the innermost cause of an error."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    error = _root(error)
     text = str(error).strip().split("\n")[0] or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def from_proto(proto: onnx.ModelProto, name: str = "the model") -> ir.Model:
@@ -47,10 +52,10 @@ def from_proto(proto: onnx.ModelProto, name: str = "the model") -> ir.Model:
         if proto.ir_version < 2:
             _type_attributes(proto.graph)
         model = ir.serde.deserialize_model(proto)
-    except NotImplementedError as error:
-        what = summary_line(error).split(". ")[0]
-        raise ModelError(f"{name} uses what the in-memory form cannot hold: {what}") from error
     except Exception as error:
+        if isinstance(_root(error), NotImplementedError):
+            what = summary_line(error).split(". ")[0]
+            raise ModelError(f"{name} uses what onnxviz cannot hold in memory: {what}") from error
         raise ModelError(f"{name} is a damaged ONNX model: {summary_line(error)}") from error
     for value in model.graph.initializers.values():
         if value.const_value is not None and value.const_value.dtype == ir.DataType.UNDEFINED:

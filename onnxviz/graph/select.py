@@ -55,11 +55,16 @@ def select(model: ir.Model, patterns: str | Sequence[str], *, inputs: bool = Fal
         candidates = model_inputs(model) + candidates
     chosen: dict[ir.Value, None] = {}
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    if patterns and patterns[0].startswith("!"):
-        chosen = dict.fromkeys(candidates)
-    for pattern in patterns:
+    for position, pattern in enumerate(patterns):
         exclude = pattern.startswith("!") and not any(v.name == pattern for v in candidates)
-        matches = _match(candidates, pattern[1:] if exclude else pattern)
+        if exclude and position == 0:
+            chosen = dict.fromkeys(candidates)
+        try:
+            matches = _match(candidates, pattern[1:] if exclude else pattern)
+        except SelectionError as error:
+            if _in_a_body(model, pattern):
+                error.hint = "it lies in the body of an If, Loop or Scan, where tensors cannot be reached yet"
+            raise
         if exclude:
             for value in matches:
                 chosen.pop(value, None)
@@ -68,10 +73,16 @@ def select(model: ir.Model, patterns: str | Sequence[str], *, inputs: bool = Fal
     return [value for value in candidates if value in chosen]
 
 
+def _in_a_body(model: ir.Model, name: str) -> bool:
+    return any(value.name == name for body in model.graph.subgraphs() for node in body for value in node.outputs)
+
+
 def _match(candidates: Sequence[ir.Value], pattern: str) -> list[ir.Value]:
+    if pattern == "*":
+        return list(candidates)
     exact = [v for v in candidates if v.name == pattern]
-    if exact or pattern == "*":
-        return exact or list(candidates)
+    if exact:
+        return exact
     if pattern.startswith("@"):
         return _match_kind(candidates, pattern[1:])
     by_type = pattern.startswith("op:")

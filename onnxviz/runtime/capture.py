@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -15,14 +12,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.errors import ExecutionError, InputError, OutputError
+from onnxviz.errors import ExecutionError
 from onnxviz.graph.expose import expose
-from onnxviz.graph.files import atomic_path
 from onnxviz.graph.model import model_name
 from onnxviz.graph.select import node_tensors, select
 from onnxviz.runtime.inputs import InputRecord, Inputs, load_inputs
 from onnxviz.runtime.preprocess import Preprocessing
 from onnxviz.runtime.session import Session
+from onnxviz.runtime.storage import keys_of, read_arrays, unsaved, write_arrays
 
 __all__ = ["Capture", "TensorRecord", "capture", "load_capture"]
 
@@ -113,39 +110,18 @@ class Capture(Mapping[str, TensorRecord]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the arrays and the manifest, as ``.safetensors`` or ``.npz``.
 
-        A safetensors file holds the manifest as its metadata entry ``onnxviz``, an npz archive as ``manifest.json``.
-        Strings and other arrays that a format lacks are left to the manifest.
+        A safetensors file holds the manifest as its metadata entry ``onnxviz``, an npz archive as a string named
+        ``__onnxviz__``. In an npz archive bfloat16 and float8 are stored as their bits; the manifest tells the type.
+        What a format cannot hold is in :meth:`unsaved`.
 
         Raises:
             OutputError: Another ending, or the folder cannot be written.
         """
-        suffix = Path(path).suffix.lower()
-        writers = {".safetensors": self._write_safetensors, ".npz": self._write_npz}
-        if suffix not in writers:
-            raise OutputError(
-                f"cannot write a capture as {Path(path).name!r}", hint="end the name in .safetensors or .npz"
-            )
-        with atomic_path(path) as temporary:
-            writers[suffix](temporary)
+        write_arrays(Path(path), {name: record.array for name, record in self.records.items()}, self.manifest())
 
-    def _write_safetensors(self, path: Path) -> None:
-        from safetensors.numpy import save_file
-
-        arrays = {
-            r.name: np.ascontiguousarray(r.array) for r in self.records.values() if r.array.dtype.kind not in "OUSc"
-        }
-        save_file(arrays, path, metadata={"onnxviz": json.dumps(self.manifest())})
-
-    def _write_npz(self, path: Path) -> None:
-        # numpy.savez takes names as keyword arguments, so a tensor named "file" would break it.
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            for record in self.records.values():
-                if record.array.dtype.kind in "OV":
-                    continue
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, np.ascontiguousarray(record.array), allow_pickle=False)
-                archive.writestr(zipfile.ZipInfo(f"{record.name}.npy"), buffer.getvalue())
-            archive.writestr(zipfile.ZipInfo("manifest.json"), json.dumps(self.manifest(), indent=1))
+    def unsaved(self, path: str | os.PathLike[str]) -> list[str]:
+        """Return the names of the tensors that the format of ``path`` cannot hold: strings in safetensors."""
+        return unsaved({name: record.array for name, record in self.records.items()}, Path(path).suffix.lower())
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -236,23 +212,18 @@ def load_capture(path: str | os.PathLike[str]) -> Capture:
     Raises:
         InputError: The file is missing, damaged, or was not written by onnxviz.
     """
-    path = Path(path)
-    try:
-        arrays, manifest = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_npz(path)
-        inputs = tuple(
-            InputRecord(**{**r, "shape": tuple(r["shape"]), "steps": tuple(r["steps"])}) for r in manifest["inputs"]
+    arrays, manifest = read_arrays(Path(path))
+    keys = keys_of([t["name"] for t in manifest["tensors"]])
+    inputs = tuple(
+        InputRecord(**{**r, "shape": tuple(r["shape"]), "steps": tuple(r["steps"])}) for r in manifest["inputs"]
+    )
+    records = {
+        t["name"]: TensorRecord(
+            array=arrays[keys[t["name"]]], **{**t, "shape": tuple(t["shape"]), "iteration": tuple(t["iteration"])}
         )
-        records = {
-            t["name"]: TensorRecord(
-                array=arrays[t["name"]], **{**t, "shape": tuple(t["shape"]), "iteration": tuple(t["iteration"])}
-            )
-            for t in manifest["tensors"]
-            if t["name"] in arrays
-        }
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}") from error
-    except Exception as error:
-        raise InputError(f"{path} is not a capture of onnxviz, or it is damaged") from error
+        for t in manifest["tensors"]
+        if keys[t["name"]] in arrays
+    }
     return Capture(
         records,
         inputs,
@@ -261,21 +232,3 @@ def load_capture(path: str | os.PathLike[str]) -> Capture:
         tuple(manifest["outputs"]),
         manifest["not_captured"],
     )
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["onnxviz"])  # noqa: SIM118
-
-
-def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with zipfile.ZipFile(path) as archive:
-        manifest = json.loads(archive.read("manifest.json"))
-        names = [name for name in archive.namelist() if name.endswith(".npy")]
-        arrays = {
-            n.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(n)), allow_pickle=False)
-            for n in names
-        }
-    return arrays, manifest

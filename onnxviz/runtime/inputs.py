@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxviz.errors import InputError
-from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.layouts import input_layout
-from onnxviz.graph.shapes import bind_dims, dtype_name, model_inputs, open_dims, shape_list
+from onnxviz.graph.shapes import dtype_name, model_inputs, shape_list
+from onnxviz.runtime.made_up import input_type, random_array, sized_inputs
 from onnxviz.runtime.preprocess import Preprocessing, picture_to_tensor
 
 __all__ = ["InputRecord", "Inputs", "load_inputs"]
@@ -33,7 +31,7 @@ class InputRecord:
     Attributes:
         name: The graph input.
         source: The file, the literal value, or how it was made up, such as ``"random, seed 0"``.
-        shape: Of the tensor.
+        shape: Of the tensor; of a sequence, its length.
         dtype: Of the tensor, as numpy spells it.
         steps: What was done to the source, one line a step.
         picture: The picture as the model sees it, (H, W, 3) uint8 RGB; None if the source is none.
@@ -61,12 +59,12 @@ class Inputs:
     """What a model is fed.
 
     Attributes:
-        feeds: Input name -> array.
+        feeds: Input name -> array (or list, for a sequence).
         records: The origin of each, in the model's order.
         assumed: Sizes that were taken for open dimensions because nothing gave them.
     """
 
-    feeds: dict[str, np.ndarray]
+    feeds: dict[str, Any]
     records: tuple[InputRecord, ...]
     assumed: dict[str, int] = field(default_factory=dict)
 
@@ -88,7 +86,7 @@ def load_inputs(
 
     Args:
         model: The model; it is not changed.
-        sources: What to feed. A mapping of input name to array; or a list of
+        sources: What to feed. A mapping of input name to array (a list of arrays for a sequence); or a list of
 
             - a path to a picture, or an ``.npy`` file: for the input that it fits;
             - a path to an ``.npz`` file: its entries are named as the inputs;
@@ -100,7 +98,8 @@ def load_inputs(
         seed: For random numbers.
 
     Returns:
-        The feeds. Inputs that were given nothing are random, and their record says so (``made_up``).
+        The feeds. Inputs that were given nothing are random, and their record says so (``made_up``). Inputs that have a
+        default keep it unless they are named.
 
     Raises:
         InputError: A file cannot be read, a name is not an input's, or a type or shape does not fit.
@@ -111,43 +110,129 @@ def load_inputs(
     >>> load_inputs(model, ["x=[[1, 2]]"]).feeds["x"].dtype
     dtype('float32')
     """
-    how = preprocessing or Preprocessing()
-    values = {str(value.name): value for value in model_inputs(model)}
-    found: dict[str, tuple[np.ndarray, InputRecord]] = {}
+    reader = _Reader(model, preprocessing or Preprocessing(), seed)
     if isinstance(sources, Mapping):
         for name, array in sources.items():
-            _add(found, values, name, np.asarray(array), "array")
+            reader.add(name, array, "array")
     else:
         for source in sources:
-            _read_source(model, values, found, os.fspath(source), how, seed)
-    rest = [name for name in values if name not in found]
-    assumed: dict[str, int] = {}
-    if rest:
-        sized, assumed = _sized(model, dims or {}, {name: array for name, (array, _) in found.items()})
-        for name in rest:
-            array = _random(sized[name], seed)
-            _add(found, values, name, array, f"random, seed {seed}", made_up=True)
-    feeds = {name: found[name][0] for name in values}
-    return Inputs(feeds, tuple(found[name][1] for name in values), assumed)
+            reader.read(os.fspath(source))
+    required = [str(value.name) for value in model_inputs(model)]
+    shapes = {name: record.shape for name, record in reader.records.items() if name in required}
+    sized, assumed = sized_inputs(model, dims or {}, shapes)
+    for name in required:
+        if name not in reader.feeds:
+            reader.add(name, random_array(sized[name], seed), f"random, seed {seed}", made_up=True)
+    order = [*required, *(name for name in reader.feeds if name not in required)]
+    return Inputs({n: reader.feeds[n] for n in order}, tuple(reader.records[n] for n in order), assumed)
 
 
-def _add(
-    found: dict[str, tuple[np.ndarray, InputRecord]],
-    values: Mapping[str, ir.Value],
-    name: str,
-    array: np.ndarray,
-    source: str,
-    steps: Sequence[str] = (),
-    picture: np.ndarray | None = None,
-    made_up: bool = False,
-) -> None:
-    if name not in values:
-        raise InputError(f"the model has no input {name!r}", hint=f"its inputs are {_signature(values)}")
-    if name in found:
-        raise InputError(f"input {name!r} is given twice")
-    array, cast = _fitted(values[name], array)
-    record = InputRecord(name, source, array.shape, str(array.dtype), (*steps, *cast), picture, made_up)
-    found[name] = (array, record)
+class _Reader:
+    """Collects what the sources give, input by input."""
+
+    def __init__(self, model: ir.Model, how: Preprocessing, seed: int) -> None:
+        self.model = model
+        self.how = how
+        self.seed = seed
+        self.values = {str(value.name): value for value in model_inputs(model)}
+        self.defaults = {str(v.name): v for v in model.graph.inputs if v.is_initializer()}
+        self.feeds: dict[str, Any] = {}
+        self.records: dict[str, InputRecord] = {}
+
+    def value(self, name: str) -> ir.Value:
+        """Return the input of a name, those that have a default included."""
+        value = self.values.get(name) or self.defaults.get(name)
+        if value is None:
+            raise InputError(f"the model has no input {name!r}", hint=f"its inputs are {_signature(self.values)}")
+        return value
+
+    def add(
+        self,
+        name: str,
+        given: Any,
+        source: str,
+        steps: Sequence[str] = (),
+        picture: np.ndarray | None = None,
+        made_up: bool = False,
+    ) -> None:
+        value = self.value(name)
+        if name in self.feeds:
+            raise InputError(f"input {name!r} is given twice")
+        if isinstance(value.type, ir.SequenceType):
+            if not isinstance(given, (list, tuple)):
+                raise InputError(f"input {name!r} takes a sequence", hint="feed a list of arrays from Python")
+            self.feeds[name] = [np.asarray(item) for item in given]
+            self.records[name] = InputRecord(name, source, (len(given),), dtype_name(value) or "sequence")
+            return
+        array, cast = _fitted(value, _array(name, given))
+        dtype = "string" if array.dtype == object else array.dtype.name
+        self.feeds[name] = array
+        self.records[name] = InputRecord(name, source, array.shape, dtype, (*steps, *cast), picture, made_up)
+
+    def read(self, source: str) -> None:
+        """Read one source of the command line."""
+        name, path = self._split(source)
+        suffix = Path(path).suffix.lower()
+        if name is not None:
+            self.value(name)
+        if name is not None and not Path(path).exists() and suffix not in _PICTURES | {".npy", ".npz"}:
+            self.add(name, *_literal(self.value(name), path, self.seed))
+        elif suffix == ".npz":
+            self._read_archive(name, Path(path))
+        elif suffix == ".npy":
+            array = _load_numpy(Path(path))[""]
+            self.add(name or self._fitting_input(array), array, Path(path).name)
+        elif not Path(path).exists():
+            raise InputError(f"there is no file {path}", hint=f"the model's inputs are {_signature(self.values)}")
+        else:
+            value = self.value(name) if name is not None else self._picture_input(path)
+            array, picture, steps = picture_to_tensor(self.model, value, Path(path), self.how)
+            self.add(str(value.name), array, Path(path).name, steps, picture)
+
+    def _split(self, source: str) -> tuple[str | None, str]:
+        """Split ``name=path``; input names may hold ``=`` themselves, and so may paths."""
+        for name in sorted([*self.values, *self.defaults], key=len, reverse=True):
+            if source.startswith(f"{name}="):
+                return name, source[len(name) + 1 :]
+        if "=" in source and not Path(source).exists():
+            name, _, path = source.partition("=")
+            return name, path
+        return None, source
+
+    def _read_archive(self, name: str | None, path: Path) -> None:
+        arrays = _load_numpy(path)
+        if name is None:
+            for key, array in arrays.items():
+                self.add(key, array, path.name)
+        elif name in arrays or len(arrays) == 1:
+            self.add(name, arrays.get(name, next(iter(arrays.values()))), path.name)
+        else:
+            raise InputError(f"{path} has no entry {name!r}", hint=f"its entries are {', '.join(arrays)}")
+
+    def _fitting_input(self, array: np.ndarray) -> str:
+        """Return the one input that an unnamed array fits: by shape and type, else the only one left."""
+        free = [name for name in self.values if name not in self.feeds]
+        fitting = [name for name in free if _fits(self.values[name], array)]
+        fitting = [name for name in fitting if self.values[name].shape is not None] or fitting
+        if len(fitting) == 1:
+            return fitting[0]
+        if len(free) == 1:
+            return free[0]
+        if not fitting:
+            raise InputError(f"an array of shape {array.shape} fits none of the inputs {_signature(self.values)}")
+        raise InputError(f"the array fits several inputs: {', '.join(fitting)}", hint="name one: NAME=FILE")
+
+    def _picture_input(self, path: str) -> ir.Value:
+        free = [value for name, value in self.values.items() if name not in self.feeds]
+        fitting = [value for value in free if input_layout(self.model, value) is not None]
+        fitting = [v for v in fitting if len(shape_list(v) or []) == 4] or fitting
+        if fitting:
+            return fitting[0]
+        if len(self.values) == 1:
+            return next(iter(self.values.values()))  # its own error says why a picture does not fit
+        raise InputError(
+            f"no input takes the picture {path}: the inputs are {_signature(self.values)}", hint="give NAME=FILE"
+        )
 
 
 def _signature(values: Mapping[str, ir.Value]) -> str:
@@ -157,6 +242,21 @@ def _signature(values: Mapping[str, ir.Value]) -> str:
 def _shape_text(value: ir.Value) -> str:
     shape = shape_list(value)
     return "of any shape" if shape is None else f"({', '.join('?' if d is None else str(d) for d in shape)})"
+
+
+def _array(name: str, given: Any) -> np.ndarray:
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise InputError(f"input {name!r} was given what is no array: {error}") from error
+
+
+def _fits(value: ir.Value, array: np.ndarray) -> bool:
+    try:
+        _fitted(value, array)
+    except InputError:
+        return False
+    return True
 
 
 def _fitted(value: ir.Value, array: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -175,73 +275,40 @@ def _fitted(value: ir.Value, array: np.ndarray) -> tuple[np.ndarray, list[str]]:
         )
         if not fits:
             raise InputError(f"{expected}, not shape {tuple(array.shape)}")
-    if wanted is None or wanted == str(array.dtype) or wanted.startswith(("sequence", "optional")):
+    if wanted is None or wanted == array.dtype.name:
         return array, steps
-    if wanted == "string":
+    target = input_type(value)
+    if target.kind == "O":
         return array.astype(object), steps
-    if wanted in ("bfloat16",) or wanted.startswith("float8") or wanted.endswith("int4"):
-        raise InputError(f"{expected}, which numpy has no type for")
-    target = np.dtype(wanted)
     if not np.can_cast(array.dtype, target, "same_kind") and not _exact(array, target):
         raise InputError(f"{expected}, not {array.dtype}", hint=f"convert it with .astype({wanted!r})")
-    steps.append(f"cast from {array.dtype} to {wanted}")
-    return array.astype(target), steps
+    with np.errstate(over="ignore"):
+        cast = array.astype(target)
+    lost = 0 if target.kind in "biu" else int(np.count_nonzero(~np.isfinite(cast))) - _not_finite(array)
+    steps.append(f"cast from {array.dtype} to {wanted}" + (f", {lost} values overflowed to Inf" if lost > 0 else ""))
+    return cast, steps
+
+
+def _not_finite(array: np.ndarray) -> int:
+    return 0 if array.dtype.kind in "biu" else int(np.count_nonzero(~np.isfinite(array)))
 
 
 def _exact(array: np.ndarray, target: np.dtype[Any]) -> bool:
-    """Whether a cast across kinds keeps every value, as for whole numbers stored as floats."""
+    """Whether a cast across kinds keeps what matters: whole numbers stored as floats, floats of fewer bits."""
     if array.dtype.kind not in "biuf":
         return False
+    if target.kind == "V":
+        return array.dtype.kind == "f"
     with np.errstate(all="ignore"):
         return bool(np.array_equal(array.astype(target).astype(array.dtype), array))
 
 
-def _read_source(
-    model: ir.Model,
-    values: Mapping[str, ir.Value],
-    found: dict[str, tuple[np.ndarray, InputRecord]],
-    source: str,
-    how: Preprocessing,
-    seed: int,
-) -> None:
-    name, path = _split(values, source)
-    suffix = Path(path).suffix.lower()
-    if name is not None and not Path(path).exists() and suffix not in _PICTURES | {".npy", ".npz"}:
-        array, note = _literal(values[name], path, seed) if name in values else (np.zeros(0), "")
-        _add(found, values, name, array, note)
-    elif suffix == ".npz":
-        for key, array in _load_numpy(Path(path)).items():
-            _add(found, values, key, array, Path(path).name)
-    elif suffix == ".npy":
-        array = _load_numpy(Path(path))[""]
-        _add(found, values, name or _fitting_input(values, found, array), array, Path(path).name)
-    else:
-        if not Path(path).exists():
-            raise InputError(f"there is no file {path}", hint=f"the model's inputs are {_signature(values)}")
-        if name is not None and name not in values:
-            raise InputError(f"the model has no input {name!r}", hint=f"its inputs are {_signature(values)}")
-        value = values[name] if name is not None else _picture_input(model, values, found, path)
-        array, picture, steps = picture_to_tensor(model, value, Path(path), how)
-        _add(found, values, str(value.name), array, Path(path).name, steps, picture)
-
-
-def _split(values: Mapping[str, ir.Value], source: str) -> tuple[str | None, str]:
-    """Split ``name=path``; input names may hold ``=`` themselves, and so may paths."""
-    for name in sorted(values, key=len, reverse=True):
-        if source.startswith(f"{name}="):
-            return name, source[len(name) + 1 :]
-    if "=" in source and not Path(source).exists():
-        name, _, path = source.partition("=")
-        return name, path
-    return None, source
-
-
 def _literal(value: ir.Value, text: str, seed: int) -> tuple[np.ndarray, str]:
     if text == "random":
-        return _random(value, seed), f"random, seed {seed}"
+        return random_array(value, seed), f"random, seed {seed}"
     if text in _FILLS:
         shape = [dim if isinstance(dim, int) else 1 for dim in shape_list(value) or []]
-        return np.full(shape, float(text == "ones")).astype(_numpy_type(value)), text
+        return np.full(shape, float(text == "ones")).astype(input_type(value)), text
     try:
         parsed = json.loads(text)
         array = np.asarray(parsed, dtype=object if dtype_name(value) == "string" else None)
@@ -262,113 +329,5 @@ def _load_numpy(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}") from error
     except Exception as error:
-        raise InputError(
-            f"{path} cannot be read as a numpy file: {str(error).splitlines()[0] if str(error) else error}"
-        ) from error
-
-
-def _fitting_input(values: Mapping[str, ir.Value], found: Mapping[str, Any], array: np.ndarray) -> str:
-    """Return the one input that an unnamed array fits: by shape and type, else the only one left."""
-    free = [name for name in values if name not in found]
-
-    def fits(name: str) -> bool:
-        try:
-            _fitted(values[name], array)
-        except InputError:
-            return False
-        return True
-
-    fitting = [name for name in free if fits(name)]
-    if len(fitting) == 1 or (fitting and len(values) > 1 and len({_shape_text(values[n]) for n in fitting}) > 1):
-        return fitting[0]
-    if len(free) == 1:
-        return free[0]
-    if not fitting:
-        raise InputError(f"an array of shape {array.shape} fits none of the inputs {_signature(values)}")
-    raise InputError(f"the array fits several inputs: {', '.join(fitting)}", hint="name one: NAME=FILE")
-
-
-def _picture_input(model: ir.Model, values: Mapping[str, ir.Value], found: Mapping[str, Any], path: str) -> ir.Value:
-    free = [value for name, value in values.items() if name not in found]
-    fitting = [value for value in free if input_layout(model, value) is not None and dtype_name(value) != "bool"]
-    fitting = [v for v in fitting if len(shape_list(v) or []) == 4] or fitting
-    if fitting:
-        return fitting[0]
-    if len(values) == 1:
-        return next(iter(values.values()))  # its own error says why a picture does not fit
-    raise InputError(f"no input takes the picture {path}: the inputs are {_signature(values)}", hint="give NAME=FILE")
-
-
-def _sized(
-    model: ir.Model, dims: Mapping[str, int], given: Mapping[str, np.ndarray]
-) -> tuple[dict[str, ir.Value], dict[str, int]]:
-    """Return the inputs with every open dimension set: as told, as in given arrays, else assumed; and these."""
-    values = {str(v.name): v for v in model_inputs(model)}
-    sizes: dict[str, int] = {
-        dim: size
-        for name, array in given.items()
-        for dim, size in zip(shape_list(values[name]) or [], array.shape, strict=False)
-        if isinstance(dim, str)
-    }
-    sizes.update(dims)
-    assumed = {
-        name: _usual_size(model, values[where], name, axis)
-        for name, (where, axis) in open_dims(model).items()
-        if name not in sizes and where not in given
-    }
-    sized = bind_dims(model, {**assumed, **sizes})
-    return {str(v.name): v for v in model_inputs(sized)}, assumed
-
-
-def _usual_size(model: ir.Model, value: ir.Value, name: str, axis: int) -> int:
-    if axis == 0:
-        return 1
-    shape = shape_list(value) or []
-    if len(shape) == 4 and (layout := input_layout(model, value)) is not None:
-        return 3 if layout.index("C") == axis else 224
-    words = ("seq", "token", "time", "length", "len", "frame", "sample")
-    if "past" in name.lower() or not any(word in name.lower() for word in words):
-        return 1
-    waveform = len(shape) == 2 and "float" in (dtype_name(value) or "")
-    return 512 if waveform else 16
-
-
-def _numpy_type(value: ir.Value) -> np.dtype[Any]:
-    name = dtype_name(value) or "float32"
-    if name.startswith(("sequence", "optional", "bfloat16", "float8")) or name.endswith("int4"):
-        raise InputError(f"input {value.name!r} is {name}, which onnxviz cannot make up", hint="feed it from Python")
-    return np.dtype(object) if name == "string" else np.dtype(name)
-
-
-def _random(value: ir.Value, seed: int, limit: int = 2**28) -> np.ndarray:
-    """Return standard normal floats, integers that are valid indices where they index a table, fair coin flips."""
-    shape = [dim if isinstance(dim, int) else 1 for dim in shape_list(value) or []]
-    if math.prod(shape) > limit:
-        raise InputError(f"input {value.name!r} would have {math.prod(shape):,} elements", hint="give --dim NAME=N")
-    rng = np.random.default_rng([seed, crc32(str(value.name).encode())])
-    dtype = _numpy_type(value)
-    if dtype.kind == "O":
-        return np.full(shape, "a", dtype=object)
-    if dtype.kind in "fc":
-        return np.asarray(rng.standard_normal(shape), dtype)
-    if dtype.kind == "b":
-        return np.asarray(rng.random(shape) < 0.5)
-    top = 256 if dtype == np.uint8 else 128 if dtype == np.int8 else _table_rows(value)
-    return np.asarray(rng.integers(0, top, shape), dtype)
-
-
-def _table_rows(value: ir.Value, depth: int = 3) -> int:
-    """Return how many rows the smallest table has that an integer input indexes; 2 if it indexes none."""
-    rows = []
-    for node in value.consumers():
-        if node.op_type == "Gather" and len(node.inputs) > 1 and node.inputs[1] is value:
-            table = constant_tensor(node.inputs[0])
-            if table is not None and len(table.shape) > 0 and isinstance(table.shape[0], int):
-                rows.append(max(1, table.shape[0]))
-        elif (
-            depth
-            and node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze")
-            and node.inputs[0] is value
-        ):
-            rows.append(_table_rows(node.outputs[0], depth - 1))
-    return min(rows, default=2)
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} cannot be read as a numpy file: {reason}") from error

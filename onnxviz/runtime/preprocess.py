@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from onnxviz.errors import InputError
 from onnxviz.graph.layouts import input_layout
 from onnxviz.graph.shapes import dtype_name, shape_list
+from onnxviz.runtime.storage import numpy_type
 
 __all__ = ["PRESETS", "Preprocessing", "picture_to_tensor"]
 
@@ -22,6 +23,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHANNELS = {"gray": 1, "rgb": 3, "bgr": 3, "rgba": 4}
 _RESIZES = ("stretch", "crop", "pad", "none")
 _LONGEST_SIDE = 640  # of a picture given to a model that takes any size
+_MOST_PIXELS = 2**27
 _STRIDE = 32  # sizes that are multiples of it survive the down- and upsampling of most networks
 
 
@@ -63,7 +65,7 @@ class Preprocessing:
         changes = {name: value for name, value in changes.items() if value is not None}
         if "resize" in changes:
             mode, _, size = changes["resize"].rpartition(":")
-            if found := re.fullmatch(r"(\d+)x(\d+)", size):
+            if found := re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", size):
                 changes["size"] = (int(found[1]), int(found[2]))
                 changes["resize"] = mode or "stretch"
         if changes.get("layout"):
@@ -121,6 +123,8 @@ def _target(model: ir.Model, value: ir.Value, how: Preprocessing) -> _Target:
         shape = [None] * 4
     sizes = [dim if isinstance(dim, int) else None for dim in shape]
     layout = how.layout or input_layout(model, value)
+    if not (dtype_name(value) or "float32").startswith(("float", "bfloat16", "int", "uint")):
+        raise InputError(f"input {value.name!r} is {dtype_name(value)}, which no picture is", hint="give an .npy array")
     if len(sizes) not in (3, 4) or layout is None:
         raise InputError(
             f"input {value.name!r} has shape {shape}, which is not a picture's",
@@ -199,7 +203,8 @@ def picture_to_tensor(
 def _convert(picture: Image.Image, mode: str) -> Image.Image:
     if picture.mode.startswith(("I", "F")):  # 16- and 32-bit greyscale: Pillow would clip it at 255
         values = np.asarray(picture, np.float64)
-        top = 65535.0 if picture.mode.startswith("I") and values.max(initial=0) > 255 else 255.0
+        deep = picture.mode.startswith("I;16") or (picture.mode == "I" and values.max(initial=0) > 255)
+        top = 65535.0 if deep else 1.0 if picture.mode == "F" and values.max(initial=0) <= 1 else 255.0
         picture = Image.fromarray(np.clip(values * 255 / top, 0, 255).astype(np.uint8))
     if mode != "RGBA" and ("A" in picture.mode or "transparency" in picture.info):
         flat = Image.new("RGBA", picture.size, "white")
@@ -223,6 +228,8 @@ def _resized(picture: Image.Image, target: _Target, how: Preprocessing, steps: l
             height, width = target.height or picture.height, target.width or picture.width
     if (picture.width, picture.height) == (width, height):
         return picture
+    if height * width > _MOST_PIXELS:
+        raise InputError(f"{height}×{width} pixels are too many", hint="give --resize a smaller size")
     if how.resize == "none":
         raise InputError(
             f"the picture is {picture.height}×{picture.width} and the input {height}×{width} (height×width)",
@@ -257,6 +264,6 @@ def _normalised(pixels: np.ndarray, color: str, how: Preprocessing, dtype: str, 
             f"{name} {', '.join(f'{n:g}' for n in numbers)} {'subtracted' if name == 'mean' else 'divided out'}"
         )
     if floating:
-        return values.astype(np.dtype("float32") if dtype == "bfloat16" else np.dtype(dtype))
+        return values.astype(numpy_type(dtype))
     info = np.iinfo(np.dtype(dtype))
     return np.clip(np.rint(values), info.min, info.max).astype(info.dtype)

@@ -169,6 +169,8 @@ def resolve_providers(request: str | Sequence[str] = "auto") -> list[str]:
     names = [request] if isinstance(request, str) else list(request)
     if names == ["auto"]:
         return [_CUDA, _CPU] if _CUDA in ort.get_available_providers() and provider_status(_CUDA).loads else [_CPU]
+    if "auto" in names:
+        raise ProviderError("auto cannot be combined with other providers", hint="name them in order: cuda,cpu")
     known = {short_name(p): p for p in ort.get_all_providers()}
     chosen: list[str] = []
     for name in names:

@@ -31,6 +31,8 @@ _EXTENDED = {
     "tensor(float8e5m2)": np.dtype(ml_dtypes.float8_e5m2),
     "tensor(float8e5m2fnuz)": np.dtype(ml_dtypes.float8_e5m2fnuz),
 }
+#: numpy type -> code of the element type in ONNX, for those that onnxruntime takes as bits
+_CODES = {dtype: int(ir.DataType.from_numpy(dtype)) for dtype in _EXTENDED.values()}
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 
 
@@ -116,16 +118,26 @@ class Session:
         options = ort.RunOptions()
         options.log_severity_level = 4
         plain = all(self.outputs[n] not in _EXTENDED for n in names)
+        plain = plain and not any(isinstance(a, np.ndarray) and a.dtype in _CODES for a in feeds.values())
         try:
             if plain:
                 return dict(zip(names, self._session.run(names, dict(feeds), options), strict=True))
-            values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(a)) for name, a in feeds.items()}
-            return {
-                n: _to_array(v)
-                for n, v in zip(names, self._session.run_with_ort_values(names, values, options), strict=True)
-            }
+            values = {name: _to_value(name, array) for name, array in feeds.items()}
+            results = self._session.run_with_ort_values(names, values, options)
+            return {name: _to_array(value) for name, value in zip(names, results, strict=True)}
+        except InputError:
+            raise
         except Exception as error:
             raise _explain_failure(error) from error
+
+
+def _to_value(name: str, array: Any) -> ort.OrtValue:
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"input {name!r} is a sequence, which cannot be fed beside bfloat16 or float8 tensors")
+    array = np.asarray(array, order="C")
+    if array.dtype in _CODES:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(f"u{array.itemsize}"), _CODES[array.dtype])
+    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def _to_array(value: ort.OrtValue) -> Any:
@@ -148,12 +160,27 @@ def run_model(
 
 def _message(error: BaseException) -> str:
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).strip()
-    text = re.sub(r"/\S*onnxruntime_src/\S+ (?=\S)", "", text)
+    text = _without_signatures(text)
     nodes = re.split(r"Non-zero status code returned while running (\w+) node. Name:'([^']*)' Status Message: ", text)
     if len(nodes) > 1:  # the innermost node says what happened
-        text = f"{nodes[-3]} node {nodes[-2]!r}: {nodes[-1]}"
+        text = f"{nodes[-3]} node {nodes[-2]!r}: {_without_signatures(nodes[-1])}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0][:500] if lines else type(error).__name__
+
+
+def _without_signatures(text: str) -> str:
+    """Take off where in onnxruntime's sources a message comes from: ``file.cc:1 type space::function(arguments)``."""
+    text = re.sub(r"/\S*onnxruntime_src/\S+ (?=\S)", "", text)
+    opening = re.match(r"(?:[\w:<>*&, ]+ )?(?:\w+::)+~?\w+\(", text)
+    if opening is None:
+        return text
+    depth = 1
+    for position in range(opening.end(), len(text)):
+        depth += (text[position] == "(") - (text[position] == ")")
+        if depth == 0:
+            rest = re.sub(r"^\s*(?:const)?\s*(?:\[with [^\]]*\])?", "", text[position + 1 :])
+            return rest.strip() or text
+    return text
 
 
 def _explain_refusal(error: BaseException) -> ExecutionError:
@@ -168,6 +195,16 @@ def _explain_refusal(error: BaseException) -> ExecutionError:
         return ExecutionError(
             f"onnxruntime {ort.__version__} has no kernel for {absent[1]} with these types (node {absent[2]!r})",
             hint="export for another opset or data type",
+        )
+    if newer := re.search(r"Opset (\d+) is under development.*is till opset (\d+)", text, re.DOTALL):
+        return ExecutionError(
+            f"the model needs opset {newer[1]}, newer than the {newer[2]} that onnxruntime {ort.__version__} runs",
+            hint=f"upgrade onnxruntime, or export for opset {newer[2]}",
+        )
+    if newer := re.search(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)", text):
+        return ExecutionError(
+            f"the model has IR version {newer[1]}, newer than the {newer[2]} that onnxruntime {ort.__version__} runs",
+            hint="upgrade onnxruntime, or export with an older onnx",
         )
     return ExecutionError(f"onnxruntime {ort.__version__} refuses the model: {_message(error)}")
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,16 +123,65 @@ def test_an_old_file_survives_a_failure(onnxviz: Onnxviz, here: Path) -> None:
     assert (here / "o.npz").read_text() == "precious"
 
 
+def test_sizes_seeds_and_numbers(onnxviz: Onnxviz) -> None:
+    refused(onnxviz("capture", LENET, "--seed", "-1"), "--seed")
+    refused(onnxviz("capture", LENET, "-i", DIGIT, "--dim", "nonsense=4"), "no dimension 'nonsense'")
+    refused(onnxviz("capture", LENET, "-i", DIGIT, "--dim", "batch=4"), "contradicts the shape")
+    refused(onnxviz("capture", LENET, "-i", DIGIT, "--scale", "1,2"), "is no number")
+    refused(onnxviz("capture", LENET, "-i", DIGIT, "--mean", "nan"), "no list of numbers")
+    refused(onnxviz("expose", LENET, "-o", "o.png"), "use .onnx")
+    refused(onnxviz("capture", LENET, "--provider", "auto,cpu"), "cannot be combined")
+
+
+def test_a_factory_that_ends_the_process(onnxviz: Onnxviz, here: Path) -> None:
+    (here / "models/f.py").write_text(
+        "import sys\ndef net(): sys.exit(3)\ndef other(): import torch_that_is_not_there\n"
+    )
+    refused(onnxviz("convert", "models/f.py:net", "--trust", "-o", "o.onnx"), "raised SystemExit")
+    refused(onnxviz("convert", "models/f.py:net", "-o", "o.onnx"), "--trust")
+
+
+def test_nothing_typed_shows_the_help(onnxviz: Onnxviz) -> None:
+    run = onnxviz()
+    assert run.code == 0
+    assert "inspect" in run.out
+
+
+def test_a_terminal_that_cannot_show_a_name(onnxviz: Onnxviz, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert onnxviz("inspect", LENET).code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output(here: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "onnxviz", "inspect", LENET], cwd=here, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_stopped_run_leaves_nothing(here: Path) -> None:
+    for wait in (0.4, 0.8, 1.2):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "onnxviz", "report", LENET, "-o", "o.html"],
+            cwd=here,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(wait)
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        assert [p.name for p in here.iterdir() if p.name not in ("models", "o.html")] == []
+
+
 def test_debug_shows_where(onnxviz: Onnxviz) -> None:
     run = onnxviz("inspect", "missing.onnx", "--debug")
     assert "Traceback" in run.err
-    assert run.code != 0
+    assert run.code == 2
 
 
 def test_a_reader_that_goes_away(here: Path) -> None:
-    import subprocess
-    import sys
-
     done = subprocess.run(
         f"{sys.executable} -m onnxviz inspect {LENET} | head -1", shell=True, cwd=here, capture_output=True, text=True, check=True
     )  # fmt: skip

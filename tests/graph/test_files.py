@@ -39,6 +39,17 @@ def test_targets_that_cannot_be_written(tmp_path: Path, name: str, what: str) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_links_are_followed_and_special_files_refused(tmp_path: Path) -> None:
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+    atomic_write(tmp_path / "link.txt", "new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="no regular file"):
+        atomic_write(tmp_path / "pipe", "x")
+
+
 def test_endings_are_checked_before_the_work(tmp_path: Path) -> None:
     check_output(tmp_path / "a.PNG", (".png",))
     with pytest.raises(OutputError, match=r"use \.png, \.svg"):

@@ -13,8 +13,10 @@ import pytest
 from onnx import TensorProto, helper, parser
 
 from onnxviz.errors import ModelError
+from onnxviz.graph.expose import expose
 from onnxviz.graph.io import external_tensors, open_model, save_model
 from onnxviz.graph.model import copy_model, from_proto, model_name, to_proto
+from onnxviz.runtime.capture import capture
 
 RELU = '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) {y = Relu(x)}'
 
@@ -111,6 +113,35 @@ def test_a_link_out_of_the_folder_is_refused_and_a_download_cache_is_not(tmp_pat
     (folder / "m.onnx").symlink_to(blobs / "graph")  # a cache: the model itself lies where its weights lie
     (_, tensor), *_ = external_tensors(open_model(folder / "m.onnx"))
     assert tensor.numpy().tolist() == [1, 2, 3, 4]
+
+
+def function_with_external_weight(path: Path, location: str) -> Path:
+    """Write a model whose local function holds a Constant with external data."""
+    proto = parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 18, "loc": 1]> g (float[4] x) => (float[4] y) { y = loc.f(x) }
+        <domain: "loc", opset_import: ["": 18]> f (a) => (b) { w = Constant<value = float[4] {0, 0, 0, 0}>() b = Add(a, w) }"""
+    )
+    tensor = proto.functions[0].node[0].attribute[0].t
+    for field in ("float_data", "raw_data"):
+        tensor.ClearField(field)
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_external_data_in_functions_is_confined_too(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        open_model(function_with_external_weight(tmp_path / "m.onnx", "../secret.bin"))
+
+
+def test_external_data_in_attributes_comes_along(tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_bytes(np.float32([1, 2, 3, 4]).tobytes())
+    model = open_model(function_with_external_weight(tmp_path / "m.onnx", "w.bin"))
+    (tmp_path / "other").mkdir()
+    save_model(expose(model).model, tmp_path / "other" / "m.onnx")
+    again = capture(open_model(tmp_path / "other" / "m.onnx"), {"x": np.zeros(4, np.float32)}, providers="cpu")
+    assert again["y"].array.tolist() == [1, 2, 3, 4]
 
 
 def test_missing_and_short_weights_are_named_when_they_are_needed(tmp_path: Path) -> None:

@@ -42,6 +42,25 @@ def test_a_name_that_looks_like_a_glob_is_taken_literally() -> None:
     assert names(model, "a[0]") == ["a[0]"]
 
 
+def test_names_that_look_like_patterns() -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] z) {a = Relu(x) y = Neg(a) z = Abs(y)}'
+    )
+    model.graph.node(0).outputs[0].name = "!neg"
+    model.graph.node(1).outputs[0].name = "*"
+    assert names(model, "!neg") == ["!neg"]
+    assert names(model, "*") == ["!neg", "*", "z"]
+
+
+def test_a_tensor_in_a_body_is_said_to_lie_there() -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[2] x, bool c) => (float[2] y) { y = If (c) <then_branch = t () => (float[2] n)'
+        "{ n = Neg(x) }, else_branch = e () => (float[2] m) { m = Abs(x) }> }"
+    )
+    with pytest.raises(SelectionError, match="body of an If, Loop or Scan"):
+        select(model, "n")
+
+
 @pytest.mark.parametrize(
     ("pattern", "hint"),
     [

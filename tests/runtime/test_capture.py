@@ -79,7 +79,56 @@ def test_npz_is_read_by_numpy(small_cnn: ir.Model, tmp_path: Path) -> None:
     result.save(tmp_path / "c.npz")
     with np.load(tmp_path / "c.npz") as archive:
         np.testing.assert_array_equal(archive["c"], result["c"].array)
-        assert json.loads(archive["manifest.json"])["model"] == result.model_name
+        assert json.loads(str(archive["__onnxviz__"]))["model"] == result.model_name
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".npz"])
+def test_odd_names_types_and_shapes_survive(tmp_path: Path, ending: str) -> None:
+    model = text(
+        "g (float[] x) => (float[] y) { b = Cast<to = 16>(x) f = Cast<to = 17>(x) g = Cast<to = 18>(x)"
+        " k = Cast<to = 9>(x) i = Cast<to = 7>(x) t = Cast<to = 8>(x) y = Neg(x) }"
+    )
+    for node, name in zip(model.graph, ("__metadata__", "__onnxviz__", "a\0b"), strict=False):
+        node.outputs[0].name = name
+    result = capture(model, {"x": np.float32(2.5)}, providers="cpu")
+    result.save(tmp_path / f"c{ending}")
+    again = load_capture(tmp_path / f"c{ending}")
+    assert result.unsaved(f"c{ending}") == (["t"] if ending == ".safetensors" else [])
+    assert set(again) == set(result) - set(result.unsaved(f"c{ending}"))
+    for name, record in again.items():
+        assert (record.array.shape, record.array.dtype) == ((), result[name].array.dtype), name
+        assert record.array.tobytes() == result[name].array.tobytes() or record.dtype == "string"
+    assert again["__metadata__"].array.astype(np.float32) == 2.5
+
+
+def test_bfloat16_and_sequences_can_be_fed() -> None:
+    model = text("g (bfloat16[n] x) => (float[n] y) { y = Cast<to = 1>(x) }")
+    x = np.array([1, 2.5], ml_dtypes.bfloat16)
+    assert capture(model, {"x": x}, providers="cpu")["y"].array.tolist() == [1, 2.5]
+    assert capture(model, {"x": np.float32([1, 2.5])}, providers="cpu")["y"].array.tolist() == [1, 2.5]
+    assert capture(model, providers="cpu")["y"].shape == (1,)
+    sequence = text("g (seq(float[2]) s, int64 i) => (float[2] y) { y = SequenceAt(s, i) }")
+    feeds = {"s": [np.float32([1, 2]), np.float32([3, 4])], "i": np.int64(1)}
+    assert capture(sequence, feeds, providers="cpu")["y"].array.tolist() == [3, 4]
+    with pytest.raises(InputError, match="takes a sequence"):
+        capture(sequence, {"s": np.zeros(2), "i": 0}, providers="cpu")
+
+
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        ("<ir_version: 10, opset_import: ['': 28]>", "needs opset 28, newer than"),
+        ("<ir_version: 14, opset_import: ['': 21]>", "IR version 14, newer"),
+    ],
+)
+def test_a_runtime_older_than_the_model_says_so(head: str, what: str) -> None:
+    model = ir.from_onnx_text(head.replace("'", '"') + " g (float[2] x) => (float[2] y) {y = Relu(x)}")
+    with pytest.raises(ExecutionError, match=f"{what}.*; upgrade onnxruntime"):
+        capture(model, providers="cpu")
+
+
+def test_a_model_without_nodes_runs() -> None:
+    assert len(capture(text("g (float[2] x) => (float[2] y) <float[2] y = {1, 2}> {}"), providers="cpu")) == 0
 
 
 def test_files_that_are_no_capture(small_cnn: ir.Model, tmp_path: Path) -> None:

@@ -123,6 +123,8 @@ def test_what_the_model_s_metadata_say_is_done(picture: Path) -> None:
         ("float[1,784] x", {}, "not a picture's"),
         ("float[1,3,8,8] x", {"mean": (1.0, 2.0)}, "--mean has 2 numbers for 3 channels"),
         ("float[1,3,8,8] x", {"resize": "9x9"}, "cannot be 9×9"),
+        ("float[1,3,?,?] x", {"resize": "0x0"}, "no resize '0x0'"),
+        ("float[1,3,?,?] x", {"resize": "99999x99999"}, "too many"),
         ("float[1,3,8,8] x", {"layout": "CHWN"}, "no layout 'CHWN'"),
         ("float[1,3,8,8] x", {"std": (0.0,)}, "--std cannot be 0"),
     ],
@@ -168,6 +170,42 @@ def test_arrays_by_file_name_and_value(tmp_path: Path) -> None:
 def test_values_that_do_not_fit(sources: list[str], what: str) -> None:
     with pytest.raises(InputError, match=what):
         load_inputs(model_of("float[n,2] a, int64[] k"), sources)
+
+
+def test_sizes_that_contradict_are_refused(tmp_path: Path) -> None:
+    model = model_of("float[n,?] a")
+    given = {"a": np.zeros((2, 3), np.float32)}
+    for wrong in ({"n": 4}, {"a:1": 4}, {"m": 1}):
+        with pytest.raises(InputError, match="contradicts|no dimension"):
+            load_inputs(model, given, dims=wrong)
+    assert load_inputs(model, given, dims={"n": 2}).feeds["a"].shape == (2, 3)
+    np.savez(tmp_path / "z.npz", a=given["a"])
+    for source in (f"b={tmp_path / 'z.npz'}", f"b={tmp_path / 'none.npy'}"):
+        with pytest.raises(InputError, match="no input 'b'"):
+            load_inputs(model, [source])
+    assert load_inputs(model, [f"a={tmp_path / 'z.npz'}"]).feeds["a"].shape == (2, 3)
+
+
+def test_an_input_with_a_default_can_be_overridden() -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[2] x, float[2] w) => (float[2] y) <float[2] w = {1, 2}> { y = Add(x, w) }'
+    )
+    assert list(load_inputs(model, {"x": np.zeros(2, np.float32)}).feeds) == ["x"]
+    assert load_inputs(model, ["w=[5, 6]"]).feeds["w"].tolist() == [5, 6]
+
+
+@pytest.mark.parametrize("signature", ["bool[1,3,8,8] x", "string[1,3,8,8] x"])
+def test_pictures_are_numbers(picture: Path, signature: str) -> None:
+    with pytest.raises(InputError, match="which no picture is"):
+        load_inputs(model_of(signature), [picture])
+
+
+def test_dark_deep_pictures_stay_dark(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 200, np.uint16)).save(tmp_path / "dark.png")
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "unit.tiff")
+    model = model_of("float[1,1,4,4] x")
+    assert load_inputs(model, [tmp_path / "dark.png"]).feeds["x"].max() < 0.01
+    assert abs(load_inputs(model, [tmp_path / "unit.tiff"]).feeds["x"].max() - 0.5) < 0.01
 
 
 def test_damaged_and_pickled_arrays_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,220 @@
+"""The report: one HTML page that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+import onnx_ir as ir
+from markupsafe import Markup
+
+from onnxviz._version import __version__
+from onnxviz.analysis.statistics import statistics
+from onnxviz.errors import OutputError
+from onnxviz.graph.files import atomic_write
+from onnxviz.graph.summary import inspect_model
+from onnxviz.plots.style import DIVERGING, SEQUENTIAL
+from onnxviz.report import formats
+from onnxviz.report.budget import Panel, fill
+from onnxviz.report.links import Diagram, draw_diagram
+from onnxviz.report.overview import answers, fed_dims, in_words, model_facts, outputs, picture_url
+from onnxviz.report.sections import feature_panels, weight_panels
+from onnxviz.runtime.capture import Capture
+
+__all__ = ["Report", "build_report"]
+
+_BUDGET = 10_000_000  # bytes of a page
+_SLACK, _PANEL_SLACK = 20_000, 900  # bytes kept for notes, and for a layer's captions and markup
+_TABLE_ROWS = 3000  # most rows of any table
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished page.
+
+    Attributes:
+        html: The page.
+        capture: The run that it shows.
+        answer: The best class in words, where the model is a classifier.
+        notes: What was left out to keep the page small.
+    """
+
+    html: str = field(repr=False)
+    capture: Capture = field(repr=False)
+    answer: str = ""
+    notes: tuple[str, ...] = ()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the page, whole or not at all.
+
+        Raises:
+            OutputError: The ending is not ``.html``, or the folder cannot be written.
+        """
+        if Path(path).suffix.lower() not in (".html", ".htm"):
+            raise OutputError(f"cannot write a report as {Path(path).name!r}", hint="end the name in .html")
+        atomic_write(path, self.html)
+
+
+def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | None = None) -> Report:
+    """Build the page of a model and one run of it.
+
+    It holds what was fed, the answer, the model card, the architecture, the feature maps of every layer, the weights
+    and the statistics of every tensor. Values are shipped, not pictures, so the reader can change scales. The page
+    stays within 10 MB; what is left out is said on it and in ``notes``.
+
+    Args:
+        model: The model that was captured.
+        captured: Its tensors.
+        labels: Class names, for a classifier.
+
+    Raises:
+        ModelError: A function of the model calls itself, or weights that are joined do not fit together.
+
+    >>> import onnx_ir as ir
+    >>> from onnxviz.runtime.capture import capture
+    >>> model = ir.from_onnx_text(
+    ...     '<ir_version: 8, opset_import: ["": 17]> g (float[1, 2] x) => (float[1, 2] y) {y = Neg(x)}'
+    ... )
+    >>> build_report(model, capture(model, providers="cpu")).html[:15]
+    '<!doctype html>'
+    """
+    summary = inspect_model(model, fed_dims(model, captured))
+    diagram = draw_diagram(model)
+    rows = {row.name: {**row.to_dict(), "size": row.size} for row in statistics(captured)}
+    features, feature_note = feature_panels(model, captured, rows)
+    weights = weight_panels(model)
+    _link(diagram, features, weights)
+    found = answers(captured, labels)
+    content = {
+        "summary": summary,
+        "facts": model_facts(summary, captured),
+        "captured": captured,
+        "picture": picture_url(captured.picture),
+        "answers": found,
+        "outputs": outputs(captured, rows),
+        "diagram": diagram,
+        "feature_note": feature_note,
+    }
+    tables: dict[str, list[Any]] = {
+        "tensors": [_tensor_row(position, row, captured, diagram) for position, row in enumerate(rows.values())],
+        "weight_rows": [panel.row for panel in weights],
+        "layers": [{**asdict(layer), "block": diagram.makers.get(layer.output)} for layer in summary.layers],
+        "missing": list(captured.not_captured.items()),
+    }
+    notes = [note for note in (diagram.note, feature_note if features else "") if note]
+    html, notes = _Composer(content, tables, features, weights, notes).compose()
+    return Report(html, captured, in_words(found), tuple(notes))
+
+
+def _link(diagram: Diagram, features: Sequence[Panel], weights: Sequence[Panel]) -> None:
+    """Tell layers and weights which block of the diagram is theirs, and layers which weights."""
+    kernels: dict[str, str] = {}
+    for panel in weights:
+        panel.row["block"] = block = diagram.layers.get(panel.row["layer"])
+        if block and panel.row["main"]:
+            kernels.setdefault(block, panel.row["id"])
+    for panel in features:
+        panel.row["block"] = block = diagram.makers.get(panel.row["name"])
+        panel.row["weights"] = kernels.get(block or "")
+
+
+def _tensor_row(position: int, row: dict[str, Any], captured: Capture, diagram: Diagram) -> dict[str, Any]:
+    made_by = captured[row["name"]].op_type or ""
+    return {**row, "id": f"tensor-{position}", "op_type": made_by, "block": diagram.makers.get(row["name"])}
+
+
+class _Composer:
+    """Renders the page twice: once without pictures, to see how much room they have."""
+
+    def __init__(
+        self,
+        content: dict[str, Any],
+        tables: dict[str, list[Any]],
+        features: list[Panel],
+        weights: list[Panel],
+        notes: list[str],
+    ) -> None:
+        self.content, self.tables, self.notes = content, tables, notes
+        self.features, self.weights = features, weights
+        self.panels = [*features, *weights]
+        self.most = _TABLE_ROWS
+
+    def compose(self) -> tuple[str, list[str]]:
+        """Return the page, and notes on what it leaves out."""
+        text = self._render()
+        while len(text.encode()) + _SLACK > _BUDGET and self.most > 10:
+            self.most //= 2
+            text = self._render()
+        for what, rows in zip(("tensors", "weights", "layers", "reasons"), self.tables.values(), strict=True):
+            if len(rows) > self.most:
+                self.notes.append(f"the table of {what} shows {self.most} of {len(rows)} rows")
+        room = _BUDGET - len(text.encode()) - _SLACK - _PANEL_SLACK * len(self.panels)
+        self.notes += fill(self.panels, room)
+        return self._render(), self.notes
+
+    def _render(self) -> str:
+        style = _asset("page.css")
+        scripts = [_asset(name) for name in ("viewer.js", "links.js")]
+        tables = {name: rows[: self.most] for name, rows in self.tables.items()}
+        maps = {panel.row["name"]: panel.row["id"] for panel in self.features}
+        rows = {row["name"]: row["id"] for row in tables["tensors"]}
+        data = {
+            "luts": {name: _lut(name) for name in (SEQUENTIAL, DIVERGING)},
+            "sequential": SEQUENTIAL,
+            "diverging": DIVERGING,
+            "atlases": {panel.row["id"]: panel.picture for panel in self.panels if panel.picture is not None},
+            "blocks": self.content["diagram"].targets(maps, rows),
+        }
+        return _template().render(
+            **self.content,
+            **tables,
+            version=__version__,
+            features=self.features,
+            weights=self.weights,
+            notes=self.notes,
+            maps=maps,
+            data=Markup(formats.embedded(data)),
+            style=Markup(style),
+            scripts=[Markup(script) for script in scripts],
+            style_hash=_sha256(style),
+            script_hashes=[_sha256(script) for script in scripts],
+        )
+
+
+def _lut(name: str) -> str:
+    colors = matplotlib.colormaps[name](np.linspace(0, 1, 256), bytes=True)[:, :3]
+    return base64.b64encode(np.ascontiguousarray(colors, np.uint8).tobytes()).decode("ascii")
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _asset(name: str) -> str:
+    return resources.files("onnxviz.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("onnxviz.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        name=formats.name, number=formats.number, percent=formats.percent, shape=formats.shape, short=formats.short
+    )
+    environment.globals["share"] = formats.share
+    return environment.get_template("page.html.j2")
