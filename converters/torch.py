@@ -13,7 +13,15 @@ from typing import Any
 from onnxviz.converters.base import Array, Conversion, ConvertOptions, Source, comes_from
 from onnxviz.converters.naming import name_by_layer, strip_paths
 from onnxviz.converters.quiet import quiet
-from onnxviz.converters.torch_call import Call, require_torch, run_module, to_array, to_tensor, with_batch
+from onnxviz.converters.torch_call import (
+    Call,
+    output_names,
+    require_torch,
+    run_module,
+    to_array,
+    to_tensor,
+    with_batch,
+)
 from onnxviz.converters.torch_export import Exported, export_module, export_program, export_script, layer_of
 from onnxviz.converters.torch_weights import load_weights
 from onnxviz.errors import ConversionError, TrustError
@@ -201,7 +209,8 @@ def _finish(source: Source, exported: Exported, call: Call, module: Any, *, eval
 
     model = exported.model
     if exported.exporter == "torch.export":
-        name_by_layer(model, layer_of)
+        outputs = output_names(module, call, evaluate=evaluate)
+        name_by_layer(model, layer_of, outputs if len(outputs) == len(model.graph.outputs) else None)
     strip_paths(model, source.folder)
     names = [value.name or "" for value in model.graph.inputs]
     tensors = call.tensors()

@@ -18,7 +18,7 @@ from onnxviz.converters.base import Array
 from onnxviz.converters.quiet import quiet
 from onnxviz.errors import ConversionError, MissingDependencyError
 
-__all__ = ["Call", "evaluating", "require_torch", "run_module", "to_array", "to_tensor", "with_batch"]
+__all__ = ["Call", "evaluating", "output_names", "require_torch", "run_module", "to_array", "to_tensor", "with_batch"]
 
 FRESH_BATCH = 2  # torch.export takes sizes 0 and 1 for constants
 
@@ -82,6 +82,22 @@ def run_module(module: Any, call: Call, *, evaluate: bool = True) -> list[Array]
     with torch.no_grad(), evaluating(module) if evaluate else nullcontext(), quiet():
         leaves = pytree.tree_leaves(module(*call.args, **call.kwargs))
     return [to_array(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def output_names(module: Any, call: Call, *, evaluate: bool = True) -> list[str]:
+    """Return a name for each tensor that a module returns: its key in a dict, else ``output``, ``output_1``, …"""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    with torch.no_grad(), evaluating(module) if evaluate else nullcontext(), quiet():
+        paths, _ = pytree.tree_flatten_with_path(module(*call.args, **call.kwargs))
+    names: list[str] = []
+    for path, leaf in paths:
+        if isinstance(leaf, torch.Tensor):
+            found = [getattr(entry, "key", None) for entry in path]
+            keys = [key for key in found if isinstance(key, str)]
+            names.append(".".join(keys) or (f"output_{len(names)}" if names else "output"))
+    return names
 
 
 def to_array(tensor: Any) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import onnx
 import onnx_ir as ir
 
 from onnxviz.errors import InputError
@@ -19,16 +20,31 @@ _NAMELESS = ("", "None", "?", "-1")
 def dtype_name(value: ir.Value) -> str | None:
     """Return the name of a value's element type as numpy spells it (``"float32"``), or None where it is unknown.
 
-    Sequences and optionals read as ``"sequence(float32)"``; maps, which onnx_ir does not know, as None.
+    Sequences and optionals read as ``"sequence(float32)"``, maps as ``"map(int64, float32)"``.
     """
+    if (aside := value.meta.get("onnxviz.type")) is not None:
+        return _type_text(onnx.TypeProto.FromString(aside))
     kind, dtype = value.type, value.dtype
     if kind is None or dtype is None:
         return None
-    name = "string" if dtype == ir.DataType.STRING else dtype.name.lower().replace("double", "float64")
-    name = {"float": "float32"}.get(name, name)
+    name = _element_name(dtype)
     if isinstance(kind, ir.SequenceType):
         return f"sequence({name})"
     return f"optional({name})" if isinstance(kind, ir.OptionalType) else name
+
+
+def _element_name(dtype: ir.DataType) -> str:
+    name = dtype.name.lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _type_text(kind: onnx.TypeProto) -> str:
+    if kind.HasField("map_type"):
+        return f"map({_element_name(ir.DataType(kind.map_type.key_type))}, {_type_text(kind.map_type.value_type)})"
+    for field in ("sequence_type", "optional_type"):
+        if kind.HasField(field):
+            return f"{field.removesuffix('_type')}({_type_text(getattr(kind, field).elem_type)})"
+    return _element_name(ir.DataType(kind.tensor_type.elem_type))
 
 
 def _dim(dim: int | str | None) -> int | str | None:

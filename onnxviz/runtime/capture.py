@@ -187,7 +187,7 @@ def capture(
             continue
         value = results[name]
         if not isinstance(value, np.ndarray):
-            missing[name] = f"{session.outputs[name]} is not one array"
+            missing[name] = f"it is {session.outputs[name]}, not one array"
             continue
         value.flags.writeable = False
         records[name] = TensorRecord(

@@ -116,7 +116,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     with safe_open(path, framework="numpy") as file:
         manifest = json.loads(file.metadata()["onnxviz"])
-    return {name: entry["data"] for name, entry in deserialize(path.read_bytes())}, manifest
+    entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    return {name: entry["data"] for name, entry in entries}, manifest
 
 
 def _read_npz(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

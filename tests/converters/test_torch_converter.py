@@ -246,3 +246,20 @@ def test_it_does_not_accept_other_things(tmp_path):
     assert not converter.accepts(Source("x.keras", path=Path("x.keras")))
     assert not converter.accepts(Source("list", network=[]))
     assert converter.accepts(Source("Linear", network=torch.nn.Linear(1, 1)))
+
+
+def test_outputs_are_named_as_the_network_names_them() -> None:
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = torch.nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> dict[str, object]:
+            y = self.fc(x)
+            return {"logits": y, "parts": [y.mean(1), y * 2]}
+
+    def names(network: torch.nn.Module) -> list[str | None]:
+        return [v.name for v in convert(network, input_shape=(1, 4)).model.graph.outputs]
+
+    assert names(Named()) == ["logits", "parts", "parts_1"]
+    assert names(torch.nn.Sequential(torch.nn.Linear(4, 2))) == ["output"]

@@ -15,6 +15,7 @@ from onnxviz.errors import ModelError
 from onnxviz.graph.expose import expose
 from onnxviz.graph.io import external_tensors, open_model, save_model
 from onnxviz.graph.model import copy_model, from_proto, model_name, to_proto
+from onnxviz.graph.shapes import dtype_name
 from onnxviz.runtime.capture import capture
 
 RELU = '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) {y = Relu(x)}'
@@ -202,6 +203,7 @@ def test_maps_and_sparse_weights_survive_a_round_trip(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     model = copy_model(open_model(tmp_path / "m.onnx"))
     assert to_proto(model).graph.output[0].type == kind
+    assert dtype_name(model.graph.outputs[0]) == "sequence(map(int64, float32))"
     assert model.graph.initializers["s"].const_value.numpy().tolist() == [[0, 5, 0], [0, 0, 7]]
 
 
