@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onnxviz.cli.options import (
-    Color,
-    Dims,
-    Input,
-    Layout,
-    Mean,
-    ModelFile,
-    OpLibrary,
-    Preset,
-    Provider,
-    Resize,
-    Scale,
-    Seed,
-    Std,
-    console,
-    run_options,
-    tell_inputs,
-)  # fmt: skip
+from onnxviz.cli.options import Input, ModelFile, console, runs_a_model, tell_inputs
 from onnxviz.errors import printable
 
 if TYPE_CHECKING:
     from onnxviz.runtime.capture import Capture
 
 
+@runs_a_model
 def capture(
     model: ModelFile,
     input: Input = None,
@@ -44,25 +28,12 @@ def capture(
         list[str] | None,
         typer.Option("--tensor", "-t", metavar="GLOB", help="Which tensors: names, op:TYPE, @kind; all by default."),
     ] = None,
-    provider: Provider = "auto",
-    dim: Dims = None,
-    seed: Seed = 0,
-    op_library: OpLibrary = None,
-    preset: Preset = None,
-    mean: Mean = None,
-    std: Std = None,
-    scale: Scale = None,
-    layout: Layout = None,
-    color: Color = None,
-    resize: Resize = None,
+    *,
+    options: dict[str, Any],
 ) -> None:
     """Run a model and keep its intermediate tensors or their statistics; print these if nothing is written."""
     from onnxviz.api import capture as capture_file
 
-    options = run_options(
-        provider, dim, seed, op_library, preset,
-        mean=mean, std=std, scale=scale, layout=layout, color=color, resize=resize,
-    )  # fmt: skip
     captured = capture_file(model, input, tensor or "*", output, stats, **options)
     tell_inputs(captured.inputs)
     for name, reason in captured.not_captured.items():

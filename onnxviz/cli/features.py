@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import (
-    Color,
-    Dims,
-    Input,
-    Layout,
-    Mean,
-    ModelFile,
-    OpLibrary,
-    Preset,
-    Provider,
-    Resize,
-    Scale,
-    Seed,
-    Std,
-    run_options,
-)  # fmt: skip
+from onnxviz.cli.options import Input, ModelFile, runs_a_model
 
 
+@runs_a_model
 def features(
     model: ModelFile,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf.")],
@@ -43,24 +29,11 @@ def features(
         Literal["shared", "channel"],
         typer.Option("--color-scale", help="One colour scale for a tensor, or one a channel."),
     ] = "shared",
-    provider: Provider = "auto",
-    dim: Dims = None,
-    seed: Seed = 0,
-    op_library: OpLibrary = None,
-    preset: Preset = None,
-    mean: Mean = None,
-    std: Std = None,
-    scale: Scale = None,
-    layout: Layout = None,
-    color: Color = None,
-    resize: Resize = None,
+    *,
+    options: dict[str, Any],
 ) -> None:
     """Draw feature maps: a sheet of all layers, or a grid of the channels of one tensor."""
     from onnxviz.api import features as draw_features
 
-    options = run_options(
-        provider, dim, seed, op_library, preset,
-        mean=mean, std=std, scale=scale, layout=layout, color=color, resize=resize,
-    )  # fmt: skip
     draw_features(model, input, tensor, output, top=top, by=by, scale=scaling, **options)
     typer.echo(str(output))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -17,10 +20,7 @@ if TYPE_CHECKING:
 
     from onnxviz.runtime.inputs import InputRecord
 
-__all__ = [
-    "Color", "Dims", "Input", "Layout", "Mean", "ModelFile", "OpLibrary", "Preset", "Provider", "Resize", "Scale",
-    "Seed", "Std", "console", "dims", "echo_json", "run_options", "tell_inputs",
-]  # fmt: skip
+__all__ = ["Dims", "Input", "ModelFile", "console", "dims", "echo_json", "runs_a_model", "tell_inputs"]
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
 Input = Annotated[
@@ -85,19 +85,18 @@ def dims(given: list[str] | None) -> dict[str, int]:
     return sizes
 
 
-def run_options(
-    provider: str,
-    sizes: list[str] | None,
-    seed: int,
-    op_library: Path | None,
-    preset: str | None,
-    *,
-    mean: str | None,
-    std: str | None,
-    scale: str | None,
-    layout: str | None,
-    color: str | None,
-    resize: str | None,
+def _shared(
+    provider: Provider = "auto",
+    dim: Dims = None,
+    seed: Seed = 0,
+    op_library: OpLibrary = None,
+    preset: Preset = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    layout: Layout = None,
+    color: Color = None,
+    resize: Resize = None,
 ) -> dict[str, Any]:
     """Return the keyword arguments of the functions that run a model."""
     from onnxviz.api import preprocessing
@@ -107,7 +106,7 @@ def run_options(
     factor = _numbers("scale", scale)
     return {
         "providers": provider.split(",") if "," in provider else provider,
-        "dims": dims(sizes),
+        "dims": dims(dim),
         "seed": seed,
         "op_library": op_library,
         "preprocessing": preprocessing(
@@ -120,6 +119,24 @@ def run_options(
             resize=resize,
         ),
     }
+
+
+def runs_a_model(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options that all verbs share that run a model; it gets them as the argument ``options``."""
+    own = [p for p in inspect.signature(verb).parameters.values() if p.name != "options"]
+    shared = list(inspect.signature(_shared).parameters.values())
+
+    @functools.wraps(verb)
+    def command(**given: Any) -> None:
+        options = _shared(**{p.name: given.pop(p.name) for p in shared})
+        verb(**given, options=options)
+
+    hints = get_type_hints(_shared, include_extras=True) | get_type_hints(verb, include_extras=True)
+    parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in (*own, *shared)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    del command.__dict__["__wrapped__"]  # typer would read the signature of what is wrapped
+    return command
 
 
 def console() -> Console:

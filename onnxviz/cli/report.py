@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from onnxviz.cli.options import (
-    Color,
-    Dims,
-    Input,
-    Layout,
-    Mean,
-    ModelFile,
-    OpLibrary,
-    Preset,
-    Provider,
-    Resize,
-    Scale,
-    Seed,
-    Std,
-    run_options,
-    tell_inputs,
-)  # fmt: skip
+from onnxviz.cli.options import Input, ModelFile, runs_a_model, tell_inputs
 
 
+@runs_a_model
 def report(
     model: ModelFile,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page to write.")],
@@ -33,25 +18,12 @@ def report(
     labels: Annotated[
         Path | None, typer.Option("--labels", metavar="FILE", help="Class names: one a line, or JSON.")
     ] = None,
-    provider: Provider = "auto",
-    dim: Dims = None,
-    seed: Seed = 0,
-    op_library: OpLibrary = None,
-    preset: Preset = None,
-    mean: Mean = None,
-    std: Std = None,
-    scale: Scale = None,
-    layout: Layout = None,
-    color: Color = None,
-    resize: Resize = None,
+    *,
+    options: dict[str, Any],
 ) -> None:
     """Write one self-contained HTML page: model card, answer, architecture, feature maps, statistics, weights."""
     from onnxviz.api import report as write_report
 
-    options = run_options(
-        provider, dim, seed, op_library, preset,
-        mean=mean, std=std, scale=scale, layout=layout, color=color, resize=resize,
-    )  # fmt: skip
     page = write_report(model, input, output, labels=labels, **options)
     tell_inputs(page.capture.inputs)
     for note in page.notes:
