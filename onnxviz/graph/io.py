@@ -44,10 +44,12 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
         ModelError: The file is missing, empty, truncated, not ONNX, larger than protobuf's 2 GB, of an IR version or
             opset newer than the installed onnx knows, or names external data outside its folder.
 
+    >>> import tempfile
     >>> from onnx import parser, save
+    >>> path = tempfile.mkdtemp() + "/net.onnx"
     >>> save(parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[1] x) => (float[1] y) {y = Relu(x)}'),
-    ...      "/tmp/onnxviz_doctest.onnx")
-    >>> open_model("/tmp/onnxviz_doctest.onnx").graph.num_nodes()
+    ...      path)
+    >>> open_model(path).graph.num_nodes()
     1
     """
     path = Path(path)
@@ -227,9 +229,9 @@ def save_model(model: ir.Model, path: str | os.PathLike[str], *, external_data: 
         OutputError: The folder does not exist or cannot be written.
         ModelError: An external weight file is missing or too short.
 
-    >>> from onnx import parser
+    >>> import tempfile
     >>> text = '<ir_version: 8, opset_import: ["": 17]> g (float[1] x) => (float[1] y) {y = Relu(x)}'
-    >>> save_model(ir.from_onnx_text(text), "/tmp/onnxviz_doctest.onnx")
+    >>> save_model(ir.from_onnx_text(text), tempfile.mkdtemp() + "/net.onnx")
     """
     path = Path(path)
     home = Path(os.path.realpath(path.parent))
