@@ -126,7 +126,7 @@ def graph(model: Model, output: Path_ | None = None, *, title: str | None = None
     """
     from onnxviz.diagram.architecture import architecture
 
-    _check((output, (".svg", ".png", ".pdf")))
+    _check((output, _PICTURES))
     drawing = architecture(as_model(model), title=title)
     return drawing if output is None else drawing.save(output)
 

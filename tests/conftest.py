@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -25,11 +26,8 @@ def models() -> Path:
     return ROOT / "models"
 
 
-@pytest.fixture
-def small_cnn() -> ir.Model:
+def make_small_cnn(seed: int = 0) -> ir.Model:
     """Conv, Relu, pooling, Gemm on (n, 1, 8, 8), with seeded weights, small enough to work out by hand."""
-    import numpy as np
-
     model = ir.from_onnx_text(
         """<ir_version: 8, opset_import: ["": 17], producer_name: "handmade", producer_version: "1">
         net (float[n, 1, 8, 8] x) => (float[n, 3] y)
@@ -43,9 +41,15 @@ def small_cnn() -> ir.Model:
           [fc1] y = Gemm(f, fw, fb)
         }"""
     )
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for name, shape in {"w": (2, 1, 3, 3), "b": (2,), "fw": (18, 3), "fb": (3,)}.items():
         value = model.graph.initializers[name]
         value.const_value = ir.Tensor(rng.standard_normal(shape).astype(np.float32), name=name)
         value.shape = ir.Shape(shape)
     return model
+
+
+@pytest.fixture
+def small_cnn() -> ir.Model:
+    """A network that a test may change."""
+    return make_small_cnn()

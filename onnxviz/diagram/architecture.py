@@ -41,9 +41,9 @@ from onnxviz.graph.files import atomic_path
 from onnxviz.graph.model import model_name
 from onnxviz.graph.shapes import infer_shapes
 
-__all__ = ["FORMATS", "Architecture", "architecture", "draw_architecture"]
+__all__ = ["FORMATS", "Architecture", "architecture"]
 
-#: File endings that :func:`draw_architecture` writes.
+#: File endings that :meth:`Architecture.save` writes.
 FORMATS = (".svg", ".png", ".pdf")
 
 _PAD = 24.0
@@ -111,19 +111,6 @@ def architecture(model: ir.Model, *, title: str | None = None) -> Architecture:
     kinds = [element.kind for element in found.elements if element.kind]
     line = model_line(model, model_parameters(model)[0])
     return drawing.finish(title or model_name(model), line, kinds)
-
-
-def draw_architecture(model: ir.Model, path: str | os.PathLike[str], *, title: str | None = None) -> Architecture:
-    """Write a model's block diagram as SVG, PNG or PDF, by the ending of ``path``.
-
-    Returns:
-        The diagram; its ``note`` says so where the picture is not what one would expect.
-
-    Raises:
-        OutputError: As :meth:`Architecture.save`.
-    """
-    _format_of(path)  # before any work
-    return architecture(model, title=title).save(path)
 
 
 def _format_of(path: str | os.PathLike[str]) -> str:

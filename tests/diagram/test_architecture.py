@@ -9,7 +9,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnxviz.diagram.architecture import Architecture, architecture, draw_architecture
+from onnxviz.diagram.architecture import Architecture, architecture
 from onnxviz.diagram.scene import Group, Rect, Scene, Text
 from onnxviz.errors import ModelError, OutputError
 from onnxviz.graph.io import open_model
@@ -232,9 +232,9 @@ def test_ids_survive_a_change_elsewhere() -> None:
 def test_files_repeat_byte_by_byte_and_leave_nothing_else(tmp_path: Path, ending: str) -> None:
     magic = {".svg": b"<?xml", ".png": b"\x89PNG\r\n", ".pdf": b"%PDF-1"}[ending]
     target = tmp_path / f"a{ending}"
-    assert draw_architecture(tiny_cnn(), target).note == ""
+    assert architecture(tiny_cnn()).save(target).note == ""
     first = target.read_bytes()
-    draw_architecture(tiny_cnn(), target)
+    architecture(tiny_cnn()).save(target)
     assert target.read_bytes() == first
     assert first.startswith(magic)
     assert [p.name for p in tmp_path.iterdir()] == [target.name]
@@ -250,13 +250,13 @@ def test_a_picture_that_had_to_be_scaled_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.gif", "a", "a.svg.gz"])
 def test_unknown_endings_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=r"use \.svg, \.png, \.pdf"):
-        draw_architecture(tiny_cnn(), tmp_path / name)
+        architecture(tiny_cnn()).save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
-        draw_architecture(tiny_cnn(), tmp_path / "none" / "a.svg")
+        architecture(tiny_cnn()).save(tmp_path / "none" / "a.svg")
 
 
 @pytest.mark.corpus

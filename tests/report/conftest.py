@@ -11,18 +11,7 @@ import pytest
 
 from onnxviz.report.page import Report, build_report
 from onnxviz.runtime.capture import Capture, capture
-
-NET = """<ir_version: 8, opset_import: ["": 17], producer_name: "handmade">
-net (float[n, 1, 8, 8] x) => (float[n, 3] y)
-<float[2, 1, 3, 3] w = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, float[2] b = {0, 0},
- float[18, 3] fw = {0}, float[3] fb = {0, 0, 0}>
-{
-  [conv1] c = Conv<kernel_shape = [3, 3]>(x, w, b)
-  [relu1] r = Relu(c)
-  [pool1] p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(r)
-  f = Flatten(p)
-  [fc1] y = Gemm(f, fw, fb)
-}"""
+from tests.conftest import make_small_cnn
 
 
 @dataclass(frozen=True)
@@ -32,19 +21,9 @@ class Example:
     report: Report
 
 
-def make_net(seed: int = 0) -> ir.Model:
-    model = ir.from_onnx_text(NET)
-    rng = np.random.default_rng(seed)
-    for name, shape in {"w": (2, 1, 3, 3), "b": (2,), "fw": (18, 3), "fb": (3,)}.items():
-        value = model.graph.initializers[name]
-        value.const_value = ir.Tensor(rng.standard_normal(shape).astype(np.float32), name=name)
-        value.shape = ir.Shape(shape)
-    return model
-
-
 @pytest.fixture(scope="session")
 def example() -> Example:
-    model = make_net()
+    model = make_small_cnn()
     picture = np.random.default_rng(1).standard_normal((1, 1, 8, 8)).astype(np.float32)
     captured = capture(model, {"x": picture}, providers="cpu")
     return Example(model, captured, build_report(model, captured))
@@ -70,7 +49,7 @@ HOSTILE = (
 @pytest.fixture(scope="session")
 def hostile() -> Example:
     """Every name, text and label of this model tries to break out of the page."""
-    model = make_net()
+    model = make_small_cnn()
     names = dict(zip(("c", "r", "p", "f", "y", "x"), HOSTILE, strict=True))
     for value in [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]:
         value.name = names[str(value.name)]

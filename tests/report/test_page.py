@@ -17,7 +17,8 @@ from onnxviz.report import links
 from onnxviz.report import page as page_module
 from onnxviz.report.page import Report, build_report
 from onnxviz.runtime.capture import Capture, capture
-from tests.report.conftest import HOSTILE, Example, make_net
+from tests.conftest import make_small_cnn
+from tests.report.conftest import HOSTILE, Example
 
 VOID = {"meta", "img", "br", "input", "rect", "path"}
 
@@ -111,7 +112,7 @@ def test_a_changed_script_breaks_the_policy(example: Example) -> None:
 
 def test_same_input_same_bytes(example: Example) -> None:
     picture = np.random.default_rng(1).standard_normal((1, 1, 8, 8)).astype(np.float32)
-    again = make_net()
+    again = make_small_cnn()
     assert build_report(again, capture(again, {"x": picture}, providers="cpu")).html == example.report.html
 
 
@@ -191,7 +192,7 @@ def test_a_model_without_inputs_and_weights() -> None:
 
 
 def test_weights_without_a_run() -> None:
-    report = build_report(make_net(), Capture({}, (), "net", ("cpu",), ("y",)))
+    report = build_report(make_small_cnn(), Capture({}, (), "net", ("cpu",), ("y",)))
     assert {"weights-0", "weights-2"} <= set(Parsed(report.html).data["atlases"])
 
 
