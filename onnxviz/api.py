@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from onnxviz.graph.expose import Rewritten
     from onnxviz.graph.summary import ModelSummary
     from onnxviz.report.page import Report
-    from onnxviz.runtime.capture import Capture
     from onnxviz.runtime.diagnosis import Diagnosis
     from onnxviz.runtime.inputs import Inputs
     from onnxviz.runtime.preprocess import Preprocessing
+    from onnxviz.runtime.record import Capture
 
     Model = ir.Model | str | os.PathLike[str]
     Path_ = str | os.PathLike[str]

@@ -15,7 +15,7 @@ from onnxviz.errors import SelectionError
 from onnxviz.graph.kinds import KINDS
 
 if TYPE_CHECKING:
-    from onnxviz.runtime.capture import TensorRecord
+    from onnxviz.runtime.record import TensorRecord
 
 __all__ = ["FeatureMaps", "Score", "feature_maps", "hoyer_sparsity"]
 

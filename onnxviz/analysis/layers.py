@@ -14,7 +14,7 @@ from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.kinds import KINDS
 from onnxviz.graph.layouts import tensor_layouts
 from onnxviz.graph.shapes import infer_shapes
-from onnxviz.runtime.capture import Capture
+from onnxviz.runtime.record import Capture
 
 __all__ = ["layer_feature_maps", "select_weights"]
 

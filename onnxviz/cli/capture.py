@@ -11,7 +11,7 @@ from onnxviz.cli.options import Input, ModelFile, console, runs_a_model, tell_in
 from onnxviz.errors import printable
 
 if TYPE_CHECKING:
-    from onnxviz.runtime.capture import Capture
+    from onnxviz.runtime.record import Capture
 
 
 @runs_a_model

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["KINDS", "kind_of"]
+__all__ = ["CONTROL_FLOW", "KINDS", "kind_of"]
+
+#: Op types of the standard domain that run graphs which they hold.
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 #: kind -> op types of that kind, whatever the domain
 KINDS: dict[str, frozenset[str]] = {

@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
 from onnxviz.errors import SelectionError
+from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.kinds import KINDS, kind_of
 from onnxviz.graph.shapes import model_inputs
 
-__all__ = ["FLOAT_TYPES", "node_tensors", "select"]
+__all__ = ["FLOAT_TYPES", "all_tensors", "node_tensors", "select"]
 
 #: Element types that count as floating point.
 FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16})
@@ -26,8 +28,47 @@ def node_tensors(model: ir.Model) -> list[ir.Value]:
     return [value for node in model.graph for value in node.outputs if value.name]
 
 
-def select(model: ir.Model, patterns: str | Sequence[str], *, inputs: bool = False) -> list[ir.Value]:
-    """Return the tensors of the main graph that any of the patterns names, in topological order.
+def all_tensors(model: ir.Model) -> dict[ir.Value, str]:
+    """Return every tensor that a node produces, bodies of If, Loop and Scan included -> a name that no other has.
+
+    Tensors of a body stand before the outputs of the node that holds it. A name that occurs in several bodies is made
+    unique by the name of the node around it: ``"loop1/y"``.
+
+    >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
+    ...   g (bool c, float[2] x) => (float[2] y) {
+    ...     y = If(c) <then_branch = a () => (float[2] p) {p = Neg(x)}, else_branch = b () => (float[2] q) {q = Abs(x)}>
+    ...   }''')
+    >>> list(all_tensors(model).values())
+    ['p', 'q', 'y']
+    """
+    found: list[tuple[ir.Value, str]] = []
+    _collect(model.graph, "", found)
+    counts = Counter(str(value.name) for value, _ in found)
+    own = {str(value.name) for value, where in found if not where}
+    taken: set[str] = set()
+    names: dict[ir.Value, str] = {}
+    for value, where in found:
+        plain = str(value.name)
+        name = plain if not where or counts[plain] == 1 else f"{where}{plain}"
+        number = 2
+        while where and (name in taken or (name in own and name != plain)):
+            name, number = f"{where}{plain}#{number}", number + 1
+        taken.add(name)
+        names[value] = name
+    return names
+
+
+def _collect(graph: ir.Graph, where: str, found: list[tuple[ir.Value, str]]) -> None:
+    for node in graph:
+        for body in bodies_of(node):
+            _collect(body, f"{where}{node.name or node.op_type}/", found)
+        found.extend((value, where) for value in node.outputs if value.name)
+
+
+def select(
+    model: ir.Model, patterns: str | Sequence[str], *, inputs: bool = False, bodies: bool = False
+) -> list[ir.Value]:
+    """Return the tensors of a model that any of the patterns names, in topological order.
 
     A pattern is
 
@@ -40,6 +81,8 @@ def select(model: ir.Model, patterns: str | Sequence[str], *, inputs: bool = Fal
         model: The model; it is not changed.
         patterns: One pattern or several.
         inputs: Let patterns match graph inputs as well.
+        bodies: Let patterns match tensors in the bodies of If, Loop and Scan as well, by the names of
+            :func:`all_tensors`.
 
     Raises:
         SelectionError: A pattern matches nothing; the text has the nearest names.
@@ -50,20 +93,21 @@ def select(model: ir.Model, patterns: str | Sequence[str], *, inputs: bool = Fal
     >>> [value.name for value in select(model, "@activation")]
     ['y']
     """
-    candidates = node_tensors(model)
+    names = all_tensors(model) if bodies else {value: str(value.name) for value in node_tensors(model)}
     if inputs:
-        candidates = model_inputs(model) + candidates
+        names = {**{value: str(value.name) for value in model_inputs(model)}, **names}
+    candidates = list(names)
     chosen: dict[ir.Value, None] = {}
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     for position, pattern in enumerate(patterns):
-        exclude = pattern.startswith("!") and not any(v.name == pattern for v in candidates)
+        exclude = pattern.startswith("!") and pattern not in names.values()
         if exclude and position == 0:
             chosen = dict.fromkeys(candidates)
         try:
-            matches = _match(candidates, pattern[1:] if exclude else pattern)
+            matches = _match(names, pattern[1:] if exclude else pattern)
         except SelectionError as error:
-            if _in_a_body(model, pattern):
-                error.hint = "it lies in the body of an If, Loop or Scan, where tensors cannot be reached yet"
+            if not bodies and _in_a_body(model, pattern):
+                error.hint = "it lies in the body of an If, Loop or Scan: only `capture` reaches it there"
             raise
         if exclude:
             for value in matches:
@@ -77,10 +121,11 @@ def _in_a_body(model: ir.Model, name: str) -> bool:
     return any(value.name == name for body in model.graph.subgraphs() for node in body for value in node.outputs)
 
 
-def _match(candidates: Sequence[ir.Value], pattern: str) -> list[ir.Value]:
+def _match(names: Mapping[ir.Value, str], pattern: str) -> list[ir.Value]:
+    candidates = list(names)
     if pattern == "*":
-        return list(candidates)
-    exact = [v for v in candidates if v.name == pattern]
+        return candidates
+    exact = [v for v in candidates if names[v] == pattern]
     if exact:
         return exact
     if pattern.startswith("@"):
@@ -88,7 +133,7 @@ def _match(candidates: Sequence[ir.Value], pattern: str) -> list[ir.Value]:
     by_type = pattern.startswith("op:")
     test = re.compile(fnmatch.translate(pattern.removeprefix("op:"))).match
     if not by_type:
-        named = [v for v in candidates if test(v.name or "") or (_node_name(v) and test(_node_name(v)))]
+        named = [v for v in candidates if test(names[v]) or (_node_name(v) and test(_node_name(v)))]
         if named:
             return named
     typed = [v for v in candidates if (node := v.producer()) is not None and test(node.op_type)]

@@ -16,7 +16,7 @@ from onnxviz.graph.kinds import KINDS
 from onnxviz.graph.shapes import open_dims
 from onnxviz.graph.summary import ModelSummary
 from onnxviz.report.formats import number, short
-from onnxviz.runtime.capture import Capture
+from onnxviz.runtime.record import Capture
 
 __all__ = ["answers", "fed_dims", "in_words", "model_facts", "outputs", "picture_url", "preview"]
 

@@ -29,7 +29,7 @@ from onnxviz.report.budget import Panel, fill
 from onnxviz.report.links import Diagram, draw_diagram
 from onnxviz.report.overview import answers, fed_dims, in_words, model_facts, outputs, picture_url
 from onnxviz.report.sections import feature_panels, weight_panels
-from onnxviz.runtime.capture import Capture
+from onnxviz.runtime.record import Capture
 
 __all__ = ["Report", "build_report"]
 

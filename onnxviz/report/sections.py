@@ -18,7 +18,7 @@ from onnxviz.plots.weights import has_kernels, kernel_stack, matrix_of, pool_mat
 from onnxviz.report.atlas import atlas, pooling_note
 from onnxviz.report.budget import Panel, Picture
 from onnxviz.report.charts import histogram_svg
-from onnxviz.runtime.capture import Capture
+from onnxviz.runtime.record import Capture
 
 __all__ = ["feature_panels", "weight_panels"]
 

@@ -91,8 +91,8 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         stored, manifest = (_read_safetensors if path.suffix.lower() == ".safetensors" else _read_npz)(path)
         types = {
-            keys[t["name"]]: t
-            for keys in [keys_of([t["name"] for t in manifest["tensors"]])]
+            keys[t["key"]]: t
+            for keys in [keys_of([t["key"] for t in manifest["tensors"]])]
             for t in manifest["tensors"]
         }
         return {key: _restored(array, types[key]) for key, array in stored.items() if key in types}, manifest

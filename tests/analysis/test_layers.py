@@ -7,7 +7,8 @@ import pytest
 from onnxviz.analysis.layers import layer_feature_maps, select_weights
 from onnxviz.analysis.weights import LayerWeights, layer_weights
 from onnxviz.errors import SelectionError
-from onnxviz.runtime.capture import Capture, capture
+from onnxviz.runtime.capture import capture
+from onnxviz.runtime.record import Capture
 
 PICTURE = np.random.default_rng(3).standard_normal((1, 1, 8, 8)).astype(np.float32)
 

@@ -10,7 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from onnxviz.report.page import Report, build_report
-from onnxviz.runtime.capture import Capture, capture
+from onnxviz.runtime.capture import capture
+from onnxviz.runtime.record import Capture
 from tests.conftest import make_small_cnn
 
 

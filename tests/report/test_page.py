@@ -16,7 +16,8 @@ from onnxviz.errors import OutputError
 from onnxviz.report import links
 from onnxviz.report import page as page_module
 from onnxviz.report.page import Report, build_report
-from onnxviz.runtime.capture import Capture, capture
+from onnxviz.runtime.capture import capture
+from onnxviz.runtime.record import Capture
 from tests.conftest import make_small_cnn
 from tests.report.conftest import HOSTILE, Example
 

@@ -15,9 +15,10 @@ import pytest
 from onnxviz.errors import ExecutionError, InputError, ModelError, OutputError, ProviderError, SelectionError
 from onnxviz.graph.io import open_model
 from onnxviz.runtime import providers
-from onnxviz.runtime.capture import capture, load_capture
+from onnxviz.runtime.capture import capture
 from onnxviz.runtime.diagnosis import diagnose
 from onnxviz.runtime.providers import ProviderStatus, missing_libraries, provider_status, resolve_providers
+from onnxviz.runtime.record import load_capture
 from onnxviz.runtime.session import Session, run_model
 
 

@@ -1,0 +1,195 @@
+"""From the values of an engine to records: what is kept, what is reduced, and what is merged over batches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxviz.runtime.nodewise import Observation
+from onnxviz.runtime.providers import short_name
+from onnxviz.runtime.record import Mergeable, TensorRecord
+from onnxviz.runtime.spill import Spill
+
+__all__ = ["Collector", "Reduce"]
+
+#: What makes statistics of an array: gets the tensor's name and its values.
+Reduce = Callable[[str, np.ndarray], Mergeable]
+
+_IN_FLIGHT = 48 << 20  # bytes of values that wait to be reduced while the model runs on
+
+
+@dataclass
+class _Entry:
+    """One tensor over all batches."""
+
+    observation: Observation
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    arrays: list[np.ndarray] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    statistics: Any = None
+    seconds: list[float] = field(default_factory=list)
+
+
+class Collector:
+    """Receives the values of a run; statistics are made in a thread of their own while the model runs on.
+
+    Args:
+        names: Name of each tensor, in the order of the records.
+        keep: Keep the arrays.
+        reduce: What makes statistics of an array; None keeps none.
+        iterations: Iterations of a Loop or Scan that are recorded; later ones are counted only.
+        spill: Where arrays go instead of memory.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[ir.Value, str],
+        *,
+        keep: bool,
+        reduce: Reduce | None,
+        iterations: int,
+        spill: Spill | None = None,
+    ) -> None:
+        self._names = names
+        self._keep = keep
+        self._reduce = reduce
+        self._iterations = iterations
+        self._spill = spill
+        self._entries: dict[str, _Entry] = {}
+        self._batch: dict[str, _Entry] = {}
+        self._jobs: list[tuple[_Entry, Future[Mergeable]]] = []
+        self._pool = ThreadPoolExecutor(1, "onnxviz-statistics") if reduce is not None else None
+        self._room = _Room(_IN_FLIGHT)
+        self.missing: dict[str, str] = {}
+        self.unrecorded: dict[str, int] = {}
+
+    def __call__(self, seen: Observation) -> None:
+        name = self._names[seen.value]
+        if any(position >= self._iterations for position in seen.iteration):
+            self.unrecorded[name] = self.unrecorded.get(name, 0) + 1
+            return
+        key = f"{name}[{','.join(map(str, seen.iteration))}]" if seen.iteration else name
+        array = seen.array()
+        if not isinstance(array, np.ndarray):
+            self.missing[key] = f"it is {_what(seen)}, not one array"
+            return
+        dtype = "string" if array.dtype == object else str(array.dtype)
+        entry = _Entry(_without_values(seen), name, array.shape, dtype)
+        self._batch[key] = entry
+        if seen.seconds is not None:
+            entry.seconds.append(seen.seconds)
+        if self._pool is not None and self._reduce is not None:
+            self._room.take(array.nbytes)
+            self._jobs.append((entry, self._pool.submit(self._reduced, name, array)))
+        if self._keep:
+            kept = array if self._spill is None else self._spill.put(array)
+            kept.flags.writeable = False
+            entry.arrays.append(kept)
+
+    def _reduced(self, name: str, array: np.ndarray) -> Mergeable:
+        assert self._reduce is not None
+        try:
+            return self._reduce(name, array)
+        finally:
+            self._room.give_back(array.nbytes)
+
+    def commit(self, samples: int) -> None:
+        """Take over what the batch that has just ended gave."""
+        for entry, job in self._jobs:
+            entry.statistics = job.result()
+        self._jobs = []
+        for key, entry in self._batch.items():
+            entry.batches.append(samples)
+            total = self._entries.setdefault(key, entry)
+            if total is entry:
+                continue
+            total.arrays += entry.arrays
+            total.batches += entry.batches
+            total.seconds += entry.seconds
+            if entry.statistics is not None:
+                total.statistics = total.statistics.merge(entry.statistics)
+        self._batch = {}
+
+    def close(self) -> None:
+        """Forget the batch that did not end, and stop the thread."""
+        self._batch = {}
+        self._jobs = []
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def records(self, mode: str) -> dict[str, TensorRecord]:
+        """Return the records, in the order of the names."""
+        order = {name: position for position, name in enumerate(self._names.values())}
+        records = {}
+        for key, entry in sorted(
+            self._entries.items(), key=lambda item: (order[item[1].name], item[1].observation.iteration)
+        ):
+            kept, shape = self._joined(key, entry)
+            node = entry.observation.node
+            records[key] = TensorRecord(
+                entry.name, kept, shape, entry.dtype, producer=node.name or node.op_type, op_type=node.op_type,
+                provider=short_name(entry.observation.provider or "CPUExecutionProvider"),
+                seconds=float(np.median(entry.seconds)) if entry.seconds else None,
+                mode=mode, iteration=entry.observation.iteration, statistics=entry.statistics,
+            )  # fmt: skip
+        return records
+
+    def _joined(self, key: str, entry: _Entry) -> tuple[np.ndarray | None, tuple[int, ...]]:
+        """Join the arrays of all batches along the first axis, where that is the batch."""
+        arrays, shape = entry.arrays, entry.shape
+        if len(entry.batches) == 1:
+            return (arrays[0] if arrays else None), shape
+        batched = len(shape) > 0 and shape[0] == entry.batches[0]
+        joined_shape = (sum(entry.batches), *shape[1:]) if batched else shape
+        if not arrays:
+            return None, joined_shape
+        if batched and all(a.shape == (n, *shape[1:]) for a, n in zip(arrays, entry.batches, strict=True)):
+            if self._spill is not None:
+                return self._spill.join(arrays), joined_shape
+            joined = np.concatenate(arrays)
+            joined.flags.writeable = False
+            return joined, joined_shape
+        if all(a.shape == shape and a.tobytes() == arrays[0].tobytes() for a in arrays[1:]):
+            return arrays[0], shape
+        self.missing[key] = "its values differ from batch to batch and no axis is the batch; its statistics are kept"
+        return None, shape
+
+
+class _Room:
+    """Lets the model run ahead of the statistics by a bounded number of bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._size = size
+        self._changed = threading.Condition()
+
+    def take(self, count: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= min(count, self._size))
+            self._free -= min(count, self._size)
+
+    def give_back(self, count: int) -> None:
+        with self._changed:
+            self._free += min(count, self._size)
+            self._changed.notify()
+
+
+def _without_values(seen: Observation) -> Observation:
+    """Return what an observation says about the value, without holding on to its memory."""
+    return Observation(seen.value, ir.tensor([0]), seen.iteration, seen.node, seen.provider, seen.seconds, {})
+
+
+def _what(seen: Observation) -> str:
+    kind = getattr(seen.result, "data_type", None)
+    held = getattr(seen.result, "has_value", None)
+    if held is not None and not held():
+        return "an optional that holds nothing"
+    return str(kind()) if kind is not None else "an odd constant"
