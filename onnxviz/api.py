@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxviz.graph.files import atomic_write, check_output
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from onnxviz.graph.expose import Rewritten
     from onnxviz.graph.summary import ModelSummary
     from onnxviz.report.page import Report
+    from onnxviz.runtime.capture import Feed
     from onnxviz.runtime.diagnosis import Diagnosis
-    from onnxviz.runtime.inputs import Inputs
+    from onnxviz.runtime.plan import Plan
     from onnxviz.runtime.preprocess import Preprocessing
     from onnxviz.runtime.record import Capture
 
     Model = ir.Model | str | os.PathLike[str]
     Path_ = str | os.PathLike[str]
-    Feed = Inputs | Mapping[str, Any] | Sequence[Path_] | Path_ | None
 
 __all__ = [
-    "capture", "convert", "doctor", "expose", "features", "graph", "inspect", "open_model", "report", "save_model",
-    "weights",
+    "capture", "convert", "doctor", "expose", "features", "graph", "inspect", "open_model", "plan", "report",
+    "save_model", "weights",
 ]  # fmt: skip
 
 _PICTURES = (".png", ".svg", ".pdf")
@@ -92,30 +92,100 @@ def capture(
     tensors: str | Sequence[str] = "*",
     output: Path_ | None = None,
     stats: Path_ | None = None,
+    *,
+    keep: bool = True,
+    per_channel: bool = False,
+    repro: Path_ | None = None,
+    isolated: bool = False,
+    timeout: float | None = None,
     **options: Any,
 ) -> Capture:
-    """Run a model once and keep its tensors: see :func:`onnxviz.runtime.capture.capture`, which takes ``options``.
+    """Run a model and keep its tensors, their statistics, or both: see :func:`onnxviz.runtime.capture.capture`.
 
     Args:
         model: A path or an opened model.
-        inputs: What to feed it; None feeds seeded random numbers.
+        inputs: What to feed it; None feeds seeded random numbers; a folder or a list is run in batches.
         tensors: Which tensors.
         output: Where to write the arrays, ``.safetensors`` or ``.npz``.
-        stats: Where to write the statistics as JSON: a list of
-            ``{name, shape, dtype, min, max, mean, std, nan, inf, zero}``.
-        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
+        stats: Where to write the statistics as JSON, a list with an object a tensor:
+            :meth:`onnxviz.analysis.statistics.TensorStatistics.to_dict`.
+        keep: Keep the arrays. Without, statistics are made while the model runs, and no array is kept.
+        per_channel: Make statistics of each channel too.
+        repro: Where to write the model that shows the first NaN or Inf (with ``stop_on``); its inputs go beside it.
+        isolated: Run in a process of its own, so that a crash of the runtime is an error like any other.
+        timeout: Seconds after which an isolated run is stopped.
+        options: ``mode``, ``bodies``, ``iterations``, ``batch``, ``max_memory``, ``stop_on``, ``progress``,
+            ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
     """
-    from onnxviz.analysis.statistics import statistics
     from onnxviz.runtime.capture import capture as capture_tensors
 
-    _check((output, (".safetensors", ".npz")), (stats, (".json",)))
-    captured = capture_tensors(as_model(model), inputs, tensors, **options)
+    _check((output, (".safetensors", ".npz")), (stats, (".json",)), (repro, (".onnx",)))
+    if isolated:
+        captured = _capture_apart(model, inputs, tensors, timeout, keep=keep, per_channel=per_channel, **options)
+    else:
+        opened = as_model(model)
+        reduce = None if keep and stats is None and not per_channel else _reducer(opened, per_channel)
+        captured = capture_tensors(opened, inputs, tensors, keep=keep, reduce=reduce, **options)
     if output is not None:
         captured.save(output)
     if stats is not None:
-        rows = [row.to_dict() for row in statistics(captured)]
-        atomic_write(stats, json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_statistics(captured, stats)
+    if repro is not None and captured.nonfinite is not None:
+        captured.nonfinite.save_repro(repro)
     return captured
+
+
+def write_statistics(captured: Capture, path: Path_) -> None:
+    """Write the statistics of a capture as JSON: a list with an object a tensor."""
+    from onnxviz.analysis.statistics import statistics
+
+    rows = [row.to_dict() for row in statistics(captured)]
+    atomic_write(path, json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _reducer(model: ir.Model, per_channel: bool) -> Callable[[str, Any], Any]:
+    """Return what makes statistics of a tensor while the model runs."""
+    from onnxviz.analysis.statistics import Summary, channel_axis
+
+    if not per_channel:
+        return lambda name, array: Summary.of(array)
+    from onnxviz.graph.inline import inline_functions
+    from onnxviz.graph.layouts import tensor_layouts
+    from onnxviz.graph.shapes import infer_shapes
+
+    layouts = tensor_layouts(infer_shapes(inline_functions(model)))
+    return lambda name, array: Summary.of(array, channel_axis=channel_axis(array.shape, layouts.get(name)))
+
+
+def _capture_apart(
+    model: Model, inputs: Feed, tensors: str | Sequence[str], timeout: float | None, **options: Any
+) -> Any:
+    """Run :func:`capture` in a process of its own; a model in memory goes there as a file."""
+    import tempfile
+    from pathlib import Path
+
+    from onnxviz.graph.model import model_name
+    from onnxviz.runtime.isolated import isolated
+
+    with tempfile.TemporaryDirectory(prefix="onnxviz-") as folder:
+        path = model
+        if not isinstance(model, (str, os.PathLike)):
+            path = Path(folder) / f"{model_name(model)}.onnx"
+            save_model(model, path)
+        limit = options.get("max_memory")
+        memory = None
+        if limit is not None:
+            from onnxviz.runtime.plan import parse_bytes
+
+            memory = parse_bytes(limit)
+        return isolated(capture, path, inputs, tensors, timeout=timeout or 300.0, memory=memory, **options)
+
+
+def plan(model: Model, inputs: Feed = None, tensors: str | Sequence[str] = "*", **options: Any) -> Plan:
+    """Tell what :func:`capture` would need, without running: see :func:`onnxviz.runtime.capture.plan`."""
+    from onnxviz.runtime.capture import plan as plan_capture
+
+    return plan_capture(as_model(model), inputs, tensors, **options)
 
 
 def graph(model: Model, output: Path_ | None = None, *, title: str | None = None) -> Architecture:
@@ -159,7 +229,7 @@ def features(
 
     _check((output, _PICTURES))
     opened = as_model(model)
-    captured = capture(opened, inputs, "*" if tensors is None else tensors, **options)
+    captured = capture(opened, inputs, "*" if tensors is None else tensors, bodies=False, **options)
     maps = layer_feature_maps(opened, captured, every=tensors is not None, top=top, by=by)
     if len(maps) == 1:
         figure = plot_feature_maps(maps[0], scale=scale)
@@ -228,7 +298,7 @@ def report(
     _check((output, (".html", ".htm")))
     opened = as_model(model)
     names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
-    page = build_report(opened, capture(opened, inputs, **options), labels=names)
+    page = build_report(opened, capture(opened, inputs, bodies=False, **options), labels=names)
     if output is not None:
         page.save(output)
     return page

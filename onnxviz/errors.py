@@ -16,6 +16,7 @@ __all__ = [
     "ConversionError",
     "ExecutionError",
     "InputError",
+    "MemoryLimitError",
     "MissingDependencyError",
     "ModelError",
     "OnnxvizError",
@@ -82,6 +83,10 @@ class ProviderError(OnnxvizError):
 
 class ExecutionError(OnnxvizError):
     """onnxruntime refused the model or failed while running it."""
+
+
+class MemoryLimitError(ExecutionError):
+    """A memory limit that a run cannot keep to; the text has the number that would do."""
 
 
 class MissingDependencyError(OnnxvizError):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, console, runs_a_model, tell_inputs
+from onnxviz.cli.options import Input, ModelFile, console, echo_json, runs_a_model, tell_inputs
 from onnxviz.errors import printable
 
 if TYPE_CHECKING:
+    from onnxviz.runtime.plan import Plan
     from onnxviz.runtime.record import Capture
+
+_MOST_TOLD = 20  # lines about tensors that are not captured
 
 
 @runs_a_model
@@ -28,25 +33,128 @@ def capture(
         list[str] | None,
         typer.Option("--tensor", "-t", metavar="GLOB", help="Which tensors: names, op:TYPE, @kind; all by default."),
     ] = None,
+    mode: Annotated[
+        str, typer.Option("--mode", help="semantic: what the file says; production: what the optimised session does.")
+    ] = "semantic",
+    per_channel: Annotated[bool, typer.Option("--per-channel", help="Statistics of each channel too.")] = False,
+    batch: Annotated[int | None, typer.Option("--batch", metavar="N", help="Samples a batch, of many inputs.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what the run would need, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
+    max_memory: Annotated[
+        str | None, typer.Option("--max-memory", metavar="SIZE", help="Most memory of the process, such as 2GB.")
+    ] = None,
+    stop_on: Annotated[
+        str | None, typer.Option("--stop-on", metavar="WHAT", help="Stop at the first nan, inf or nonfinite (both).")
+    ] = None,
+    repro: Annotated[
+        Path | None,
+        typer.Option("--repro", metavar="FILE.onnx", help="The node that gave it, as a model; its inputs beside it."),
+    ] = None,
+    iterations: Annotated[
+        int, typer.Option("--iterations", min=0, help="Iterations of a Loop or Scan that are recorded.")
+    ] = 256,
+    isolated: Annotated[
+        bool, typer.Option("--isolated", help="Run in a process of its own: a crash of the runtime is one line.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="S", help="Seconds that an isolated run may take.")
+    ] = None,
     *,
     options: dict[str, Any],
-) -> None:
+) -> int:
     """Run a model and keep its intermediate tensors or their statistics; print these if nothing is written."""
-    from onnxviz.api import capture as capture_file
+    from onnxviz import api
 
-    captured = capture_file(model, input, tensor or "*", output, stats, **options)
+    stop = stop_on or ("nonfinite" if repro is not None else None)
+    common = {"mode": mode, "batch": batch, "max_memory": max_memory, "keep": output is not None, **options}
+    patterns = tensor or "*"
+    if dry_run:
+        return _tell_plan(
+            api.plan(model, input, patterns, reduce=output is None or stats is not None, **common), as_json
+        )
+    with _progress(isolated) as progress:
+        captured = api.capture(
+            model, input, patterns, output, stats, per_channel=per_channel, repro=repro, stop_on=stop,
+            iterations=iterations, isolated=isolated, timeout=timeout, progress=progress, **common,
+        )  # fmt: skip
+    return _tell(captured, output, stats, repro)
+
+
+def _tell(captured: Capture, output: Path | None, stats: Path | None, repro: Path | None) -> int:
     tell_inputs(captured.inputs)
-    for name, reason in captured.not_captured.items():
-        typer.echo(f"not captured: {printable(name)}: {reason}", err=True)
+    _tell_some("not captured", [f"{printable(n)}: {printable(why)}" for n, why in captured.not_captured.items()])
+    _tell_some("not on the preferred provider", [f"{printable(n)}: ran on {p}" for n, p in captured.fallbacks.items()])
+    for note in captured.notes:
+        typer.echo(f"note: {note}", err=True)
     if output is not None:
         left_out = captured.unsaved(output)
-        typer.echo(f"{output}: {len(captured) - len(left_out)} tensors")
+        typer.echo(f"{output}: {len(captured.arrays) - len(left_out)} tensors")
         for name in left_out:
             typer.echo(f"not in the file: {printable(name)}: {output.suffix} holds no strings", err=True)
     if stats is not None:
-        typer.echo(f"{stats}: {len(captured)} tensors")
-    if output is None and stats is None:
+        typer.echo(
+            f"{stats}: {len(captured)} tensors" + (f", {captured.samples} samples" if captured.samples > 1 else "")
+        )
+    if output is None and stats is None and captured.nonfinite is None:
         _print(captured)
+    if captured.interrupted:
+        typer.echo(f"stopped after {captured.samples} samples; what is complete was kept", err=True)
+        return 130
+    if captured.nonfinite is not None:
+        typer.echo(printable(captured.nonfinite))
+        for read in captured.nonfinite.inputs:
+            typer.echo(f"  it read {printable(read)}{' (a weight)' if read.constant else ''}")
+        if repro is not None:
+            typer.echo(f"{repro}, {repro.with_suffix('.npz').name}: the node alone, and its inputs")
+        return 1
+    return 0
+
+
+def _tell_some(what: str, lines: list[str]) -> None:
+    for line in lines[:_MOST_TOLD]:
+        typer.echo(f"{what}: {line}", err=True)
+    if len(lines) > _MOST_TOLD:
+        typer.echo(f"{what}: … and {len(lines) - _MOST_TOLD} more", err=True)
+
+
+def _tell_plan(plan: Plan, as_json: bool) -> int:
+    if as_json:
+        echo_json(plan.to_dict())
+        return 0
+    for line in plan.lines():
+        typer.echo(line)
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("tensor", "dtype", "shape", "bytes", box=None, header_style="bold")
+    for t in plan.tensors:
+        shape = "?" if t.shape is None else "×".join("?" if d is None else str(d) for d in t.shape) or "scalar"
+        table.add_row(Text(printable(t.name, 60)), t.dtype or "?", shape, "?" if t.bytes is None else f"{t.bytes:,}")
+    console().print(table)
+    return 0
+
+
+@contextmanager
+def _progress(isolated: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a bar on a terminal once there are several batches, and nothing in a pipe."""
+    import sys
+
+    if isolated or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task: list[Any] = []
+
+        def show(done: int, of: int) -> None:
+            if of > 1 and not task:
+                task.append(bar.add_task("batches", total=of))
+            if task:
+                bar.update(task[0], completed=done)
+
+        yield show
 
 
 def _print(captured: Capture) -> None:

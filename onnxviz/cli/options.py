@@ -121,15 +121,15 @@ def _shared(
     }
 
 
-def runs_a_model(verb: Callable[..., None]) -> Callable[..., None]:
+def runs_a_model(verb: Callable[..., int | None]) -> Callable[..., int | None]:
     """Give a verb the options that all verbs share that run a model; it gets them as the argument ``options``."""
     own = [p for p in inspect.signature(verb).parameters.values() if p.name != "options"]
     shared = list(inspect.signature(_shared).parameters.values())
 
     @functools.wraps(verb)
-    def command(**given: Any) -> None:
+    def command(**given: Any) -> int | None:
         options = _shared(**{p.name: given.pop(p.name) for p in shared})
-        verb(**given, options=options)
+        return verb(**given, options=options)
 
     hints = get_type_hints(_shared, include_extras=True) | get_type_hints(verb, include_extras=True)
     parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in (*own, *shared)]

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.runtime.nodewise import Observation
+from onnxviz.runtime.plan import QUEUE
 from onnxviz.runtime.providers import short_name
 from onnxviz.runtime.record import Mergeable, TensorRecord
 from onnxviz.runtime.spill import Spill
@@ -20,8 +21,6 @@ __all__ = ["Collector", "Reduce"]
 
 #: What makes statistics of an array: gets the tensor's name and its values.
 Reduce = Callable[[str, np.ndarray], Mergeable]
-
-_IN_FLIGHT = 48 << 20  # bytes of values that wait to be reduced while the model runs on
 
 
 @dataclass
@@ -47,6 +46,7 @@ class Collector:
         reduce: What makes statistics of an array; None keeps none.
         iterations: Iterations of a Loop or Scan that are recorded; later ones are counted only.
         spill: Where arrays go instead of memory.
+        queue: Bytes of values that may wait to be reduced while the model runs on.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Collector:
         reduce: Reduce | None,
         iterations: int,
         spill: Spill | None = None,
+        queue: int | None = None,
     ) -> None:
         self._names = names
         self._keep = keep
@@ -67,14 +68,14 @@ class Collector:
         self._batch: dict[str, _Entry] = {}
         self._jobs: list[tuple[_Entry, Future[Mergeable]]] = []
         self._pool = ThreadPoolExecutor(1, "onnxviz-statistics") if reduce is not None else None
-        self._room = _Room(_IN_FLIGHT)
+        self._room = _Room(min(QUEUE, queue or QUEUE))
         self.missing: dict[str, str] = {}
-        self.unrecorded: dict[str, int] = {}
+        self._unrecorded: dict[str, int] = {}
 
     def __call__(self, seen: Observation) -> None:
         name = self._names[seen.value]
         if any(position >= self._iterations for position in seen.iteration):
-            self.unrecorded[name] = self.unrecorded.get(name, 0) + 1
+            self._unrecorded[name] = self._unrecorded.get(name, 0) + 1
             return
         key = f"{name}[{','.join(map(str, seen.iteration))}]" if seen.iteration else name
         array = seen.array()
@@ -127,6 +128,8 @@ class Collector:
 
     def records(self, mode: str) -> dict[str, TensorRecord]:
         """Return the records, in the order of the names."""
+        for name, count in self._unrecorded.items():
+            self.missing[f"{name}[…]"] = f"{count} more iterations were run and not recorded"
         order = {name: position for position, name in enumerate(self._names.values())}
         records = {}
         for key, entry in sorted(

@@ -18,9 +18,10 @@ from onnxviz.graph.shapes import dtype_name, model_inputs, shape_list
 from onnxviz.runtime.made_up import input_type, random_array, sized_inputs
 from onnxviz.runtime.preprocess import Preprocessing, picture_to_tensor
 
-__all__ = ["InputRecord", "Inputs", "load_inputs"]
+__all__ = ["PICTURES", "InputRecord", "Inputs", "Reader", "load_inputs"]
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+#: Endings of picture files.
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _FILLS = ("random", "zeros", "ones")
 
 
@@ -110,24 +111,17 @@ def load_inputs(
     >>> load_inputs(model, ["x=[[1, 2]]"]).feeds["x"].dtype
     dtype('float32')
     """
-    reader = _Reader(model, preprocessing or Preprocessing(), seed)
+    reader = Reader(model, preprocessing or Preprocessing(), seed)
     if isinstance(sources, Mapping):
         for name, array in sources.items():
             reader.add(name, array, "array")
     else:
         for source in sources:
             reader.read(os.fspath(source))
-    required = [str(value.name) for value in model_inputs(model)]
-    shapes = {name: record.shape for name, record in reader.records.items() if name in required}
-    sized, assumed = sized_inputs(model, dims or {}, shapes)
-    for name in required:
-        if name not in reader.feeds:
-            reader.add(name, random_array(sized[name], seed), f"random, seed {seed}", made_up=True)
-    order = [*required, *(name for name in reader.feeds if name not in required)]
-    return Inputs({n: reader.feeds[n] for n in order}, tuple(reader.records[n] for n in order), assumed)
+    return reader.inputs(dims or {})
 
 
-class _Reader:
+class Reader:
     """Collects what the sources give, input by input."""
 
     def __init__(self, model: ir.Model, how: Preprocessing, seed: int) -> None:
@@ -138,6 +132,17 @@ class _Reader:
         self.defaults = {str(v.name): v for v in model.graph.inputs if v.is_initializer()}
         self.feeds: dict[str, Any] = {}
         self.records: dict[str, InputRecord] = {}
+
+    def inputs(self, dims: Mapping[str, int]) -> Inputs:
+        """Return what was collected; inputs that were given nothing are made up."""
+        required = [str(value.name) for value in model_inputs(self.model)]
+        shapes = {name: record.shape for name, record in self.records.items() if name in required}
+        sized, assumed = sized_inputs(self.model, dims, shapes)
+        for name in required:
+            if name not in self.feeds:
+                self.add(name, random_array(sized[name], self.seed), f"random, seed {self.seed}", made_up=True)
+        order = [*required, *(name for name in self.feeds if name not in required)]
+        return Inputs({n: self.feeds[n] for n in order}, tuple(self.records[n] for n in order), assumed)
 
     def value(self, name: str) -> ir.Value:
         """Return the input of a name, those that have a default included."""
@@ -171,12 +176,14 @@ class _Reader:
 
     def read(self, source: str) -> None:
         """Read one source of the command line."""
-        name, path = self._split(source)
+        name, path = self.split(source)
         suffix = Path(path).suffix.lower()
         if name is not None:
             self.value(name)
-        if name is not None and not Path(path).exists() and suffix not in _PICTURES | {".npy", ".npz"}:
+        if name is not None and not Path(path).exists() and suffix not in PICTURES | {".npy", ".npz"}:
             self.add(name, *_literal(self.value(name), path, self.seed))
+        elif Path(path).is_dir():
+            raise InputError(f"{path} is a folder", hint="a folder of samples is taken by `capture` alone")
         elif suffix == ".npz":
             self._read_archive(name, Path(path))
         elif suffix == ".npy":
@@ -189,7 +196,7 @@ class _Reader:
             array, picture, steps = picture_to_tensor(self.model, value, Path(path), self.how)
             self.add(str(value.name), array, Path(path).name, steps, picture)
 
-    def _split(self, source: str) -> tuple[str | None, str]:
+    def split(self, source: str) -> tuple[str | None, str]:
         """Split ``name=path``; input names may hold ``=`` themselves, and so may paths."""
         for name in sorted([*self.values, *self.defaults], key=len, reverse=True):
             if source.startswith(f"{name}="):

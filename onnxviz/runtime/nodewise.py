@@ -24,11 +24,12 @@ from onnxviz.errors import ModelError, OnnxvizError, ProviderError
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.extract import Piece, embed, piece_proto
 from onnxviz.graph.io import check_external_data
+from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.liveness import tensor_bytes
 from onnxviz.runtime.control import run_control
 from onnxviz.runtime.explain import explain_failure, explain_refusal
 from onnxviz.runtime.memory import share_arena
-from onnxviz.runtime.options import cores, new_options
+from onnxviz.runtime.options import new_options
 from onnxviz.runtime.program import GROUP_BYTES, Program, Step, make_program
 from onnxviz.runtime.providers import resolve_providers, short_name
 from onnxviz.runtime.values import constant_array, sequence_value, tensor_value, to_array, to_value, type_proto
@@ -38,8 +39,8 @@ __all__ = ["Engine", "Observation"]
 _CPU = "CPUExecutionProvider"
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 _INLINE = 1024  # bytes of a constant up to which it is written into the piece: shapes and axes must be seen there
-_HEAVY = 1 << 16  # elements of inputs and outputs from which a piece is given several threads
-_MOST_THREADS = 16
+_HEAVY = 1 << 16  # bytes of a tensor from which several threads are worth while
+_THREAD_SAFE = frozenset({"elementwise", "activation", "shape", "embedding", "quantize", "constant"})
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Engine:
         self._run_options.log_severity_level = 4
         check_external_data(model)
         embed(model.graph)
-        self.program = make_program(model.graph, self.wanted, self.constant, tensor_bytes, group_bytes=group_bytes)
+        self.program = make_program(model.graph, self.wanted, self.constant, self._bytes, group_bytes=group_bytes)
         self._folder = tempfile.TemporaryDirectory(prefix="onnxviz-", ignore_cleanup_errors=True)
         self._placeholder()
         self._shares_arena = share_arena()
@@ -185,6 +186,8 @@ class Engine:
         for step in program.steps:
             if step.control:
                 results = run_control(self, step, values, observe, iteration)
+                if not self.keep and not iteration:
+                    self._sessions.clear()  # kept from iteration to iteration only
                 self._publish(step, results, observe, iteration, None, {}, _CPU)
             else:
                 results = self._run_piece(step, values, observe, iteration)
@@ -224,7 +227,7 @@ class Engine:
     ) -> list[ort.OrtValue]:
         piece = step.piece
         feeds = {str(value.name): self.value_of(value, values) for value in piece.inputs}
-        session = self._session(step, feeds)
+        session = self._session(step, feeds, iteration)
         start = time.perf_counter()
         try:
             results = session.run(feeds, self._run_options)
@@ -234,13 +237,13 @@ class Engine:
         self._publish(step, results, observe, iteration, seconds, feeds, session.assigned)
         return results
 
-    def _session(self, step: Step, feeds: Mapping[str, ort.OrtValue]) -> _PieceSession:
+    def _session(self, step: Step, feeds: Mapping[str, ort.OrtValue], iteration: tuple[int, ...]) -> _PieceSession:
         kinds = {name: _kind(value) for name, value in feeds.items()}
         session = self._sessions.get(id(step))
         if session is not None and session.kinds == kinds:
             return session
         session = self._build(step.piece, feeds, kinds)
-        if self.keep:
+        if self.keep or iteration:
             self._sessions[id(step)] = session
         return session
 
@@ -280,9 +283,15 @@ class Engine:
         return _PieceSession(session, [str(v.name) for v in piece.outputs], kinds, [v for _, v in weights])
 
     def _threads(self, piece: Piece) -> int:
+        """Return 1 for small work that gives the same bits with any number of threads, else 0: as many as usual.
+
+        Convolutions, matrix products and reductions are cut into as many parts as there are threads, and their last
+        bits depend on it, so they get what a session of the whole graph would have.
+        """
+        if any(kind_of(node) not in _THREAD_SAFE for node in piece.nodes):
+            return 0
         sizes = (self._bytes(v) for v in (*piece.inputs, *piece.outputs, *piece.constants))
-        heavy = any(size is None or size > _HEAVY for size in sizes)
-        return min(cores(), _MOST_THREADS) if heavy else 1
+        return 0 if any(size is None or size > _HEAVY for size in sizes) else 1
 
     def _weight(self, value: ir.Value, options: ort.SessionOptions) -> tuple[onnx.TensorProto, ort.OrtValue | None]:
         """Return how a constant is written into a piece: whole, or as a placeholder for memory that is shared."""

@@ -44,7 +44,8 @@ def new_options(
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     options.use_per_session_threads = not _shared
-    options.intra_op_num_threads = threads
+    if not _shared:
+        options.intra_op_num_threads = threads
     # Threads that wait by spinning fight over the cores once there are several sessions, or other work on the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if op_library is not None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxviz.errors import SelectionError, printable
 from onnxviz.runtime.inputs import InputRecord
+from onnxviz.runtime.nonfinite import NonFinite
 from onnxviz.runtime.storage import keys_of, read_arrays, unsaved, write_arrays
 
 __all__ = ["Capture", "Mergeable", "TensorRecord", "load_capture"]
@@ -97,6 +98,7 @@ class Capture(Mapping[str, TensorRecord]):
         fallbacks: Node -> the provider that it was assigned to, for nodes that the preferred provider did not take.
         interrupted: True if the run was stopped before its end; what is here is complete as far as it went.
         notes: What a reader of the values should know, one line each.
+        nonfinite: Where the run was stopped because of NaN or Inf; None if it was not.
     """
 
     records: dict[str, TensorRecord] = field(repr=False)
@@ -110,6 +112,7 @@ class Capture(Mapping[str, TensorRecord]):
     fallbacks: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     notes: tuple[str, ...] = ()
+    nonfinite: NonFinite | None = None
 
     def __getitem__(self, name: str) -> TensorRecord:
         return self.records[name]
@@ -145,6 +148,7 @@ class Capture(Mapping[str, TensorRecord]):
             "not_captured": self.not_captured,
             "interrupted": self.interrupted,
             "notes": list(self.notes),
+            "nonfinite": None if self.nonfinite is None else self.nonfinite.to_dict(),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -203,4 +207,5 @@ def load_capture(path: str | os.PathLike[str]) -> Capture:
         manifest["fallbacks"],
         manifest["interrupted"],
         tuple(manifest["notes"]),
+        None if manifest["nonfinite"] is None else NonFinite.from_dict(manifest["nonfinite"]),
     )

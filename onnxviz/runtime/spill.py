@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +28,8 @@ class Spill:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="onnxviz-", dir=folder, ignore_cleanup_errors=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="onnxviz-", dir=folder))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._count = 0
         self.bytes = 0
 
@@ -47,7 +50,7 @@ class Spill:
         dtype = arrays[0].dtype
         if dtype.hasobject or not sum(a.nbytes for a in arrays):
             return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
-        path = Path(self._folder.name) / f"{self._count}"
+        path = self._folder / f"{self._count}"
         self._count += 1
         try:
             with path.open("wb") as file:

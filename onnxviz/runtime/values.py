@@ -131,6 +131,14 @@ def _made(node: onnx.NodeProto, feeds: dict[str, ort.OrtValue]) -> ort.OrtValue:
     return result
 
 
+def _mapped(tensor: ir.ExternalTensor) -> np.ndarray:
+    """Return external data as an array that maps the file only as long as it is used; onnx_ir would keep it mapped."""
+    shape = tuple(tensor.shape.numpy())
+    if tensor.dtype.bitwidth < 8 or tensor.dtype == ir.DataType.STRING or 0 in shape:
+        return tensor.numpy()
+    return np.memmap(tensor.path, tensor.dtype.numpy(), "r", tensor.offset or 0, shape)
+
+
 def constant_array(tensor: ir.TensorProtocol) -> np.ndarray:
     """Return a constant of a model as an array; strings as Python objects, as onnxruntime has them.
 
@@ -138,7 +146,7 @@ def constant_array(tensor: ir.TensorProtocol) -> np.ndarray:
         ModelError: Its data does not fit its shape or type.
     """
     try:
-        array: np.ndarray = tensor.numpy()
+        array: np.ndarray = _mapped(tensor) if isinstance(tensor, ir.ExternalTensor) else tensor.numpy()
     except (ValueError, AssertionError, TypeError, OSError) as error:
         raise ModelError(f"the constant {tensor.name!r} is damaged: {summary_line(error)}") from error
     if tensor.dtype != ir.DataType.STRING:
