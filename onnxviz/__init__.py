@@ -5,7 +5,8 @@
 '0.1.0'
 
 Every verb of the command line is a function here: ``onnxviz.inspect``, ``convert``, ``expose``, ``capture``,
-``graph``, ``features``, ``weights``, ``report``, ``doctor``. They are imported when they are first used.
+``plan``, ``graph``, ``features``, ``weights``, ``profile``, ``report``, ``doctor``. They are imported when they are
+first used.
 """
 
 from __future__ import annotations
@@ -25,19 +26,21 @@ if TYPE_CHECKING:
         features,
         inspect,
         open_model,
+        plan,
         preprocessing,
+        profile,
         save_model,
         weights,
     )
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "capture", "convert", "doctor", "expose", "features", "graph", "inspect", "open_model", "preprocessing", "report",
-    "save_model", "weights",
+    "capture", "convert", "doctor", "expose", "features", "graph", "inspect", "open_model", "plan", "preprocessing",
+    "profile", "report", "save_model", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "capture", "convert", "doctor", "expose", "features", "inspect", "open_model",
-    "preprocessing", "save_model", "weights",
+    "plan", "preprocessing", "profile", "save_model", "weights",
 ]  # fmt: skip
 
 

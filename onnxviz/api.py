@@ -26,15 +26,17 @@ if TYPE_CHECKING:
     from onnxviz.report.page import Report
     from onnxviz.runtime.capture import Feed
     from onnxviz.runtime.diagnosis import Diagnosis
+    from onnxviz.runtime.inputs import Inputs
     from onnxviz.runtime.plan import Plan
     from onnxviz.runtime.preprocess import Preprocessing
+    from onnxviz.runtime.profile_result import Profile
     from onnxviz.runtime.record import Capture
 
     Model = ir.Model | str | os.PathLike[str]
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "capture", "convert", "doctor", "expose", "features", "graph", "inspect", "open_model", "plan", "report",
+    "capture", "convert", "doctor", "expose", "features", "graph", "inspect", "open_model", "plan", "profile", "report",
     "save_model", "weights",
 ]  # fmt: skip
 
@@ -302,6 +304,55 @@ def report(
     if output is not None:
         page.save(output)
     return page
+
+
+def profile(
+    model: Model,
+    inputs: Inputs | Mapping[str, Any] | Sequence[Path_] | Path_ | None = None,
+    output: Path_ | Sequence[Path_] | None = None,
+    *,
+    trace: Path_ | None = None,
+    **options: Any,
+) -> Profile:
+    """Measure where time and memory go: see :func:`onnxviz.runtime.profile.profile`, which takes ``options``.
+
+    Args:
+        model: A path or an opened model.
+        inputs: What to feed it; None feeds seeded random numbers.
+        output: One or several files: all numbers as ``.json``, or the picture as ``.png``, ``.svg`` or ``.pdf``.
+        trace: Where to write one run as Chrome trace event JSON, which Perfetto opens.
+        options: ``runs``, ``warmup``, ``mode``, ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
+    """
+    from onnxviz.runtime.profile import profile as profile_model
+
+    files = [] if output is None else [output] if isinstance(output, (str, os.PathLike)) else list(output)
+    _check(*((file, (".json", *_PICTURES)) for file in files), (trace, (".json",)))
+    _check_distinct([*files, *([] if trace is None else [trace])])
+    measured = profile_model(as_model(model), inputs, **options)
+    for file in files:
+        if os.fspath(file).lower().endswith(".json"):
+            atomic_write(file, json.dumps(measured.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        else:
+            from onnxviz.plots.profile import plot_profile
+
+            _save_figure(plot_profile(measured), file)
+    if trace is not None:
+        from onnxviz.runtime.trace import save_trace
+
+        save_trace(measured, trace)
+    return measured
+
+
+def _check_distinct(files: Sequence[Path_]) -> None:
+    """Refuse outputs of which one would overwrite another."""
+    from onnxviz.errors import OutputError
+
+    seen: set[str] = set()
+    for file in files:
+        real = os.path.realpath(file)
+        if real in seen:
+            raise OutputError(f"{os.fspath(file)} is named twice", hint="name a file for each output")
+        seen.add(real)
 
 
 def doctor() -> Diagnosis:

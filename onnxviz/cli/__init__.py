@@ -19,6 +19,7 @@ from onnxviz.cli.expose import expose
 from onnxviz.cli.features import features
 from onnxviz.cli.graph import graph
 from onnxviz.cli.inspect import inspect
+from onnxviz.cli.profile import profile
 from onnxviz.cli.report import report
 from onnxviz.cli.weights import weights
 from onnxviz.errors import OnnxvizError, printable
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (inspect, convert, expose, capture, graph, features, weights, report, doctor):
+for verb in (inspect, convert, expose, capture, graph, features, weights, profile, report, doctor):
     app.command()(verb)
 
 

@@ -59,9 +59,10 @@ def tensor_bytes(value: ir.Value) -> int | None:
         return None
     if value.dtype is None or value.dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED):
         return None
-    if any(not isinstance(dim, int) or dim < 0 for dim in value.shape):
+    sizes = [dim for dim in value.shape if isinstance(dim, int) and dim >= 0]
+    if len(sizes) < len(value.shape):
         return None
-    return (math.prod(value.shape) * value.dtype.bitwidth + 7) // 8  # type: ignore[arg-type]
+    return (math.prod(sizes) * value.dtype.bitwidth + 7) // 8
 
 
 def last_readers(graph: ir.Graph) -> dict[str, int]:
