@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +27,10 @@ Reduce = Callable[[str, np.ndarray], Mergeable]
 class _Entry:
     """One tensor over all batches."""
 
-    observation: Observation
     name: str
+    node: ir.Node
+    provider: str | None
+    iteration: tuple[int, ...]
     shape: tuple[int, ...]
     dtype: str
     arrays: list[np.ndarray] = field(default_factory=list)
@@ -61,14 +63,11 @@ class Collector:
     ) -> None:
         self._names = names
         self._keep = keep
-        self._reduce = reduce
         self._iterations = iterations
         self._spill = spill
         self._entries: dict[str, _Entry] = {}
         self._batch: dict[str, _Entry] = {}
-        self._jobs: list[tuple[_Entry, Future[Mergeable]]] = []
-        self._pool = ThreadPoolExecutor(1, "onnxviz-statistics") if reduce is not None else None
-        self._room = _Room(min(QUEUE, queue or QUEUE))
+        self._worker = None if reduce is None else _Worker(reduce, min(QUEUE, queue or QUEUE))
         self.missing: dict[str, str] = {}
         self._unrecorded: dict[str, int] = {}
 
@@ -83,30 +82,21 @@ class Collector:
             self.missing[key] = f"it is {_what(seen)}, not one array"
             return
         dtype = "string" if array.dtype == object else str(array.dtype)
-        entry = _Entry(_without_values(seen), name, array.shape, dtype)
+        entry = _Entry(name, seen.node, seen.provider, seen.iteration, array.shape, dtype)
         self._batch[key] = entry
         if seen.seconds is not None:
             entry.seconds.append(seen.seconds)
-        if self._pool is not None and self._reduce is not None:
-            self._room.take(array.nbytes)
-            self._jobs.append((entry, self._pool.submit(self._reduced, name, array)))
+        if self._worker is not None:
+            self._worker.put(entry, array)
         if self._keep:
             kept = array if self._spill is None else self._spill.put(array)
             kept.flags.writeable = False
             entry.arrays.append(kept)
 
-    def _reduced(self, name: str, array: np.ndarray) -> Mergeable:
-        assert self._reduce is not None
-        try:
-            return self._reduce(name, array)
-        finally:
-            self._room.give_back(array.nbytes)
-
     def commit(self, samples: int) -> None:
         """Take over what the batch that has just ended gave."""
-        for entry, job in self._jobs:
-            entry.statistics = job.result()
-        self._jobs = []
+        if self._worker is not None:
+            self._worker.wait()
         for key, entry in self._batch.items():
             entry.batches.append(samples)
             total = self._entries.setdefault(key, entry)
@@ -122,9 +112,8 @@ class Collector:
     def close(self) -> None:
         """Forget the batch that did not end, and stop the thread."""
         self._batch = {}
-        self._jobs = []
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        if self._worker is not None:
+            self._worker.stop()
 
     def records(self, mode: str) -> dict[str, TensorRecord]:
         """Return the records, in the order of the names."""
@@ -132,16 +121,14 @@ class Collector:
             self.missing[f"{name}[…]"] = f"{count} more iterations were run and not recorded"
         order = {name: position for position, name in enumerate(self._names.values())}
         records = {}
-        for key, entry in sorted(
-            self._entries.items(), key=lambda item: (order[item[1].name], item[1].observation.iteration)
-        ):
+        for key, entry in sorted(self._entries.items(), key=lambda item: (order[item[1].name], item[1].iteration)):
             kept, shape = self._joined(key, entry)
-            node = entry.observation.node
+            node = entry.node
             records[key] = TensorRecord(
                 entry.name, kept, shape, entry.dtype, producer=node.name or node.op_type, op_type=node.op_type,
-                provider=short_name(entry.observation.provider or "CPUExecutionProvider"),
+                provider=short_name(entry.provider or "CPUExecutionProvider"),
                 seconds=float(np.median(entry.seconds)) if entry.seconds else None,
-                mode=mode, iteration=entry.observation.iteration, statistics=entry.statistics,
+                mode=mode, iteration=entry.iteration, statistics=entry.statistics,
             )  # fmt: skip
         return records
 
@@ -166,28 +153,63 @@ class Collector:
         return None, shape
 
 
-class _Room:
-    """Lets the model run ahead of the statistics by a bounded number of bytes."""
+class _Worker:
+    """A thread that makes statistics while the model runs on, ahead of it by a bounded number of bytes."""
 
-    def __init__(self, size: int) -> None:
-        self._free = size
-        self._size = size
+    def __init__(self, reduce: Reduce, room: int) -> None:
+        self._reduce = reduce
+        self._room = room
+        self._waiting = 0
+        self._jobs: deque[tuple[_Entry, np.ndarray]] = deque()
         self._changed = threading.Condition()
+        self._failure: BaseException | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, name="onnxviz-statistics", daemon=True)
+        self._thread.start()
 
-    def take(self, count: int) -> None:
+    def put(self, entry: _Entry, array: np.ndarray) -> None:
+        """Have the statistics of an array made; blocks while too much is waiting."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= min(count, self._size))
-            self._free -= min(count, self._size)
+            self._changed.wait_for(lambda: not self._waiting or self._waiting + array.nbytes <= self._room)
+            self._waiting += max(1, array.nbytes)
+            self._jobs.append((entry, array))
+            self._changed.notify_all()
 
-    def give_back(self, count: int) -> None:
+    def wait(self) -> None:
+        """Return when all that was put is done.
+
+        Raises:
+            Exception: What the reducer raised.
+        """
         with self._changed:
-            self._free += min(count, self._size)
-            self._changed.notify()
+            self._changed.wait_for(lambda: not self._waiting)
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
+    def stop(self) -> None:
+        """End the thread; what waits is forgotten."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join()
 
-def _without_values(seen: Observation) -> Observation:
-    """Return what an observation says about the value, without holding on to its memory."""
-    return Observation(seen.value, ir.tensor([0]), seen.iteration, seen.node, seen.provider, seen.seconds, {})
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._stopped)
+                if self._stopped:
+                    return
+                entry, array = self._jobs.popleft()
+            try:
+                entry.statistics = self._reduce(entry.name, array)
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
+                self._failure = self._failure or error
+            size = max(1, array.nbytes)
+            del entry, array
+            with self._changed:
+                self._waiting -= size
+                self._changed.notify_all()
 
 
 def _what(seen: Observation) -> str:
