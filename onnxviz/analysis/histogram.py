@@ -9,17 +9,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.statistics import is_numeric, to_float
+from onnxviz.analysis.log_bins import LogBins
+from onnxviz.analysis.numeric import is_numeric, to_float
 from onnxviz.errors import SelectionError
 
-__all__ = ["SYMLOG_EDGES", "Histogram", "histogram"]
+__all__ = ["SYMLOG_EDGES", "Histogram", "histogram", "symlog_histogram"]
 
-_DECADES = (-8, 8)
-_PER_DECADE = 4
-_POWERS = 10.0 ** (np.arange(_DECADES[0] * _PER_DECADE, _DECADES[1] * _PER_DECADE + 1) / _PER_DECADE)
+_OCTAVES = 27
+_POWERS = 2.0 ** np.arange(-_OCTAVES, _OCTAVES + 1)
 
-#: The fixed symmetric-logarithmic edges: four bins a decade from 1e-8 to 1e8 on both sides of one bin around zero.
-#: They do not depend on the data, so that any two histograms over them merge.
+#: The fixed symmetric-logarithmic edges: a bin an octave from 2**-27 (7.5e-9) to 2**27 (1.3e8) on both sides of one
+#: bin around zero. They do not depend on the data, so that any two histograms over them merge.
 SYMLOG_EDGES: npt.NDArray[np.float64] = np.concatenate([-_POWERS[::-1], _POWERS])
 SYMLOG_EDGES.flags.writeable = False
 
@@ -35,10 +35,11 @@ class Histogram:
 
     Attributes:
         edges: ``(B + 1,)`` float64, ascending.
-        counts: ``(B,)`` int64: values in ``edges[i] <= x < edges[i + 1]``, the last bin closed, zeros included.
+        counts: ``(B,)`` int64, zeros included. Linear bins hold ``edges[i] <= x < edges[i + 1]``, the last one closed;
+            symlog bins are mirrored at zero, ``2**e <= |x| < 2**(e + 1)``, and the middle one is open at both ends.
         scale: ``"linear"`` (equal bins over the bulk of the values) or ``"symlog"`` (:data:`SYMLOG_EDGES`).
-        below: Finite values under the first edge.
-        above: Finite values over the last edge.
+        below: Finite values below the bins.
+        above: Finite values above them.
         nan: Number of NaN.
         inf: Number of infinite values.
         zero: Number of values equal to zero; they are in ``counts`` too.
@@ -54,6 +55,14 @@ class Histogram:
     inf: int
     zero: int
     total: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the bins from the first to the last that is occupied as plain JSON types, and what no bin holds."""
+        used = np.flatnonzero(self.counts)
+        first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+        edges = self.edges[first : last + 1].tolist() if len(used) else []
+        counts = self.counts[first:last].tolist()
+        return {"edges": edges, "counts": counts, "below": self.below, "above": self.above}
 
     @property
     def zero_bin(self) -> int | None:
@@ -119,7 +128,11 @@ def histogram(
     finite = values[np.isfinite(values)]
     if scale == "auto":
         scale = "symlog" if _is_wide(finite) else "linear"
-    edges = SYMLOG_EDGES if scale == "symlog" else _linear_edges(finite, bins, step)
+    zero = int(finite.size - np.count_nonzero(finite))
+    inf = int(values.size - finite.size - nan)
+    if scale == "symlog":
+        return symlog_histogram(LogBins.of(finite[finite != 0]), zero=zero, nan=nan, inf=inf)
+    edges = _linear_edges(finite, bins, step)
     counts = np.histogram(finite, edges)[0].astype(np.int64)
     return Histogram(
         edges=edges,
@@ -128,9 +141,30 @@ def histogram(
         below=int(np.count_nonzero(finite < edges[0])),
         above=int(np.count_nonzero(finite > edges[-1])),
         nan=nan,
-        inf=int(values.size - finite.size - nan),
-        zero=int(finite.size - np.count_nonzero(finite)),
+        inf=inf,
+        zero=zero,
         total=int(values.size),
+    )
+
+
+def symlog_histogram(bins: LogBins, *, zero: int, nan: int = 0, inf: int = 0) -> Histogram:
+    """Return the histogram over :data:`SYMLOG_EDGES` that finer bins add up to, and counts of what is not in them.
+
+    >>> int(symlog_histogram(LogBins.of(np.array([1.0, 1.5, -3.0])), zero=2).counts.max())
+    2
+    """
+    positive, negative = bins.octaves(-_OCTAVES, _OCTAVES)
+    middle = positive[0] + negative[0] + zero
+    return Histogram(
+        edges=SYMLOG_EDGES,
+        counts=np.concatenate([negative[-2:0:-1], [middle], positive[1:-1]]),
+        scale="symlog",
+        below=int(negative[-1]),
+        above=int(positive[-1]),
+        nan=nan,
+        inf=inf,
+        zero=zero,
+        total=sum(bins.totals) + zero + nan + inf,
     )
 
 

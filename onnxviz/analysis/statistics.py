@@ -1,4 +1,4 @@
-"""Statistics of a tensor, and the moments they are made of, which merge over any split of the data."""
+"""Statistics of a tensor as they are reported."""
 
 from __future__ import annotations
 
@@ -10,130 +10,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxviz.analysis.channels import channel_axes, channel_axis
+from onnxviz.analysis.histogram import Histogram
+from onnxviz.analysis.numeric import is_numeric, to_float
+from onnxviz.analysis.summary import QUANTILES, STATISTICS, Summary, merge_all
+
 if TYPE_CHECKING:
-    from onnxviz.runtime.capture import TensorRecord
+    from onnxviz.runtime.record import TensorRecord
 
-__all__ = ["Moments", "TensorStatistics", "describe", "is_numeric", "statistics", "to_float"]
-
-_CHUNK = 1 << 20  # elements held in float64 at a time: 8 MB
-
-
-def is_numeric(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype holds real numbers: booleans, integers, floats, and the small types of ``ml_dtypes``.
-
-    >>> is_numeric(np.dtype("float16")), is_numeric(np.dtype("<U3"))
-    (True, False)
-    """
-    return dtype.kind in "biuf" or (dtype.names is None and dtype.type.__module__.split(".")[0] == "ml_dtypes")
-
-
-def to_float(array: npt.NDArray[Any], dtype: type[np.floating[Any]] = np.float32) -> npt.NDArray[Any]:
-    """Return a numeric array as ``dtype``, without a copy where it already is; what overflows becomes Inf.
-
-    >>> to_float(np.array([True, False])).tolist()
-    [1.0, 0.0]
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        return array.astype(dtype, copy=False)
-
-
-@dataclass(frozen=True)
-class Moments:
-    """What is kept of a set of values so that two sets can be merged into one.
-
-    Attributes:
-        count: Number of finite values.
-        mean: Mean of the finite values; 0 where there are none.
-        m2: Sum of squared differences from the mean, over the finite values.
-        min: Smallest finite value; ``inf`` where there are none.
-        max: Largest finite value; ``-inf`` where there are none.
-        nan: Number of NaN.
-        inf: Number of infinite values of either sign.
-        zero: Number of values equal to zero.
-    """
-
-    count: int = 0
-    mean: float = 0.0
-    m2: float = 0.0
-    min: float = math.inf
-    max: float = -math.inf
-    nan: int = 0
-    inf: int = 0
-    zero: int = 0
-
-    @classmethod
-    def of(cls, array: npt.NDArray[Any]) -> Moments:
-        """Return the moments of a numeric array of any shape, accumulated in float64, in chunks of bounded memory.
-
-        >>> Moments.of(np.array([1.0, 3.0, np.nan])).mean
-        2.0
-        """
-        flat = array.reshape(-1)
-        total = cls()
-        for start in range(0, flat.size, _CHUNK):
-            total = total.merge(cls._of_chunk(flat[start : start + _CHUNK]))
-        return total
-
-    @classmethod
-    def _of_chunk(cls, chunk: npt.NDArray[Any]) -> Moments:
-        values = to_float(chunk, np.float64)
-        low, high = float(values.min()), float(values.max())  # NaN and Inf show in one of them
-        nan = inf = 0
-        if not (math.isfinite(low) and math.isfinite(high)):
-            finite = np.isfinite(values)
-            nan = int(np.count_nonzero(np.isnan(values)))
-            values, inf = values[finite], int(values.size - np.count_nonzero(finite)) - nan
-            if not values.size:
-                return cls(nan=nan, inf=inf)
-            low, high = float(values.min()), float(values.max())
-        unit = max(abs(low), abs(high))
-        mean = (
-            float(np.mean(values / unit)) * unit if unit > 1e300 else float(np.mean(values))
-        )  # no overflow of the sum
-        mean = min(max(mean, low), high)
-        with np.errstate(over="ignore"):
-            m2 = float(np.sum(np.square(values - mean)))
-        return cls(values.size, mean, m2, low, high, nan, inf, int(values.size - np.count_nonzero(values)))
-
-    def merge(self, other: Moments) -> Moments:
-        """Return the moments of both sets together.
-
-        Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances",
-        1979, eq. 2.1.
-
-        >>> whole, parts = Moments.of(np.arange(6)), Moments.of(np.arange(2)).merge(Moments.of(np.arange(2, 6)))
-        >>> whole == parts
-        True
-        """
-        count = self.count + other.count
-        mean, m2 = self.mean, self.m2
-        if not self.count:
-            mean, m2 = other.mean, other.m2
-        elif other.count:
-            share = other.count / count
-            delta = other.mean - self.mean
-            mean = self.mean + delta * share if math.isfinite(delta) else self.mean * (1 - share) + other.mean * share
-            m2 = self.m2 + other.m2 + delta * delta * self.count * share
-        return Moments(
-            count,
-            mean,
-            m2,
-            min(self.min, other.min),
-            max(self.max, other.max),
-            self.nan + other.nan,
-            self.inf + other.inf,
-            self.zero + other.zero,
-        )
-
-    @property
-    def std(self) -> float:
-        """Population standard deviation of the finite values; 0 where there are none."""
-        return math.sqrt(self.m2 / self.count) if self.count else 0.0
+__all__ = [
+    "QUANTILES",
+    "Summary",
+    "TensorStatistics",
+    "channel_axes",
+    "channel_axis",
+    "describe",
+    "is_numeric",
+    "merge_all",
+    "statistics",
+    "to_float",
+]
 
 
 @dataclass(frozen=True)
 class TensorStatistics:
-    """Statistics of one tensor. ``min``, ``max``, ``mean`` and ``std`` are over its finite values.
+    """Statistics of one tensor. All but the counts are over its finite values.
 
     Attributes:
         name: The tensor's name.
@@ -141,47 +42,79 @@ class TensorStatistics:
         dtype: Its type, such as ``"float32"`` or ``"bfloat16"``.
         min: Smallest finite value; None where no value is finite, the tensor is empty, or it holds no numbers.
         max: Largest finite value, or None.
-        mean: Mean, accumulated in float64, or None.
+        mean: Mean, or None.
         std: Population standard deviation (divided by n), or None; None too where it passes float64's range.
         nan: Number of NaN.
         inf: Number of infinite values of either sign.
         zero: Number of values equal to zero.
+        l2: Square root of the sum of squares, or None, as ``std``.
+        subnormal: Number of values, not zero, below the smallest normal number of the type.
+        quantiles: Share (:data:`QUANTILES`) to value, each off by at most 1/16 of its magnitude; empty where no value
+            is finite.
+        histogram: Counts over :data:`onnxviz.analysis.histogram.SYMLOG_EDGES`, or None where the tensor holds no
+            numbers.
+        channels: Statistic (min, max, mean, std, nan, inf, zero, l2, subnormal) to its values, one a channel; None
+            where channels are not told apart.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    min: float | None
-    max: float | None
+    min: float | int | None
+    max: float | int | None
     mean: float | None
     std: float | None
     nan: int
     inf: int
     zero: int
+    l2: float | None
+    subnormal: int
+    quantiles: dict[float, float]
+    histogram: Histogram | None
+    channels: dict[str, list[Any]] | None = None
+
+    @classmethod
+    def of(cls, name: str, shape: tuple[int, ...], summary: Summary, *, dtype: str | None = None) -> TensorStatistics:
+        """Return the statistics that a summary gives."""
+        known = summary.bins is not None and summary.count > 0
+        return cls(
+            name=name,
+            shape=tuple(shape),
+            dtype=summary.dtype if dtype is None else dtype,
+            **{field: getattr(summary, field) for field in STATISTICS},
+            quantiles=dict(zip(QUANTILES, summary.quantiles(), strict=True)) if known else {},  # type: ignore[arg-type]
+            histogram=None if summary.bins is None else summary.histogram(),
+            channels=None if summary.channels is None else summary.channel_values(),
+        )
 
     @property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the statistics as JSON-ready values under the names of the fields."""
-        return {
-            "name": self.name,
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "min": self.min,
-            "max": self.max,
-            "mean": self.mean,
-            "std": self.std,
-            "nan": self.nan,
-            "inf": self.inf,
-            "zero": self.zero,
-        }
+    def to_dict(self, *, distribution: bool = True) -> dict[str, Any]:
+        """Return the statistics as JSON-ready values: the fields, with the occupied part of the histogram.
+
+        Args:
+            distribution: Quantiles, histogram and channels too, not just what is one number.
+        """
+        data: dict[str, Any] = {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
+        data |= {field: getattr(self, field) for field in STATISTICS}
+        if distribution:
+            data["quantiles"] = {f"{share:g}": value for share, value in self.quantiles.items()}
+            data["histogram"] = None if self.histogram is None else self.histogram.to_dict()
+            if self.channels is not None:
+                data["channels"] = self.channels
+        return data
 
 
 def describe(
-    name: str, array: npt.NDArray[Any], *, shape: tuple[int, ...] | None = None, dtype: str | None = None
+    name: str,
+    array: npt.NDArray[Any],
+    *,
+    shape: tuple[int, ...] | None = None,
+    dtype: str | None = None,
+    channel_axis: int | None = None,
 ) -> TensorStatistics:
     """Return the statistics of an array of any shape and type; text and other non-numbers have no min, max and mean.
 
@@ -190,6 +123,10 @@ def describe(
         array: Its values.
         shape: The shape to report where it is not the array's.
         dtype: The type to report where it is not the array's.
+        channel_axis: The axis of the channels, to have their statistics too.
+
+    Raises:
+        SelectionError: The array has no such axis.
 
     >>> describe("y", np.array([[0, 2, 4]], np.float32)).to_dict()["mean"]
     2.0
@@ -197,17 +134,18 @@ def describe(
     True
     """
     array = np.asarray(array)
-    label = dtype if dtype is not None else "string" if array.dtype.kind in "OUST" else str(array.dtype)
-    shape = tuple(array.shape) if shape is None else tuple(shape)
-    moments = Moments.of(array) if is_numeric(array.dtype) else Moments()
-    if not moments.count:
-        return TensorStatistics(name, shape, label, None, None, None, None, moments.nan, moments.inf, moments.zero)
-    std = moments.std if math.isfinite(moments.std) else None
-    return TensorStatistics(
-        name, shape, label, moments.min, moments.max, moments.mean, std, moments.nan, moments.inf, moments.zero
-    )
+    summary = Summary.of(array, channel_axis=channel_axis)
+    return TensorStatistics.of(name, array.shape if shape is None else shape, summary, dtype=dtype)
 
 
 def statistics(capture: Mapping[str, TensorRecord]) -> list[TensorStatistics]:
-    """Return the statistics of every tensor of a capture, in the capture's order."""
-    return [describe(r.name, r.array, shape=r.shape, dtype=r.dtype) for r in capture.values()]
+    """Return the statistics of every tensor of a capture, in the capture's order, named as the capture names it.
+
+    Where the run kept a :class:`Summary` of a tensor, its array is not needed.
+    """
+    rows = []
+    for key, record in capture.items():
+        summary = getattr(record, "statistics", None)
+        summary = summary if isinstance(summary, Summary) else Summary.of(record.array)
+        rows.append(TensorStatistics.of(key, record.shape, summary, dtype=record.dtype))
+    return rows

@@ -90,7 +90,7 @@ def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | 
     """
     summary = inspect_model(model, fed_dims(model, captured))
     diagram = draw_diagram(model)
-    rows = {row.name: {**row.to_dict(), "size": row.size} for row in statistics(captured)}
+    rows = {row.name: {**row.to_dict(distribution=False), "size": row.size} for row in statistics(captured)}
     features, feature_note = feature_panels(model, captured, rows)
     weights = weight_panels(model)
     _link(diagram, features, weights)

@@ -248,7 +248,8 @@ def _prepare(
         from onnxviz.graph.lineage import trace_lineage
         from onnxviz.runtime.production import not_in_production, optimized_model
 
-        asked = {name for value, name in all_tensors(flat).items() if value in set(chosen)}
+        picked = set(chosen)
+        asked = {name for value, name in all_tensors(flat).items() if value in picked}
         optimized = optimized_model(flat, providers, op_library=op_library)
         lost = not_in_production(trace_lineage(flat, optimized))
         missing = {name: reason for name, reason in lost.items() if name in asked}
@@ -257,7 +258,8 @@ def _prepare(
     every = all_tensors(flat)
     missing |= _opaque(flat, every, chosen)
     chosen = [value for value in chosen if every[value] not in missing]
-    names = {value: name for value, name in every.items() if value in set(chosen)}
+    recorded = set(chosen)
+    names = {value: name for value, name in every.items() if value in recorded}
     twins = _twins(flat, first.feeds)
     sizes = {value: tensor_bytes(twin) for value, twin in twins.items()}
     wanted = [value for value, name in every.items() if name not in missing] if watched else chosen
@@ -373,7 +375,7 @@ class _assumed:  # noqa: N801 - reads as a word in a with statement
         pass
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if isinstance(error, (ExecutionError, InputError)) and self._sizes and not isinstance(error, MemoryLimitError):
+        if isinstance(error, (ExecutionError, InputError)) and self._sizes and error.hint is None:
             sizes = ", ".join(f"{name}={size}" for name, size in self._sizes.items())
             error.hint = f"sizes were assumed ({sizes}): set them with --dim NAME=N, or give --input"
 

@@ -272,7 +272,7 @@ class Engine:
         options.add_session_config_entry(_FOLDER_KEY, self._folder.name)
         if len(self.requested) > 1:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        types = {value: type_proto(*kinds[str(value.name)]) for value in piece.inputs}
+        types = {value: _declared(value, *kinds[str(value.name)]) for value in piece.inputs}
         for value in piece.inputs:
             if (size := sizes.get(str(value.name))) is not None:
                 for dim, n in zip(types[value].tensor_type.shape.dim, size, strict=True):
@@ -372,6 +372,13 @@ def _assignment(session: ort.InferenceSession) -> str | dict[str, str]:
         for subgraph in session.get_provider_graph_assignment_info()
         for node in subgraph.get_nodes()
     }
+
+
+def _declared(value: ir.Value, kind: str, rank: int | None) -> onnx.TypeProto:
+    """Return the type of a piece's input: what it holds, as an optional where the model says that it is one."""
+    if isinstance(value.type, ir.OptionalType) and not kind.startswith("optional"):
+        return type_proto(f"optional({kind})")
+    return type_proto(kind, rank)
 
 
 def _kind(value: ort.OrtValue) -> tuple[str, int | None]:

@@ -106,7 +106,10 @@ def to_value(name: str, array: Any) -> ort.OrtValue:
         bits = array.view(f"u{array.itemsize}")
         value = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _CODES[array.dtype])
     else:
-        value = ort.OrtValue.ortvalue_from_numpy(array)
+        try:
+            value = ort.OrtValue.ortvalue_from_numpy(array)
+        except RuntimeError as error:
+            raise InputError(f"onnxruntime takes no {array.dtype}, as input {name!r} is") from error
     value.onnxviz_array = array  # whose memory it is: a view of the OrtValue alone would not keep it alive
     return value
 

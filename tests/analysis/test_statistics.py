@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +15,29 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from onnxviz.analysis import statistics as module
-from onnxviz.analysis.statistics import Moments, describe, is_numeric, statistics, to_float
+from onnxviz.analysis import blocks
+from onnxviz.analysis.statistics import Summary, describe, is_numeric, merge_all, statistics, to_float
 
-FIELDS = ["name", "shape", "dtype", "min", "max", "mean", "std", "nan", "inf", "zero"]
+FIELDS = [
+    "name", "shape", "dtype", "min", "max", "mean", "std", "nan", "inf", "zero", "l2", "subnormal", "quantiles",
+    "histogram",
+]  # fmt: skip
+RNG = np.random.default_rng(7)
+AWKWARD = {
+    "normal": RNG.standard_normal((6, 4, 50, 31)).astype(np.float32),
+    "relu": np.maximum(RNG.standard_normal((6, 4, 50, 31)), 0).astype(np.float32),
+    "heavy tails": (RNG.standard_cauchy((5, 3, 700)) * 1e-3).astype(np.float32),
+    "far from zero": (1e6 + RNG.standard_normal((4, 3, 500))).astype(np.float32),
+    "constant": np.full((3, 2, 40), 0.1, np.float32),
+    "negative": -RNG.random((4, 2, 300)).astype(np.float32),
+    "halves": RNG.standard_normal((4, 3, 200)).astype(np.float16),
+    "doubles": RNG.standard_normal((4, 3, 200)) * 10.0 ** RNG.uniform(-200, 200, (4, 3, 200)),
+    "whole numbers": RNG.integers(-(2**62), 2**62, (5, 2, 30)),
+    "with NaN and Inf": np.where(RNG.random((6, 2, 90)) < 0.1, np.nan, RNG.standard_normal((6, 2, 90))).astype(
+        np.float32
+    ),
+    "subnormal": (RNG.standard_normal((3, 2, 80)) * 1e-40).astype(np.float32),
+}
 
 
 def check_against_numpy(array: np.ndarray) -> None:
@@ -36,9 +58,9 @@ def test_agree_with_numpy(dtype: str) -> None:
 
 
 def test_the_oracle_notices_a_wrong_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Moments.of
-    off = lambda array: Moments(**{**vars(real(array)), "mean": real(array).mean * 1.001})  # noqa: E731
-    monkeypatch.setattr(module.Moments, "of", staticmethod(off))
+    real = Summary.mean.fget
+    assert real is not None
+    monkeypatch.setattr(Summary, "mean", property(lambda self: real(self) * 1.001))
     with pytest.raises(AssertionError):
         check_against_numpy(np.arange(1.0, 9.0))
 
@@ -63,7 +85,8 @@ def test_float16_does_not_overflow() -> None:
 def test_float64_near_its_limit() -> None:
     got = describe("t", np.array([1.7e308, 1.7e308, 1.6e308]))
     assert got.mean == pytest.approx(1.6666666666e308)
-    assert got.std is None  # passes float64
+    assert got.std == pytest.approx(4.714045e306)
+    assert got.l2 is None  # passes float64
     json.dumps(got.to_dict(), allow_nan=False)
 
 
@@ -87,33 +110,118 @@ def test_json_fields_are_exactly_those_of_the_interface() -> None:
     json.dumps(data, allow_nan=False)
 
 
-@pytest.mark.parametrize("cuts", [[1], [500], [3, 3, 999], [10, 100, 600]])
-def test_any_split_merges_to_the_whole(cuts: list[int]) -> None:
-    array = np.random.default_rng(1).normal(1e4, 1e-2, 1000)
-    array[[5, 700]] = np.nan, np.inf
-    whole, parts = Moments.of(array), Moments()
-    for part in reversed(np.split(array, cuts)):
-        parts = parts.merge(Moments.of(part))
-    assert (parts.count, parts.nan, parts.inf, parts.zero) == (998, 1, 1, 0)
-    assert (parts.min, parts.max) == (whole.min, whole.max)
-    assert parts.mean == pytest.approx(whole.mean, rel=1e-15)
-    assert parts.std == pytest.approx(np.std(array[np.isfinite(array)]), rel=1e-6)
+@pytest.mark.parametrize("what", AWKWARD)
+@pytest.mark.parametrize("axis", [None, 1])
+def test_any_split_of_the_samples_in_any_order_gives_the_same_bits(what: str, axis: int | None) -> None:
+    array = AWKWARD[what]
+    whole = Summary.of(array, channel_axis=axis)
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        order = random.permutation(len(array))
+        cuts = np.sort(random.integers(0, len(array) + 1, 3))
+        parts = [Summary.of(part, channel_axis=axis) for part in np.split(array[order], cuts) if len(part)]
+        random.shuffle(parts)
+        assert merge_all(parts).to_state() == whole.to_state()
+    assert Summary.from_state(json.loads(json.dumps(whole.to_state()))) == whole
 
 
-def test_a_naive_merge_of_variances_would_be_caught() -> None:
-    a, b = Moments.of(np.zeros(10)), Moments.of(np.ones(10))
-    assert a.merge(b).std == 0.5
-    assert a.m2 + b.m2 == 0  # what a merge without the shift of means would give
+@pytest.mark.parametrize("what", AWKWARD)
+def test_any_split_of_the_elements_counts_the_same(what: str) -> None:
+    flat = AWKWARD[what].reshape(-1)
+    whole = Summary.of(flat[None])
+    for cuts in ([1], [len(flat) // 3, len(flat) // 2], [5, 6, 7]):
+        merged = merge_all(Summary.of(part[None]) for part in reversed(np.split(flat, cuts)))
+        assert (merged.min, merged.max, merged.count) == (whole.min, whole.max, whole.count)
+        assert merged.tallies.tolist() == whole.tallies.tolist()
+        assert merged.quantiles() == whole.quantiles()
+        assert merged.mean == pytest.approx(whole.mean, rel=1e-12, abs=1e-12 * float(whole.l2 or 0))
+        assert merged.std == pytest.approx(whole.std, rel=1e-9)
+        assert merged.l2 == pytest.approx(whole.l2, rel=1e-12)
 
 
-def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    array = np.random.default_rng(2).normal(size=1000).astype(np.float32)
-    whole = describe("t", array)
-    monkeypatch.setattr(module, "_CHUNK", 7)
-    pieces = describe("t", array)
-    assert pieces.mean == pytest.approx(whole.mean)
-    assert pieces.std == pytest.approx(whole.std)
-    assert (pieces.min, pieces.max) == (whole.min, whole.max)
+@pytest.mark.parametrize("what", AWKWARD)
+def test_sums_against_exact_fractions(what: str) -> None:
+    array = AWKWARD[what]
+    values = [Fraction(v) for v in array.reshape(-1).tolist() if math.isfinite(v)]
+    mean = sum(values, Fraction()) / len(values)
+    variance = sum((v * v for v in values), Fraction()) / len(values) - mean * mean
+    got = Summary.of(array)
+    scale = max(abs(float(v)) for v in values)
+    assert got.mean == pytest.approx(float(mean), rel=1e-13, abs=1e-15 * scale)
+    root = (Decimal(variance.numerator) / Decimal(variance.denominator)).sqrt()
+    assert got.std == pytest.approx(float(root), rel=1e-9, abs=1e-150)
+
+
+def test_naive_sums_would_be_caught() -> None:
+    """What the textbook formula gives where the mean is large: the tests above must not pass with it."""
+    values = AWKWARD["far from zero"].astype(np.float32)
+    naive = float(np.mean(values * values, dtype=np.float32)) - float(np.mean(values, dtype=np.float32)) ** 2
+    assert abs(naive - np.var(values.astype(np.float64))) > 1
+    assert Summary.of(values).std == pytest.approx(np.std(values.astype(np.float64)), rel=1e-9)
+
+
+@pytest.mark.parametrize("what", AWKWARD)
+def test_quantiles_are_within_their_bound(what: str) -> None:
+    values = AWKWARD[what].astype(np.float64).reshape(-1)
+    values = values[np.isfinite(values)]
+    shares = np.array([0, 0.001, 0.05, 0.25, 0.5, 0.75, 0.95, 0.999, 1])
+    got = Summary.of(AWKWARD[what]).quantiles(shares)
+    below = np.quantile(values, shares, method="lower")
+    above = np.quantile(values, shares, method="higher")
+    for share, low, high, found in zip(shares, below, above, got, strict=True):
+        assert found is not None
+        slack = 1 / 16 + 1e-9
+        assert low - abs(low) * slack <= found <= high + abs(high) * slack, share
+    assert got[0] == values.min()
+    assert got[-1] == values.max()
+
+
+def test_subnormals_are_relative_to_the_type() -> None:
+    for dtype, tiny in (("float32", 1e-40), ("float16", 1e-6), ("float64", 1e-310)):
+        got = Summary.of(np.array([0, tiny, -tiny, 1], dtype))
+        assert (got.subnormal, got.zero) == (2, 1)
+    assert Summary.of(np.array([1e-40], np.float64)).subnormal == 0
+
+
+def test_channels_against_numpy() -> None:
+    array = AWKWARD["with NaN and Inf"]
+    for axis in (1, 2):
+        for index, got in enumerate(Summary.of(array, channel_axis=axis).per_channel()):
+            check = describe("t", np.take(array, index, axis))
+            assert (got.min, got.max, got.nan, got.zero) == (check.min, check.max, check.nan, check.zero)
+            assert got.mean == pytest.approx(check.mean, rel=1e-12)
+            assert got.std == pytest.approx(check.std, rel=1e-9)
+
+
+def test_a_merge_that_forgets_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = AWKWARD["relu"]
+    whole = Summary.of(array)
+    real = Summary.merge
+
+    def forgetful(self: Summary, other: Summary) -> Summary:
+        merged = real(self, other)
+        merged.tallies[4] = self.tallies[4]  # zeros
+        return merged
+
+    monkeypatch.setattr(Summary, "merge", forgetful)
+    assert merge_all(Summary.of(part) for part in np.split(array, 3)) != whole
+
+
+def test_what_does_not_fit_is_not_merged() -> None:
+    with pytest.raises(ValueError, match="different types"):
+        Summary.of(np.ones(2)).merge(Summary.of(np.ones(2, np.float32)))
+    with pytest.raises(ValueError, match="different channels"):
+        Summary.of(np.ones((1, 2)), channel_axis=1).merge(Summary.of(np.ones((1, 3)), channel_axis=1))
+
+
+def test_blocks_do_not_show_in_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = RNG.standard_normal((3, 1000)).astype(np.float32)
+    whole = Summary.of(array)
+    monkeypatch.setattr(blocks, "BLOCK", 64)
+    pieces = Summary.of(array)
+    assert pieces.mean == pytest.approx(whole.mean, rel=1e-12)
+    assert pieces.quantiles() == whole.quantiles()
+    assert (pieces.min, pieces.max, pieces.std) == (whole.min, whole.max, pytest.approx(whole.std, rel=1e-12))
 
 
 def test_a_capture_keeps_its_order_and_types() -> None:

@@ -52,7 +52,7 @@ def test_capture_and_statistics(onnxviz: Onnxviz, here: Path) -> None:
     arrays, rows = load_file(here / "c.safetensors"), json.loads((here / "s.json").read_text())
     assert arrays["output"].argmax() == 3
     for row in rows:
-        assert list(row) == ["name", "shape", "dtype", "min", "max", "mean", "std", "nan", "inf", "zero"]
+        assert list(row)[:10] == ["name", "shape", "dtype", "min", "max", "mean", "std", "nan", "inf", "zero"]
         array = arrays[row["name"]].astype(np.float64)
         assert row["shape"] == list(array.shape)
         np.testing.assert_allclose(

@@ -52,7 +52,12 @@ def rows(tmp_path: Path) -> np.ndarray:
 def test_a_long_array_is_cut_into_batches(tmp_path: Path, rows: np.ndarray, batch: int, runs: int) -> None:
     done: list[tuple[int, int]] = []
     result = capture(
-        model(), [tmp_path / "rows.npy"], batch=batch, reduce=Total.of, progress=lambda *p: done.append(p), providers="cpu"
+        model(),
+        [tmp_path / "rows.npy"],
+        batch=batch,
+        reduce=Total.of,
+        progress=lambda *p: done.append(p),
+        providers="cpu",
     )
     assert done == [(i + 1, runs) for i in range(runs)]
     np.testing.assert_array_equal(result["y"].array, rows * np.float32([1, 2, 3]) + 2)
@@ -166,7 +171,9 @@ def test_a_limit_sends_arrays_to_disk_or_is_refused() -> None:
 
 
 def test_sizes_that_only_the_run_tells_are_watched() -> None:
-    text = '<ir_version: 9, opset_import: ["": 19]> g (int64[1] n) => (float[k] y) { a = ConstantOfShape(n) y = Neg(a) }'
+    text = (
+        '<ir_version: 9, opset_import: ["": 19]> g (int64[1] n) => (float[k] y) { a = ConstantOfShape(n) y = Neg(a) }'
+    )
     grows = ir.from_onnx_text(text)
     small = plan(grows, {"n": np.array([10])}, providers="cpu")
     assert "a" in small.unknown

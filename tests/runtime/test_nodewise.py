@@ -118,7 +118,9 @@ def test_names_that_occur_twice_are_told_apart() -> None:
 
 
 def test_only_what_is_asked_for_is_computed() -> None:
-    model = text("g (float[2] x) => (float[2] z) { y = Neg(x) bad = Reshape(y, s) z = Relu(bad) s = Constant<value_ints = [7]>() }")
+    model = text(
+        "g (float[2] x) => (float[2] z) { y = Neg(x) bad = Reshape(y, s) z = Relu(bad) s = Constant<value_ints = [7]>() }"
+    )
     model.graph.sort()
     assert capture(model, {"x": np.float32([1, 2])}, "y", providers="cpu")["y"].array.tolist() == [-1, -2]
     with pytest.raises(ExecutionError, match="Reshape"):
@@ -126,7 +128,9 @@ def test_only_what_is_asked_for_is_computed() -> None:
 
 
 def test_defaults_of_inputs_and_constants() -> None:
-    model = text("g (float[2] x, float[2] w) => (float[2] y) <float[2] w = {3, 4}> { k = Constant<value_floats=[1.0, 2.0]>() t = Add(w, k) y = Mul(x, t) }")
+    model = text(
+        "g (float[2] x, float[2] w) => (float[2] y) <float[2] w = {3, 4}> { k = Constant<value_floats=[1.0, 2.0]>() t = Add(w, k) y = Mul(x, t) }"
+    )
     x = np.float32([1, 1])
     assert capture(model, {"x": x}, providers="cpu")["y"].array.tolist() == [4, 6]
     fed = capture(model, {"x": x, "w": np.float32([0, 0])}, providers="cpu")
