@@ -1,9 +1,9 @@
 """Statistics of every tensor: onnxviz beside a plain run and beside Polygraphy's mark-all, in turn on one machine.
 
-``python benchmarks/capture.py``. Each peer runs in processes of its own, so that the peak of resident memory is its own;
-rounds alternate, so that a noisy machine disturbs all alike. Polygraphy is optional: ``pip install polygraphy``. Its
-outputs get the same statistics, written with numpy as one would: min, max, mean, std, L2, zeros, NaN, Inf, subnormals,
-nine quantiles and a histogram over the same edges (``polygraphy``), or the first four alone (``polygraphy-4``).
+``python benchmarks/capture.py``. Each peer runs in processes of its own, so that the peak of resident memory is its
+own; rounds alternate, so that a noisy machine disturbs all alike. Polygraphy is optional (``pip install polygraphy``).
+Its outputs get the same statistics, written with numpy as one would: min, max, mean, std, L2, zeros, NaN, Inf,
+subnormals, nine quantiles and a histogram over the same edges (``polygraphy``), or the first four (``polygraphy-4``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 CASES = [(18, 1), (18, 8), (50, 1), (50, 8)]
-ROUNDS, RUNS, WARMUP = 1, 7, 2
+ROUNDS, RUNS, WARMUP = 3, 7, 2
 TARGETS = {"plain": 1.5, "polygraphy": 0.5, "rss": 0.4}
 
 

@@ -123,7 +123,8 @@ def capture(
 
     _check((output, (".safetensors", ".npz")), (stats, (".json",)), (repro, (".onnx",)))
     if isolated:
-        captured = _capture_apart(model, inputs, tensors, timeout, keep=keep, per_channel=per_channel, **options)
+        options |= {"keep": keep, "per_channel": per_channel}
+        captured: Capture = _capture_apart(model, inputs, tensors, timeout, **options)
     else:
         opened = as_model(model)
         reduce = None if keep and stats is None and not per_channel else _reducer(opened, per_channel)
@@ -147,16 +148,10 @@ def write_statistics(captured: Capture, path: Path_) -> None:
 
 def _reducer(model: ir.Model, per_channel: bool) -> Callable[[str, Any], Any]:
     """Return what makes statistics of a tensor while the model runs."""
-    from onnxviz.analysis.statistics import Summary, channel_axis
+    from onnxviz.analysis.statistics import Summary, channel_axes
 
-    if not per_channel:
-        return lambda name, array: Summary.of(array)
-    from onnxviz.graph.inline import inline_functions
-    from onnxviz.graph.layouts import tensor_layouts
-    from onnxviz.graph.shapes import infer_shapes
-
-    layouts = tensor_layouts(infer_shapes(inline_functions(model)))
-    return lambda name, array: Summary.of(array, channel_axis=channel_axis(array.shape, layouts.get(name)))
+    axes = channel_axes(model) if per_channel else {}
+    return lambda name, array: Summary.of(array, channel_axis=axes.get(name))
 
 
 def _capture_apart(

@@ -220,7 +220,7 @@ class _Run:
     def _careful(self, sums: Floats, squares: Floats, low: Array, high: Array, count: int) -> npt.NDArray[np.bool_]:
         """Return which rows hold NaN or Inf, or have sums that cancel, overflow or vanish."""
         if count == 1:
-            return ~(sums - sums.astype(np.float32) == 0)  # the square of a float32 is exact
+            return np.asarray(~(sums - sums.astype(np.float32) == 0))  # the square of a float32 is exact
         about_mean = squares - sums * sums / count
         careful = ~(about_mean >= squares * _CANCELLED)
         if not self._single:

@@ -54,17 +54,18 @@ class ExactSum:
         ([4194304], -22)
         """
         shape = terms.shape[:axis] + terms.shape[axis + 1 :]
-        peak = float(np.maximum.reduce(np.abs(terms), axis=None, initial=0.0))
+        high, low = np.maximum.reduce(terms, axis=None, initial=0.0), np.minimum.reduce(terms, axis=None, initial=0.0)
+        peak = max(float(high), -float(low))
         if peak == 0:
             return cls.zeros(shape)
         if not peak < _LARGEST:
             raise ValueError(f"terms of magnitude {peak} have no exact sum here")
         index = -((_OFFSET - 1 - math.frexp(peak)[1]) // _WIDTH)  # the highest limb stays under 2**43
-        limbs = []
+        limbs, cut = [], np.empty_like(terms)
         while True:
             grid = index * _WIDTH - _OFFSET
             rounder = 1.5 * 2.0 ** (52 + grid)
-            cut = terms + rounder
+            np.add(terms, rounder, out=cut)
             cut -= rounder
             terms -= cut
             limbs.append(_summed(cut, axis, -grid))

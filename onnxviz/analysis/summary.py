@@ -62,7 +62,7 @@ class Summary:
 
     @classmethod
     def of(cls, array: npt.ArrayLike, *, channel_axis: int | None = None, histograms: bool = False) -> Summary:
-        """Return the summary of an array of any shape and type, read in blocks with less than 2 MB beside it.
+        """Return the summary of an array of any shape and type, read in blocks, with less than 3 MB beside it.
 
         Args:
             array: The values; text and other values that are no real numbers are only counted.

@@ -140,5 +140,5 @@ def embed(graph: ir.Graph) -> None:
                 node.attributes[name] = ir.AttrTensor(name, _in_memory(tensor))
 
 
-def _in_memory(tensor: ir.ExternalTensor) -> ir.Tensor:
+def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
     return ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)

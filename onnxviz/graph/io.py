@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxviz.errors import ModelError, OutputError
 from onnxviz.graph.files import atomic_folder
+from onnxviz.graph.mapped import map_weights
 from onnxviz.graph.model import INLINE_LIMIT, copy_model, from_proto, summary_line, to_proto, weight_bytes
 
 __all__ = ["PROTOBUF_LIMIT", "as_model", "check_external_data", "external_tensors", "open_model", "save_model"]
@@ -38,7 +39,9 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
         path: A binary ``.onnx`` file.
 
     Returns:
-        The model. External tensors are memory-mapped when they are first read. ``model.meta["path"]`` holds the path.
+        The model. External tensors are memory-mapped when they are first read, and so are the weights inside a file
+        of 16 MB or more (except on Windows): if that file is changed afterwards, reading them is a ModelError.
+        ``model.meta["path"]`` holds the path.
 
     Raises:
         ModelError: The file is missing, empty, truncated, not ONNX, larger than protobuf's 2 GB, of an IR version or
@@ -53,12 +56,19 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
     1
     """
     path = Path(path)
-    proto = _parse(path, _read(path))
-    _check_versions(path, proto)
-    model = from_proto(proto, str(path))
+    weights = map_weights(path)
+    model = _model(path, _read(path) if weights is None else weights.rest)
+    if weights is not None and not weights.attach(model):
+        model = _model(path, _read(path))
     model.meta["path"] = str(path)
     _confine_external_data(model, path)
     return model
+
+
+def _model(path: Path, data: bytes) -> ir.Model:
+    proto = _parse(path, data)
+    _check_versions(path, proto)
+    return from_proto(proto, str(path))
 
 
 def as_model(model: ir.Model | str | os.PathLike[str]) -> ir.Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -70,10 +71,9 @@ def draw_histogram(axes: Axes, lw: LayerWeights) -> None:
     top = max(tallest * 1.4 if tallest else int(h.counts.max(initial=0)) * 1.1, 1.0)
     axes.set_ylim(0, top)
     if h.counts.max(initial=0) > top and zero_bin is not None and spike:
-        center = float(h.edges[zero_bin] / 2 + h.edges[zero_bin + 1] / 2)
         axes.annotate(
-            f"{number(float(h.zero))} zeros ↑", (center, top), (2, -2), textcoords="offset points", fontsize=6.5,
-            color=ZERO, va="top", fontfamily=FONT, parse_math=False,
+            f"{number(float(h.zero))} zeros ↑", (float(h.edges[zero_bin + 1]), top), (2, -2),
+            textcoords="offset points", fontsize=6.5, color=ZERO, va="top", fontfamily=FONT, parse_math=False,
         )  # fmt: skip
     if h.scale == "symlog":
         _symlog_axis(axes, h.edges[1:][np.flatnonzero(h.counts)], h.edges)
@@ -98,3 +98,15 @@ def _symlog_axis(axes: Axes, used: Array, edges: Array) -> None:
     if used.size:
         low, high = float(used.min()), float(used.max())
         axes.set_xlim(low * 10 if low < 0 else -float(positive[0]), high * 10 if high > 0 else float(positive[0]))
+    _decade_ticks(axes, float(positive[0]))
+
+
+def _decade_ticks(axes: Axes, least: float) -> None:
+    """Mark zero and some of the decades that lie beyond the linear part; those within it would be on top of zero."""
+    left, right = axes.get_xlim()
+    first = math.ceil(math.log10(least))
+    sides = [(sign, math.floor(math.log10(end))) for sign, end in ((-1, -left), (1, right)) if end > least]
+    step = max(1, -(-sum(last - first + 1 for _, last in sides) // 8))
+    decades = [(sign, power) for sign, last in sides for power in range(first + 1, last + 1) if power % step == 0]
+    axes.set_xticks([0.0, *(sign * 10.0**power for sign, power in decades)])
+    axes.minorticks_off()

@@ -153,12 +153,12 @@ def _streams(
     several = len(loose) > len(reader.values)
     files: list[Path] = []
     for text in texts:
-        name, path = reader.split(text)
+        prefix, path = reader.split(text)
         if Path(path).is_dir():
-            streams[name or _only_input(reader)] = _Stream(name, _folder(Path(path)))
+            streams[prefix or _only_input(reader)] = _Stream(prefix, _folder(Path(path)))
         elif several and text in loose:
             files.append(Path(text))
-        elif (found := _long_array(reader, name, Path(path), batch)) is not None:
+        elif (found := _long_array(reader, prefix, Path(path), batch)) is not None:
             streams[found[0]] = found[1]
         else:
             single.append(text)

@@ -165,14 +165,15 @@ class Engine:
         """
         values: dict[ir.Value, ort.OrtValue] = {}
         for value in self.model.graph.inputs:
-            if value.name in feeds:
-                given = feeds[value.name]
+            name = str(value.name)
+            if name in feeds:
+                given = feeds[name]
                 if isinstance(given, np.ndarray):
-                    values[value] = to_value(value.name, given)
+                    values[value] = to_value(name, given)
                 else:
                     values[value] = sequence_value(given, None if value.dtype is None else value.dtype.numpy())
             elif value in self._defaults and value.const_value is not None:
-                values[value] = to_value(str(value.name), constant_array(value.const_value))
+                values[value] = to_value(name, constant_array(value.const_value))
         self.run_program(self.program, values, observe, ())
 
     def run_program(
@@ -308,9 +309,8 @@ class Engine:
         if self.keep:
             self._weights[value] = shared
         options.add_initializer(str(value.name), shared)
-        proto = onnx.TensorProto(
-            name=str(value.name), data_type=int(tensor.dtype), dims=tensor.shape.numpy(), data_location=1
-        )
+        proto = onnx.TensorProto(name=str(value.name), data_type=int(tensor.dtype), dims=tensor.shape.numpy())
+        proto.data_location = onnx.TensorProto.EXTERNAL
         for key, text in (("location", _HOLE), ("offset", "0"), ("length", str(tensor.nbytes))):
             proto.external_data.add(key=key, value=text)
         return proto, shared

@@ -24,7 +24,7 @@ _RUNTIME = 24 << 20
 _SESSION = 150 << 10
 #: Statistics hold this much of a tensor at a time, and values wait for them in a queue of at most :data:`QUEUE`.
 _REDUCER = 6 << 20
-QUEUE = 48 << 20
+QUEUE = 4 << 20
 #: Operators whose kernels keep a rearranged copy of their constant inputs.
 _PACKED = {
     "MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv",

@@ -193,8 +193,8 @@ def load_capture(path: str | os.PathLike[str]) -> Capture:
     for tensor in manifest["tensors"]:
         key = tensor.pop("key")
         if (stored := keys[key]) in arrays:
-            sizes = {"shape": tuple(tensor.pop("shape")), "iteration": tuple(tensor.pop("iteration"))}
-            records[key] = TensorRecord(kept=arrays[stored], **tensor, **sizes)
+            shape, iteration = tuple(tensor.pop("shape")), tuple(tensor.pop("iteration"))
+            records[key] = TensorRecord(kept=arrays[stored], shape=shape, iteration=iteration, **tensor)
     return Capture(
         records,
         inputs,

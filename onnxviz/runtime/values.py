@@ -186,7 +186,8 @@ def _unpacked(raw: np.ndarray, packed: int, count: int) -> np.ndarray:
     """Spread packed elements over a byte each, the first in the lowest bits, as ONNX stores them."""
     bits = 8 // packed
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    return ((raw[:, None] >> shifts) & (2**bits - 1)).reshape(-1)[:count].astype(np.uint8)
+    spread = (raw[:, None] >> shifts) & np.uint8(2**bits - 1)
+    return np.asarray(spread.reshape(-1)[:count], np.uint8)
 
 
 def sequence_value(arrays: Sequence[np.ndarray], dtype: np.dtype[Any] | None = None) -> ort.OrtValue:

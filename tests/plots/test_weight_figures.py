@@ -227,6 +227,9 @@ def test_wide_weights_get_a_logarithmic_histogram(tmp_path: Path) -> None:
     weight = (10.0 ** RNG.uniform(-7, 5, (50, 4)) * RNG.choice([-1, 1], (50, 4))).astype(np.float32)
     figure = plot_histogram(layer("MatMul", weight))
     assert figure.axes[0].get_xscale() == "symlog"
+    ticks = figure.axes[0].get_xticks()
+    assert 0 in ticks
+    assert np.abs(ticks[ticks != 0]).min() > 1e-8  # within the linear part their labels would be on top of zero's
     save_figure(figure, tmp_path / "a.png")
 
 
