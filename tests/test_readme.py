@@ -47,7 +47,18 @@ def test_python(checkout: Path) -> None:
 
 def test_every_verb_has_an_example_and_ci_runs_the_two_commands() -> None:
     verbs = {c.split()[1] for c in COMMANDS if c.startswith("onnxviz")}
-    assert verbs == {"inspect", "convert", "expose", "capture", "graph", "features", "weights", "report", "doctor"}
+    assert verbs == {
+        "inspect",
+        "convert",
+        "expose",
+        "capture",
+        "graph",
+        "features",
+        "weights",
+        "profile",
+        "report",
+        "doctor",
+    }
     made = [c for c in COMMANDS if c.startswith("make")]
     assert made == ["make demo", "make test"]
     assert set(COMMANDS) - set(made) == {c for c in COMMANDS if c.startswith("onnxviz")}
