@@ -22,6 +22,8 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 #: Measured on Linux with onnxruntime 1.31: what the first session loads, and what each further one keeps.
 _RUNTIME = 24 << 20
 _SESSION = 150 << 10
+#: What the statistics of one tensor take.
+_RECORD = 12 << 10
 #: Statistics hold this much of a tensor at a time, and values wait for them in a queue of at most :data:`QUEUE`.
 _REDUCER = 6 << 20
 QUEUE = 4 << 20
@@ -177,13 +179,13 @@ def make_plan(
     present = resident()
     pieces = program.pieces()
     total_weights = sum(_weight_bytes(piece, constant) for piece in pieces)
-    queue = min(QUEUE, sim.produced) + _REDUCER if reduces else 0
+    queue = min(QUEUE, sim.produced) + _REDUCER + len(names) * _RECORD if reduces else 0
     kept = batches * sum(sizes.get(value) or 0 for value in names) if keep else 0
     base = present + _RUNTIME + sim.peak + queue
     lean = base + sim.heaviest + _SESSION
     whole = base + total_weights + len(pieces) * _SESSION
     largest = max((sizes.get(value) or 0 for value in names), default=0) if keep else 0
-    least = lean - max(0, queue - _REDUCER - largest)
+    least = lean - (max(0, min(QUEUE, sim.produced) - largest) if reduces else 0)
     if limit is not None and least > limit:
         raise MemoryLimitError(
             f"this run needs {bytes_text(least)} at least, and {bytes_text(limit)} are allowed",

@@ -14,6 +14,8 @@ __all__ = ["Program", "Step", "make_program"]
 
 #: Bytes of outputs that one piece may make: small nodes share a session, large ones get their own.
 GROUP_BYTES = 1 << 20
+#: Bytes of weights that one piece may read, so that a model of any size can be loaded piece by piece.
+GROUP_WEIGHTS = 16 << 20
 _MOST_NODES = 32
 
 
@@ -81,7 +83,7 @@ def make_program(
     read_by = _readers(nodes)
     ends = set(graph.outputs) if outputs else set()
     steps: list[Step] = []
-    for group in _groups(nodes, wanted, sizes, group_bytes):
+    for group in _groups(nodes, wanted, sizes, constant, group_bytes):
         inside = set(group)
         keep = {
             value
@@ -145,31 +147,44 @@ def _needed(graph: ir.Graph, wanted: Collection[ir.Value], constant: Constant, o
     return chosen[::-1]
 
 
+def _read(node: ir.Node) -> list[ir.Value]:
+    return [*(value for value in node.inputs if value is not None), *outer_values(node)]
+
+
 def _readers(nodes: list[ir.Node]) -> Mapping[ir.Value, list[ir.Node]]:
     readers: dict[ir.Value, list[ir.Node]] = {}
     for node in nodes:
-        for value in (*(v for v in node.inputs if v is not None), *outer_values(node)):
+        for value in _read(node):
             readers.setdefault(value, []).append(node)
     return readers
 
 
 def _groups(
-    nodes: list[ir.Node], wanted: Collection[ir.Value], sizes: Callable[[ir.Value], int | None], limit: int
-) -> list[list[ir.Node]]:
+    nodes: list[ir.Node], wanted: Collection[ir.Value], sizes: Callable[[ir.Value], int | None],
+    constant: Constant, limit: int,
+) -> list[list[ir.Node]]:  # fmt: skip
     groups: list[list[ir.Node]] = []
-    filled = limit
+    filled, loaded = limit, 0
     glued: set[ir.Value] = set()  # optionals, which cannot cross from one session to another
     for node in nodes:
         known = [sizes(value) for value in node.outputs if value.name]
         weight = sum(limit // 8 if size is None else size for size in known)
+        weights = sum(0 if tensor is None else tensor.nbytes for tensor in map(constant, _read(node)))
         alone = _recursed(node, wanted)
         tied = any(value in glued for value in node.inputs)
-        if groups and not alone and (tied or (filled + weight <= limit and len(groups[-1]) < _MOST_NODES)):
+        if (
+            groups
+            and not alone
+            and (
+                tied
+                or (filled + weight <= limit and loaded + weights <= GROUP_WEIGHTS and len(groups[-1]) < _MOST_NODES)
+            )
+        ):
             groups[-1].append(node)
-            filled += weight
+            filled, loaded = filled + weight, loaded + weights
         else:
             groups.append([node])
-            filled = limit if alone else weight
+            filled, loaded = limit if alone else weight, weights
         glued.update(v for v in node.outputs if isinstance(v.type, ir.OptionalType) or node.op_type == "Optional")
     return groups
 

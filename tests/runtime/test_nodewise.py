@@ -165,6 +165,19 @@ def test_steps_drop_what_nothing_reads_any_more() -> None:
     assert died == [["x"], [], ["b", "c"], ["a", "d"]]
 
 
+def test_a_piece_reads_no_more_weights_than_it_may() -> None:
+    """Eight matrices of 4 MB behind tiny outputs: in one session, a model of any size would be held whole."""
+    chain = " ".join(f"t{i + 1} = MatMul(t{i}, w{i})" for i in range(8))
+    model = text(f"g (float[1,1024] t0) => (float[1,1024] t8) {{ {chain} }}")
+    constants: dict[ir.Value, ir.TensorProtocol] = {}
+    for node in model.graph:
+        weight = node.inputs[1]
+        assert weight is not None
+        constants[weight] = ir.tensor(np.zeros((1024, 1024), np.float32))
+    program = make_program(model.graph, set(model.graph.outputs), constants.get, lambda value: 4096)
+    assert [len(step.piece.nodes) for step in program.steps] == [4, 4]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_120_tensors_of_16_mb_fit_into_300_mb() -> None:
     script = textwrap.dedent("""
