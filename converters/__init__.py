@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+from onnxviz.analysis.comparison import OutputParity
+from onnxviz.analysis.layer_parity import LayerError, LayerParity
 from onnxviz.converters.base import Conversion, Converter, ConvertOptions, Source
-from onnxviz.converters.parity import OutputParity, Parity, check_parity, measure_parity
+from onnxviz.converters.parity import Parity, check_parity, measure_parity
 from onnxviz.converters.registry import ConversionResult, convert, converters
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "ConversionResult",
     "ConvertOptions",
     "Converter",
+    "LayerError",
+    "LayerParity",
     "OutputParity",
     "Parity",
     "Source",

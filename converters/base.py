@@ -18,7 +18,17 @@ import onnx_ir as ir
 
 from onnxviz.errors import ConversionError
 
-__all__ = ["Array", "Conversion", "ConvertOptions", "Converter", "Reference", "Source", "comes_from"]
+__all__ = [
+    "Array",
+    "Conversion",
+    "ConvertOptions",
+    "Converter",
+    "LayerCall",
+    "Record",
+    "Reference",
+    "Source",
+    "comes_from",
+]
 
 Array = npt.NDArray[Any]
 #: Runs the source network: arrays by ONNX input name -> its outputs in the order of the ONNX outputs.
@@ -61,6 +71,8 @@ class ConvertOptions:
         opset: The ONNX opset; None takes the exporter's default.
         trust: Execute code that the source brings.
         seed: Seed of example inputs and of initial weights.
+        dynamic: Axes beside the batch that are to stay open: input name -> axis -> the name of its size.
+        keep_batchnorm: Leave BatchNorm beside the convolution before it instead of folding it in.
     """
 
     input_shapes: tuple[tuple[int, ...], ...] = ()
@@ -69,6 +81,31 @@ class ConvertOptions:
     opset: int | None = None
     trust: bool = False
     seed: int = 0
+    dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    keep_batchnorm: bool = False
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer of the source network, in a run of it.
+
+    Attributes:
+        layer: Its path, as on the nodes' :class:`~onnxviz.graph.provenance.Provenance`.
+        class_name: Its class, such as ``"torch.nn.modules.conv.Conv2d"``.
+        outputs: Every tensor that it gave, flattened.
+        reads: Indices of the calls, in the run, whose outputs it took.
+        hands_on: It gave what it took, as Dropout does outside of training.
+    """
+
+    layer: str
+    class_name: str
+    outputs: tuple[Array, ...]
+    reads: tuple[int, ...] = ()
+    hands_on: bool = False
+
+
+#: Runs the source network like :data:`Reference` and returns what each layer gave, in the order in which they ended.
+Record = Callable[[Mapping[str, Array]], list[LayerCall]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +119,8 @@ class Conversion:
         reference: Runs the source network on arrays by ONNX input name.
         example: One input that the source network accepts, by ONNX input name.
         notes: What the user should know, one line each.
+        record: Runs the source network and returns what each of its layers gave; None where layers cannot be watched.
+            The layers' paths are those that the nodes' provenance names.
     """
 
     model: ir.Model
@@ -90,6 +129,7 @@ class Conversion:
     reference: Reference
     example: Mapping[str, Array]
     notes: tuple[str, ...] = field(default=())
+    record: Record | None = None
 
 
 @runtime_checkable

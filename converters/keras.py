@@ -261,7 +261,8 @@ def _export_with_torch(
     import torch
 
     from onnxviz.converters.torch_call import Call, with_batch
-    from onnxviz.converters.torch_export import export_module, layer_of
+    from onnxviz.converters.torch_export import export_module
+    from onnxviz.converters.torch_layers import layer_of
 
     layers = {f"onnxviz_layer_{i}": (path, layer) for i, (path, layer) in enumerate(_layers(model).items())}
 

@@ -1,56 +1,23 @@
-"""Whether a converted model computes what its source computes.
-
-The outputs of both are compared on several seeded inputs. The comparison is strict where exporters' own checks are
-lax: shapes must be equal (never broadcast), dtypes must be equal, NaN must meet NaN and an infinity the same infinity.
-"""
+"""Whether a converted model computes what its source computes: outputs, and layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from onnxviz.analysis.comparison import OutputParity, compare, worse
+from onnxviz.analysis.layer_parity import LayerParity
 from onnxviz.converters.base import Array, Conversion, seeded
+from onnxviz.converters.layers import compare_layers
 from onnxviz.errors import ConversionError, OnnxvizError, ParityError
 from onnxviz.graph.model import summary_line
+from onnxviz.runtime.precision import in_precision
 from onnxviz.runtime.session import run_model
 
-__all__ = ["OutputParity", "Parity", "check_parity", "compare", "measure_parity", "parity_feeds"]
-
-#: Relative error that is accepted by default, by dtype; integers, bools and strings must be equal.
-TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-4, "complex64": 1e-4, "complex128": 1e-4}
-
-
-@dataclass(frozen=True)
-class OutputParity:
-    """How far one output is from its source, the worst over all inputs that were compared.
-
-    Attributes:
-        name: The ONNX output.
-        dtype: Its dtype.
-        shape: Its shape on the last input.
-        max_abs: Largest absolute difference of finite elements.
-        max_relative: ``max_abs`` over the largest absolute source value, the worst over the inputs.
-        relative_l2: ``‖onnx - source‖₂ / ‖source‖₂``.
-        cosine: Cosine similarity of the flattened outputs, the lowest over the inputs.
-        tolerance: What ``relative_l2`` and ``max_relative`` may reach; 0 means equal.
-        problem: Why the output fails; None where it passes.
-        varies: Whether the source gave different outputs for different inputs; one that is always the same, as that of
-            a deep network with small random weights, agrees whatever went wrong before it.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    max_abs: float
-    max_relative: float
-    relative_l2: float
-    cosine: float
-    tolerance: float
-    problem: str | None = None
-    varies: bool = True
+__all__ = ["Parity", "check_parity", "measure_parity", "parity_feeds"]
 
 
 @dataclass(frozen=True)
@@ -60,10 +27,13 @@ class Parity:
     Attributes:
         outputs: One entry an output.
         batches: The batch size of each input that was compared.
+        layers: The comparison layer by layer, then the same after conversion to other precisions; empty where the
+            layers of the source cannot be watched.
     """
 
     outputs: tuple[OutputParity, ...]
     batches: tuple[int, ...]
+    layers: tuple[LayerParity, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -86,7 +56,8 @@ class Parity:
             {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(output).items()}
             for output in self.outputs
         ]
-        return {"passed": self.passed, "batches": list(self.batches), "outputs": outputs}
+        layers = [comparison.to_dict() for comparison in self.layers]
+        return {"passed": self.passed, "batches": list(self.batches), "outputs": outputs, "layers": layers}
 
     def __str__(self) -> str:
         worst = self.worst
@@ -97,72 +68,6 @@ class Parity:
             if self.passed
             else f"output {worst.name!r} {worst.problem}"
         )
-
-
-def compare(name: str, source: Array, onnx: Array, tolerance: float | None = None) -> OutputParity:
-    """Compare one output of the source network with the ONNX model's.
-
-    >>> a = np.array([1.0, np.nan], np.float32)
-    >>> compare("y", a, a).problem is None
-    True
-    >>> compare("y", a, np.array([1.0, 1.0], np.float32)).problem
-    'is not NaN at 1 place where its source is'
-
-    Args:
-        name: The output's name.
-        source: What the source network gave.
-        onnx: What the ONNX model gave.
-        tolerance: Accepted relative error; by default by dtype.
-    """
-    limit = TOLERANCE.get(str(source.dtype), 0.0) if tolerance is None else tolerance
-    problem = _structural_problem(source, onnx)
-    if problem is not None:
-        return OutputParity(name, str(onnx.dtype), onnx.shape, np.inf, np.inf, np.inf, 0.0, limit, problem)
-    if source.dtype.kind not in "fciubV":
-        unequal = int(np.sum(source != onnx))
-        problem = f"differs at {unequal} of {source.size} elements" if unequal else None
-        error = np.inf if unequal else 0.0
-        return OutputParity(name, str(onnx.dtype), onnx.shape, error, error, error, float(not unequal), 0.0, problem)
-    wide = np.complex128 if source.dtype.kind == "c" else np.float64
-    a, b = source.astype(wide).ravel(), onnx.astype(wide).ravel()
-    finite = np.isfinite(a)
-    a, b = a[finite], b[finite]
-    max_abs = float(np.abs(a - b).max(initial=0.0))
-    max_relative = _ratio(max_abs, float(np.abs(a).max(initial=0.0)))
-    relative_l2 = _ratio(float(np.linalg.norm(a - b)), float(np.linalg.norm(a)))
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    cosine = (
-        float(abs(np.vdot(a, b)) if wide is np.complex128 else np.dot(a, b)) / norms if norms else float(max_abs == 0)
-    )
-    if max(relative_l2, max_relative) > limit:
-        problem = f"differs by {relative_l2:.2e} relative ({max_abs:.2e} at most), over the tolerance of {limit:.0e}"
-    return OutputParity(name, str(onnx.dtype), onnx.shape, max_abs, max_relative, relative_l2, cosine, limit, problem)
-
-
-def _ratio(error: float, scale: float) -> float:
-    return error / scale if scale else 0.0 if error == 0 else np.inf
-
-
-def _structural_problem(source: Array, onnx: Array) -> str | None:
-    if source.dtype != onnx.dtype:
-        return f"has type {onnx.dtype}, its source {source.dtype}"
-    if source.shape != onnx.shape:
-        return f"has shape {list(onnx.shape)}, its source {list(source.shape)}"
-    if source.dtype.kind not in "fcV":
-        return None
-    odd: dict[str, Callable[[Any], Any]] = {"NaN": np.isnan}
-    if source.dtype.kind != "c":
-        odd |= {"+inf": np.isposinf, "-inf": np.isneginf}
-        source, onnx = source.astype(np.float64), onnx.astype(np.float64)
-    for what, is_odd in odd.items():
-        expected, found = is_odd(source), is_odd(onnx)
-        for count, verb, other in (
-            (int(np.sum(found & ~expected)), "is", "is not"),
-            (int(np.sum(expected & ~found)), "is not", "is"),
-        ):
-            if count:
-                return f"{verb} {what} at {count} place{'s' * (count > 1)} where its source {other}"
-    return None
 
 
 def parity_feeds(conversion: Conversion, batches: Sequence[int] = (1, 2, 5), seed: int = 0) -> list[dict[str, Array]]:
@@ -189,14 +94,16 @@ def measure_parity(
     feeds: Iterable[Mapping[str, Array]] | None = None,
     *,
     tolerance: float | None = None,
+    precisions: Sequence[str] = (),
     seed: int = 0,
 ) -> Parity:
-    """Run the source network and the ONNX model on the same inputs and compare every output.
+    """Run the source network and the ONNX model on the same inputs and compare every output, and every layer.
 
     Args:
         conversion: What a converter returned.
         feeds: Inputs by name; by default :func:`parity_feeds`.
         tolerance: Accepted relative error for every output; by default by dtype (``float32``: 1e-4).
+        precisions: Compare the layers after conversion to these too, of :data:`onnxviz.runtime.precision.PRECISIONS`.
         seed: Seed of the default inputs.
 
     Returns:
@@ -223,12 +130,14 @@ def measure_parity(
             raise ConversionError(f"the ONNX model has {len(names)} outputs, its source {len(expected)}")
         for name, source in zip(names, expected, strict=True):
             one = compare(name, source, got[name], tolerance)
-            worst[name] = _worse(worst[name], one) if name in worst else one
+            worst[name] = worse(worst[name], one) if name in worst else one
             rows = source if source.ndim and len(source) == batches[-1] else source[None]
             reference = first_row.setdefault(name, rows[0] if len(rows) else rows)
             if any(row.tobytes() != reference.tobytes() for row in rows):
                 varying.add(name)
-    return Parity(tuple(replace(o, varies=o.name in varying) for o in worst.values()), tuple(batches))
+    outputs = tuple(replace(o, varies=o.name in varying) for o in worst.values())
+    models = {precision: in_precision(conversion.model, precision, chosen) for precision in precisions}
+    return Parity(outputs, tuple(batches), tuple(compare_layers(conversion, chosen, models=models)))
 
 
 def _run_source(conversion: Conversion, feed: Mapping[str, Array], batch: int) -> list[Array]:
@@ -251,25 +160,12 @@ def _run_onnx(conversion: Conversion, feed: Mapping[str, Array], batch: int) -> 
         ) from error
 
 
-def _worse(a: OutputParity, b: OutputParity) -> OutputParity:
-    return OutputParity(
-        a.name,
-        b.dtype,
-        b.shape,
-        max(a.max_abs, b.max_abs),
-        max(a.max_relative, b.max_relative),
-        max(a.relative_l2, b.relative_l2),
-        min(a.cosine, b.cosine),
-        a.tolerance,
-        a.problem or b.problem,
-    )
-
-
 def check_parity(
     conversion: Conversion,
     feeds: Iterable[Mapping[str, Array]] | None = None,
     *,
     tolerance: float | None = None,
+    precisions: Sequence[str] = (),
     seed: int = 0,
 ) -> Parity:
     """As :func:`measure_parity`, but an output that differs is an error.
@@ -279,10 +175,12 @@ def check_parity(
             ``parity`` holds the whole comparison.
         ConversionError: As :func:`measure_parity`.
     """
-    parity = measure_parity(conversion, feeds, tolerance=tolerance, seed=seed)
+    parity = measure_parity(conversion, feeds, tolerance=tolerance, precisions=precisions, seed=seed)
     if not parity.passed:
+        first = parity.layers[0].first if parity.layers else None
+        where = f"; the first layer that differs is {first}" if first is not None else ""
         error = ParityError(
-            f"the converted model differs from its source: output {parity.worst.name!r} {parity.worst.problem}",
+            f"the converted model differs from its source: output {parity.worst.name!r} {parity.worst.problem}{where}",
             hint=f"it was written by {conversion.exporter}; do not use it",
         )
         vars(error)["parity"] = parity

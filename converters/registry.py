@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +16,7 @@ from onnxviz.converters.loading import load_source
 from onnxviz.converters.parity import Parity, check_parity
 from onnxviz.errors import ConversionError
 from onnxviz.graph.model import summary_line
+from onnxviz.runtime.precision import PRECISIONS
 
 __all__ = ["GROUP", "ConversionResult", "convert", "converters"]
 
@@ -79,7 +80,10 @@ def convert(
     static: bool = False,
     opset: int | None = None,
     trust: bool = False,
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
+    keep_batchnorm: bool = False,
     parity: bool = True,
+    precisions: Sequence[str] = (),
     seed: int = 0,
 ) -> ConversionResult:
     """Convert a PyTorch or Keras network to ONNX and check that the outputs agree.
@@ -93,7 +97,10 @@ def convert(
         static: Keep the batch size of the example; by default the batch axis is dynamic and called ``batch``.
         opset: The ONNX opset; by default the exporter's.
         trust: Run code that the source brings: a Python file, a pickle, a Lambda layer.
-        parity: Run source and ONNX model on seeded inputs (batches of 1, 2 and 5) and compare all outputs.
+        dynamic: Further axes that stay open: input name -> axis -> name of its size.
+        keep_batchnorm: Leave BatchNorm beside the convolution before it instead of folding it in.
+        parity: Run source and ONNX model on seeded inputs (batches of 1, 2 and 5) and compare all outputs and layers.
+        precisions: Compare the layers after conversion to ``"float16"`` or ``"int8"`` too; the model itself stays.
         seed: Seed of example inputs, parity inputs and the weights of an untrained factory.
 
     Returns:
@@ -117,7 +124,11 @@ def convert(
         opset=opset,
         trust=trust,
         seed=seed,
+        dynamic=dynamic or {},
+        keep_batchnorm=keep_batchnorm,
     )
+    if unknown := [name for name in precisions if name not in PRECISIONS]:
+        raise ConversionError(f"there is no precision {unknown[0]!r}", hint=f"there are {' and '.join(PRECISIONS)}")
     loaded = load_source(source, trust=trust, seed=seed)
     converter = _converter_for(loaded)
     conversion = converter.convert(loaded, options)
@@ -127,10 +138,8 @@ def convert(
             f"the exporter writes opset {written}, not {opset}", hint="leave out --opset, or try another"
         )
     _record(conversion.model, loaded, conversion.exporter, conversion.framework)
-    compared = check_parity(conversion, seed=seed) if parity else None
-    notes = conversion.notes
-    if compared is not None and compared.constant:
-        notes += (f"the agreement of {', '.join(compared.constant)} proves little: it is the same for every input",)
+    compared = check_parity(conversion, precisions=precisions, seed=seed) if parity else None
+    notes = conversion.notes + (() if compared is None else _parity_notes(compared))
     return ConversionResult(
         model=conversion.model,
         exporter=conversion.exporter,
@@ -140,6 +149,16 @@ def convert(
         parity=compared,
         notes=notes,
     )
+
+
+def _parity_notes(parity: Parity) -> tuple[str, ...]:
+    notes = []
+    if parity.constant:
+        notes.append(f"the agreement of {', '.join(parity.constant)} proves little: it is the same for every input")
+    first = parity.layers[0].first if parity.layers else None
+    if first is not None:
+        notes.append(f"the layer {first} {first.problem}, though the outputs agree")
+    return tuple(notes)
 
 
 def _shapes(given: Sequence[int] | Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...]:

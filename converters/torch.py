@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onnxviz.converters.base import Array, Conversion, ConvertOptions, Source, comes_from
+from onnxviz.converters.base import Array, Conversion, ConvertOptions, LayerCall, Source, comes_from
 from onnxviz.converters.naming import name_by_layer, strip_paths
 from onnxviz.converters.quiet import quiet
 from onnxviz.converters.torch_call import (
@@ -22,7 +22,8 @@ from onnxviz.converters.torch_call import (
     to_tensor,
     with_batch,
 )
-from onnxviz.converters.torch_export import Exported, export_module, export_program, export_script, layer_of
+from onnxviz.converters.torch_export import Exported, export_module, export_program, export_script
+from onnxviz.converters.torch_layers import layer_of, record_module, record_program, trace_layers
 from onnxviz.converters.torch_weights import load_weights
 from onnxviz.errors import ConversionError, TrustError
 from onnxviz.graph.model import summary_line
@@ -76,10 +77,11 @@ class TorchConverter:
         _check_call(source, module, call)
         if not options.static:
             call, _ = with_batch(call)
-        if comes_from(module, "torch", "ScriptModule"):
-            exported = export_script(module, call, static=options.static, opset=options.opset)
-        else:
-            exported = export_module(module, call, static=options.static, opset=options.opset)
+        export = export_script if comes_from(module, "torch", "ScriptModule") else export_module
+        exported = export(
+            module, call, static=options.static, opset=options.opset, dynamic=options.dynamic,
+            keep_batchnorm=options.keep_batchnorm,
+        )  # fmt: skip
         exported = replace(exported, notes=(*notes, *exported.notes))
         return _finish(source, exported, call, module)
 
@@ -192,22 +194,24 @@ def _check_call(source: Source, module: Any, call: Call) -> None:
 
 
 def _convert_program(source: Source, program: Any, options: ConvertOptions) -> Conversion:
-    if options.input_shapes or options.weights is not None:
+    if options.input_shapes or options.weights is not None or options.dynamic:
         raise ConversionError(
             f"{source.label} is a finished torch.export program: its shapes and weights are fixed",
-            hint="leave out --input-shape and --weights",
+            hint="leave out --input-shape, --dynamic and --weights",
         )
     args, kwargs = program.example_inputs or ((), {})
     call = Call(tuple(args), dict(kwargs or {}))
     exported = export_program(program, options.opset)
-    return _finish(source, exported, call, program.module(), evaluate=False)
+    return _finish(source, exported, call, program.module(), program=program)
 
 
-def _finish(source: Source, exported: Exported, call: Call, module: Any, *, evaluate: bool = True) -> Conversion:
+def _finish(source: Source, exported: Exported, call: Call, module: Any, *, program: Any = None) -> Conversion:
     """Name the graph, clear its metadata of paths, and tie its inputs to the module's arguments."""
     import torch
 
-    model = exported.model
+    model, evaluate = exported.model, program is None
+    script = comes_from(module, "torch", "ScriptModule")
+    trace_layers(model, None if script or program is not None else module)
     if exported.exporter == "torch.export":
         outputs = output_names(module, call, evaluate=evaluate)
         name_by_layer(model, layer_of, outputs if len(outputs) == len(model.graph.outputs) else None)
@@ -221,9 +225,18 @@ def _finish(source: Source, exported: Exported, call: Call, module: Any, *, eval
         )
     devices = dict(zip(names, (t.device for t in tensors), strict=True))
 
-    def reference(feeds: Mapping[str, Array]) -> list[Array]:
+    def called(feeds: Mapping[str, Array]) -> Call:
         fresh = iter([to_tensor(feeds[name], devices[name]) for name in names])
-        return run_module(module, call.map(lambda _: next(fresh)), evaluate=evaluate)
+        return call.map(lambda _: next(fresh))
+
+    def reference(feeds: Mapping[str, Array]) -> list[Array]:
+        return run_module(module, called(feeds), evaluate=evaluate)
+
+    def record(feeds: Mapping[str, Array]) -> list[LayerCall]:
+        return record_module(module, called(feeds)) if evaluate else record_program(program, called(feeds))
 
     example = {name: to_array(tensor) for name, tensor in zip(names, tensors, strict=True)}
-    return Conversion(model, exported.exporter, f"torch {torch.__version__}", reference, example, exported.notes)
+    return Conversion(
+        model, exported.exporter, f"torch {torch.__version__}", reference, example, exported.notes,
+        record=None if script else record,
+    )  # fmt: skip

@@ -5,8 +5,8 @@ Everything here imports torch lazily: the functions are called only once torch i
 
 from __future__ import annotations
 
-import ast
 import io
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,9 @@ from onnxviz.converters.torch_call import Call, evaluating, run_module
 from onnxviz.errors import ConversionError
 from onnxviz.graph.model import from_proto, summary_line
 
-__all__ = ["Exported", "export_module", "export_program", "export_script", "layer_of"]
+Dynamic = Mapping[str, Mapping[int, str]]
+
+__all__ = ["Exported", "export_module", "export_program", "export_script"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ def export_module(
     opset: int | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    dynamic: Dynamic | None = None,
+    keep_batchnorm: bool = False,
 ) -> Exported:
     """Export a module, its batch axis dynamic unless ``static``.
 
@@ -52,47 +56,143 @@ def export_module(
         opset: ONNX opset; None takes the exporter's default.
         input_names: Names of the ONNX inputs; by default those of ``forward``.
         output_names: Names of the ONNX outputs.
+        dynamic: Further axes that stay open: input name -> axis -> name of its size.
+        keep_batchnorm: Do not fold BatchNorm into the convolution before it.
 
     Raises:
-        ConversionError: Neither exporter can do it, or the network fixes its own batch size.
+        ConversionError: Neither exporter can do it, or the network fixes a size that is to stay open.
     """
     import torch
 
+    dynamic = dynamic or {}
+
     names: dict[str, Any] = {"input_names": list(input_names) if input_names else None}
     names["output_names"] = list(output_names) if output_names else None
-    shapes = None if static else _dynamic_shapes(module, call)
+    open_axes = _open_axes(module, call, input_names, dynamic, static=static)
+    shapes = _dynamic_shapes(module, call, open_axes) if any(open_axes) else None
     try:
         with torch.no_grad(), evaluating(module), quiet():
             program: Any = torch.onnx.export(
                 module, call.args, kwargs=call.kwargs, dynamo=True, verbose=False,
-                dynamic_shapes=shapes, opset_version=opset, **names,
+                dynamic_shapes=shapes, opset_version=opset, optimize=not keep_batchnorm, **names,
             )  # fmt: skip
     except Exception as error:  # exporters raise anything; the reason is passed on
         reason = _reason(error)
         if "onstraint" in reason or "pecializ" in reason:
-            raise ConversionError(
-                f"the network fixes its batch size: {reason}", hint="convert it with --static"
-            ) from error
-        model = _export_torchscript(module, call, reason, static=static, opset=opset, names=names)
+            what = "its batch size" if not dynamic else "a size that is to stay open"
+            hint = "convert it with --static" if not dynamic else "leave out --dynamic for that axis"
+            raise ConversionError(f"the network fixes {what}: {reason}", hint=hint) from error
+        model = _export_torchscript(
+            module, call, reason, axes=open_axes, opset=opset, names=names, keep_batchnorm=keep_batchnorm
+        )
         note = (
             f"torch.export failed ({reason}), so the network was traced with TorchScript: a branch that depends on the "
             "data is fixed to what it was on the example"
         )
         return Exported(model, f"TorchScript (fallback: {reason})", (note,))
-    if not static:
-        _check_batch(program.model, call)
+    if keep_batchnorm:
+        _optimize_without_folding(program.model)
+    _check_axes(program.model, open_axes)
     return Exported(_detached(program.model), "torch.export")
 
 
-def _check_batch(model: ir.Model, call: Call) -> None:
-    """Refuse a model whose batch axis torch.export made a constant, which it can do without a word."""
-    size = next(t.shape[0] for t in call.tensors() if t.ndim)
-    for value, tensor in zip(model.graph.inputs, call.tensors(), strict=False):
-        if tensor.ndim and tensor.shape[0] == size and value.shape is not None and isinstance(value.shape[0], int):
+def _optimize_without_folding(model: ir.Model) -> None:
+    """Do what the exporter does to a graph by default, but for the rules that fold BatchNorm."""
+    import onnx_ir.passes.common as passes
+    from onnxscript import optimizer, rewriter
+    from onnxscript.rewriter.rules import common
+
+    rules = [
+        common.add_0_rule, common.sub_0_rule, common.mul_by_1_rule, common.div_by_1_rule, common.cast_cast_rule,
+        common.no_op_cast_rule, common.no_op_expand_rule, common.no_op_transpose_rule, common.transpose_transpose_rule,
+        common.reshape_reshape_rule, common.unsqueeze_unsqueeze_rule, common.squeeze_reshape_1d_rule,
+        common.dropout_inference_rule, common.collapse_slice_rule, common.collapse_slice2_rule,
+        common.materialize_reshape_shape_rule, common.fuse_pad_into_conv_rule,
+        common.remove_optional_bias_from_conv_rule, common.successive_relu_rule, common.successive_clip_rule,
+    ]  # fmt: skip
+    with quiet():
+        for _ in range(2):
+            optimizer.fold_constants(model)
+            rewriter.rewrite(model, rules)
+        ir.passes.Sequential(
+            passes.RemoveUnusedNodesPass(),
+            passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            passes.DeduplicateInitializersPass(),
+            passes.CommonSubexpressionEliminationPass(),
+            passes.NameFixPass(),
+        )(model)
+
+
+def _open_axes(
+    module: Any, call: Call, input_names: Sequence[str] | None, dynamic: Dynamic, *, static: bool
+) -> list[dict[int, str]]:
+    """Return for each tensor of a call which axes stay open, and the names of their sizes.
+
+    Raises:
+        ConversionError: An input or axis that is to stay open does not exist, or the example's size there is 1.
+    """
+    tensors = call.tensors()
+    size = next((t.shape[0] for t in tensors if t.ndim), None)
+    axes = [{0: "batch"} if not static and t.ndim and t.shape[0] == size else {} for t in tensors]
+    names = list(input_names or forward_names(module, call)) if dynamic else []
+    for name, wanted in dynamic.items():
+        if name not in names:
             raise ConversionError(
-                f"the network fixes its batch size: input {value.name!r} came out as {list(value.shape)}",
-                hint="convert it with --static",
+                f"there is no input {name!r} to leave open", hint=f"the inputs are {', '.join(names)}"
             )
+        index = names.index(name)
+        shape = list(tensors[index].shape)
+        for axis, label in wanted.items():
+            if not -len(shape) <= axis < len(shape):
+                raise ConversionError(f"input {name!r} has no axis {axis}: its shape is {shape}")
+            place = axis % len(shape)
+            if shape[place] < 2:
+                raise ConversionError(
+                    f"the example has size {shape[place]} along axis {axis} of {name!r}, a constant to torch",
+                    hint="give --input-shape with a size of at least 2 there",
+                )
+            axes[index].setdefault(place, label)
+    return axes
+
+
+def _check_axes(model: ir.Model, axes: Sequence[Mapping[int, str]]) -> None:
+    """Refuse a model in which torch.export made an open axis a constant, which it can do without a word; name them."""
+    for value, wanted in zip(model.graph.inputs, axes, strict=False):
+        if value.shape is None:
+            continue
+        for axis in wanted:
+            if isinstance(value.shape[axis], int):
+                what = "its batch size" if axis == 0 else f"the size of axis {axis}"
+                raise ConversionError(
+                    f"the network fixes {what}: input {value.name!r} came out as {list(value.shape)}",
+                    hint="convert it with --static" if axis == 0 else "leave out --dynamic for that axis",
+                )
+    _rename_sizes(model, axes)
+
+
+def _rename_sizes(model: ir.Model, axes: Sequence[Mapping[int, str]]) -> None:
+    """Give the open sizes the names asked for, wherever they occur; torch.export calls those without a Dim s12."""
+    names: dict[str, str] = {}
+    for value, wanted in zip(model.graph.inputs, axes, strict=False):
+        for axis, label in wanted.items():
+            size = value.shape[axis] if value.shape is not None else None
+            if isinstance(size, ir.SymbolicDim) and size.value is not None:
+                names.setdefault(size.value, label)
+    changes = {old: new for old, new in names.items() if old != new}
+    if not changes:
+        return
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, changes)) + r")\b")
+    for graph in model.graphs():
+        values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
+        for value in values:
+            if value.shape is not None:
+                value.shape = ir.Shape(
+                    [d if isinstance(d, int) else _renamed(d, pattern, changes) for d in value.shape]
+                )
+
+
+def _renamed(size: ir.SymbolicDim, pattern: re.Pattern[str], names: Mapping[str, str]) -> str | None:
+    return None if size.value is None else pattern.sub(lambda match: names[match.group()], size.value)
 
 
 def export_program(program: Any, opset: int | None) -> Exported:
@@ -111,60 +211,68 @@ def export_program(program: Any, opset: int | None) -> Exported:
     return Exported(_detached(exported.model), "torch.export")
 
 
-def export_script(module: Any, call: Call, *, static: bool, opset: int | None) -> Exported:
+def export_script(
+    module: Any, call: Call, *, static: bool, opset: int | None, dynamic: Dynamic | None = None,
+    keep_batchnorm: bool = False,
+) -> Exported:  # fmt: skip
     """Export a TorchScript module, which only the TorchScript exporter can read; control flow in it is kept.
 
     Raises:
         ConversionError: The exporter cannot do it.
     """
     reason = "the source is a TorchScript archive"
-    model = _export_torchscript(module, call, reason, static=static, opset=opset, names={})
+    axes = _open_axes(module, call, None, dynamic or {}, static=static)
+    model = _export_torchscript(module, call, reason, axes=axes, opset=opset, names={}, keep_batchnorm=keep_batchnorm)
     return Exported(model, f"TorchScript (fallback: {reason})", (f"written by the TorchScript exporter: {reason}",))
 
 
-def _dynamic_shapes(module: Any, call: Call) -> Any:
+def _dynamic_shapes(module: Any, call: Call, axes: Sequence[Mapping[int, str]]) -> Any:
     import inspect
 
     import torch
     from torch.utils import _pytree as pytree
 
-    size = next(t.shape[0] for t in call.tensors() if t.ndim)
     batch = torch.export.Dim("batch")
+    rest = iter(axes)
 
-    def axes(leaf: Any) -> Any:
-        return {0: batch} if isinstance(leaf, torch.Tensor) and leaf.ndim and leaf.shape[0] == size else None
+    def dims(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return None
+        # A Dim may not be tied to another size by what the network computes, DYNAMIC may; _check_axes sees to the rest.
+        return {a: batch if n == "batch" else torch.export.Dim.DYNAMIC for a, n in next(rest).items()} or None
 
-    args, kwargs = pytree.tree_map(axes, (call.args, call.kwargs))
+    args, kwargs = pytree.tree_map(dims, (call.args, call.kwargs))
     parameters = inspect.signature(module.forward).parameters.values()
     shapes: dict[str, Any] = {}
-    rest = list(args)
+    given = list(args)
     for parameter in parameters:
         if parameter.kind is parameter.VAR_POSITIONAL:
-            shapes[parameter.name], rest = tuple(rest), []
-        elif rest and parameter.kind is not parameter.KEYWORD_ONLY:
-            shapes[parameter.name] = rest.pop(0)
+            shapes[parameter.name], given = tuple(given), []
+        elif given and parameter.kind is not parameter.KEYWORD_ONLY:
+            shapes[parameter.name] = given.pop(0)
     return {**shapes, **kwargs}
 
 
 def _export_torchscript(
-    module: Any, call: Call, reason: str, *, static: bool, opset: int | None, names: Mapping[str, list[str] | None]
-) -> ir.Model:
+    module: Any, call: Call, reason: str, *, axes: Sequence[Mapping[int, str]], opset: int | None,
+    names: Mapping[str, list[str] | None], keep_batchnorm: bool,
+) -> ir.Model:  # fmt: skip
     import torch
 
-    inputs = names.get("input_names") or _forward_names(module, call)
+    inputs = names.get("input_names") or forward_names(module, call)
     size = next((t.shape[0] for t in call.tensors() if t.ndim), None)
-    outputs = [f"output_{i}" if i else "output" for i in range(len(run_module(module, call)))]
-    outputs = names.get("output_names") or outputs
-    axes = {n: {0: "batch"} for n, t in zip(inputs, call.tensors(), strict=True) if t.ndim and t.shape[0] == size}
-    axes |= {
-        n: {0: "batch"} for n, a in zip(outputs, run_module(module, call), strict=True) if a.ndim and len(a) == size
-    }
+    given = run_module(module, call)
+    outputs = names.get("output_names") or [f"output_{i}" if i else "output" for i in range(len(given))]
+    dynamic: dict[str, dict[int, str]] = {n: dict(a) for n, a in zip(inputs, axes, strict=True) if a}
+    if any("batch" in wanted.values() for wanted in axes):
+        dynamic |= {n: {0: "batch"} for n, a in zip(outputs, given, strict=True) if a.ndim and len(a) == size}
+    mode: Any = torch.onnx.TrainingMode.PRESERVE if keep_batchnorm else torch.onnx.TrainingMode.EVAL
     buffer: Any = io.BytesIO()
     try:
         with torch.no_grad(), evaluating(module), quiet():
             torch.onnx.export(
                 module, call.args, buffer, kwargs=call.kwargs, dynamo=False, verbose=False, opset_version=opset,
-                input_names=inputs, output_names=outputs, dynamic_axes=None if static else axes,
+                input_names=inputs, output_names=outputs, dynamic_axes=dynamic or None, training=mode,
             )  # fmt: skip
     except Exception as error:
         raise ConversionError(
@@ -173,7 +281,7 @@ def _export_torchscript(
     return from_proto(onnx.load_model_from_string(buffer.getvalue()))
 
 
-def _forward_names(module: Any, call: Call) -> list[str]:
+def forward_names(module: Any, call: Call) -> list[str]:
     """Name the tensors of a call after ``forward``'s parameters, as torch.export does."""
     import inspect
 
@@ -214,23 +322,3 @@ def _is_users(filename: str) -> bool:
     name = filename.replace("\\", "/")
     library = "site-packages" in name or "/lib/python" in name or name.startswith("<")
     return not library and Path(filename).parent != Path(__file__).parent
-
-
-def layer_of(node: ir.Node) -> str | None:
-    """Return the path of the module that a node came from, which torch.export records, such as ``"layers.0.conv1"``.
-
-    >>> layer_of(ir.node("Conv", [], metadata_props={"pkg.torch.onnx.name_scopes": "['', 'conv1', 'conv2d']"}))
-    'conv1'
-
-    A convolution that took in the BatchNorm behind it carries the BatchNorm's path; its weight
-    tells where it came from.
-    """
-    if node.metadata_props.get("pkg.onnxscript.rewriter.rule_name", "").startswith("FuseBatchNorm"):
-        weight = node.inputs[1].name if len(node.inputs) > 1 and node.inputs[1] is not None else None
-        if weight and weight.endswith(".weight"):
-            return weight.removesuffix(".weight")
-    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
-    if not scopes:
-        return None
-    path = ast.literal_eval(scopes)[:-1]
-    return path[-1] or None if path else None

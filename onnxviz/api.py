@@ -51,30 +51,42 @@ def inspect(model: Model, *, dims: Mapping[str, int] | None = None) -> ModelSumm
 
 
 def convert(
-    source: Any, output: Path_ | None = None, *, parity_file: Path_ | None = None, **options: Any
+    source: Any,
+    output: Path_ | None = None,
+    *,
+    parity_file: Path_ | Sequence[Path_] | None = None,
+    **options: Any,
 ) -> ConversionResult:
     """Convert a PyTorch or Keras network: see :func:`onnxviz.converters.registry.convert`, which takes ``options``.
 
-    ``parity_file`` receives the comparison of the outputs as JSON, also where they differ and no model is written.
+    ``parity_file`` receives the comparison, also where outputs differ and no model is written: as JSON, or drawn as
+    PNG, SVG or PDF; one file or several.
     """
     from onnxviz.converters.registry import convert as convert_network
     from onnxviz.errors import ParityError
 
-    _check((output, (".onnx",)), (parity_file, (".json",)))
+    files = [parity_file] if isinstance(parity_file, (str, os.PathLike)) else list(parity_file or ())
+    _check((output, (".onnx",)), *((file, (".json", *_PICTURES)) for file in files))
     try:
         result = convert_network(source, **options)
     except ParityError as error:
-        _write_parity(parity_file, error.parity)
+        _write_parity(files, error.parity)
         raise
-    _write_parity(parity_file, result.parity)
+    _write_parity(files, result.parity)
     if output is not None:
         save_model(result.model, output)
     return result
 
 
-def _write_parity(path: Path_ | None, parity: Parity | None) -> None:
-    if path is not None and parity is not None:
-        atomic_write(path, json.dumps(parity.to_dict(), indent=1, allow_nan=False) + "\n")
+def _write_parity(files: Sequence[Path_], parity: Parity | None) -> None:
+    for path in files if parity is not None else ():
+        assert parity is not None
+        if os.fspath(path).lower().endswith(".json"):
+            atomic_write(path, json.dumps(parity.to_dict(), indent=1, allow_nan=False) + "\n")
+        else:
+            from onnxviz.plots.parity import plot_parity
+
+            _save_figure(plot_parity(parity.layers), path)
 
 
 def expose(model: Model, tensors: str | Sequence[str] | None = None, output: Path_ | None = None) -> Rewritten:

@@ -24,14 +24,30 @@ def convert(
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="State dict (.pt, .safetensors) or Keras weights.")
     ] = None,
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option("--dynamic", metavar="NAME:AXIS", help="Leave a further axis open, as image:2=height."),
+    ] = None,
     static: Annotated[bool, typer.Option("--static", help="Keep the batch size fixed.")] = False,
     opset: Annotated[int | None, typer.Option("--opset", help="The ONNX opset; the exporter's own by default.")] = None,
+    keep_batchnorm: Annotated[
+        bool, typer.Option("--keep-batchnorm", help="Do not fold BatchNorm into the convolution before it.")
+    ] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Run the code that the source brings.")] = False,
     no_parity: Annotated[
         bool, typer.Option("--no-parity", help="Do not compare the outputs with the source's.")
     ] = False,
     parity: Annotated[
-        Path | None, typer.Option("--parity", metavar="FILE.json", help="Write the comparison here.")
+        list[Path] | None,
+        typer.Option(
+            "--parity",
+            metavar="FILE.json",
+            help="Write the comparison here; .png, .svg, .pdf draw it.",
+        ),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option("--precision", metavar="float16|int8", help="Compare the layers in this as well."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of example inputs.")] = 0,
 ) -> None:
@@ -46,8 +62,11 @@ def convert(
         static=static,
         opset=opset,
         trust=trust,
+        dynamic=_dynamic(dynamic or []),
+        keep_batchnorm=keep_batchnorm,
         parity=not no_parity,
         parity_file=parity,
+        precisions=precision or [],
         seed=seed,
     )
     typer.echo(f"{output}: {result.framework}, exported by {result.exporter}")
@@ -55,6 +74,19 @@ def convert(
         typer.echo(note, err=True)
     if result.parity is not None:
         typer.echo(str(result.parity))
+        for layers in result.parity.layers:
+            typer.echo(str(layers))
+
+
+def _dynamic(given: list[str]) -> dict[str, dict[int, str]]:
+    axes: dict[str, dict[int, str]] = {}
+    for text in given:
+        name, colon, rest = text.rpartition(":")
+        axis, _, label = rest.partition("=")
+        if not colon or not name or not axis.lstrip("-").isdigit():
+            raise InputError(f"--dynamic {text!r} names no axis", hint="write --dynamic image:2 or image:2=height")
+        axes.setdefault(name, {})[int(axis)] = label or f"{name}_{axis}"
+    return axes
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxviz.analysis.comparison import compare
 from onnxviz.converters.base import Conversion
-from onnxviz.converters.parity import check_parity, compare, measure_parity, parity_feeds
+from onnxviz.converters.parity import check_parity, measure_parity, parity_feeds
 from onnxviz.errors import ConversionError, ParityError
 
 W = np.random.default_rng(3).standard_normal((4, 3)).astype(np.float32)

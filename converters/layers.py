@@ -1,0 +1,266 @@
+"""Whether a converted model computes, layer by layer, what its source computes.
+
+The source network runs with hooks on its layers (:data:`~onnxviz.converters.base.Record`); the ONNX model runs node by
+node without any optimisation. Provenance on the nodes ties a layer to the tensors that leave it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxviz.analysis.comparison import OutputParity, compare
+from onnxviz.analysis.layer_parity import LayerError, LayerParity, worse_layer
+from onnxviz.converters.base import Array, Conversion, LayerCall
+from onnxviz.errors import ConversionError
+from onnxviz.graph.model import summary_line
+from onnxviz.graph.provenance import Provenance, provenance_of
+from onnxviz.runtime.capture import capture
+
+__all__ = ["compare_layers"]
+
+Key = tuple[str, int, int]  # layer, number of the call, number of the output
+#: Relative error that a layer may have, by what the ONNX model computes in.
+TOLERANCE = {"float32": 1e-5, "float16": 1e-2, "int8": 1e-1}
+
+
+def compare_layers(
+    conversion: Conversion,
+    feeds: Iterable[Mapping[str, Array]],
+    *,
+    models: Mapping[str, ir.Model] | None = None,
+    tolerance: float | None = None,
+) -> list[LayerParity]:
+    """Run the source network and the ONNX model on the same inputs and compare what every layer gives.
+
+    A layer's ONNX tensors are those that leave the nodes of its provenance. Where several fit one output of a layer, as
+    when it is called often, the nearest counts. Channels-last tensors of the source are compared with channels-first
+    ones of the ONNX model in the source's layout.
+
+    Args:
+        conversion: What a converter returned.
+        feeds: Inputs by ONNX input name.
+        models: The same model in other precisions, a key of :data:`TOLERANCE` each, tensors named alike.
+        tolerance: Relative error that a layer may have; by default that of the precision.
+
+    Returns:
+        A comparison of the conversion's own model, then one for each of ``models``, with the worst figures of each
+        layer over all inputs; nothing where the converter cannot watch layers.
+
+    Raises:
+        ConversionError: The source network or an ONNX model does not run on an input.
+    """
+    if conversion.record is None:
+        return []
+    every = {"float32": conversion.model, **(models or {})}
+    runs = [
+        _Run(precision, model, TOLERANCE[precision] if tolerance is None else tolerance)
+        for precision, model in every.items()
+    ]
+    graph = _Graph(conversion.model)
+    batches = []
+    for feed in feeds:
+        try:
+            calls = conversion.record(feed)
+        except Exception as error:
+            raise ConversionError(f"the source network does not run: {summary_line(error)}") from error
+        batches.append(next((len(array) for array in feed.values() if array.ndim), 1))
+        joined: dict[Key, str] | None = None
+        for run in runs:
+            joined = run.compare(_Comparison(graph, calls, run.limit, joined), feed)
+    return [run.result(tuple(batches)) for run in runs]
+
+
+@dataclass
+class _Run:
+    """The comparison of one model, over all inputs."""
+
+    precision: str
+    model: ir.Model
+    limit: float
+    found: dict[Key, LayerError] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def compare(self, job: _Comparison, feed: Mapping[str, Array]) -> dict[Key, str]:
+        """Compare on one input; return which tensor each output of a layer was found in."""
+        names = _names_in(self.model, job.wanted)
+        if names:
+            capture(
+                self.model, dict(feed), sorted(names), providers="cpu", keep=False, bodies=False,
+                reduce=lambda name, array: job.see(names[name], array),
+            )  # fmt: skip
+        errors = dict(job.errors())
+        for key, error in errors.items():
+            self.found[key] = worse_layer(self.found[key], error) if key in self.found else error
+        self.missing |= job.missing
+        return {key: error.tensor for key, error in errors.items()}
+
+    def result(self, batches: tuple[int, ...]) -> LayerParity:
+        return LayerParity(tuple(self.found.values()), self.missing, self.precision, self.limit, batches)
+
+
+def _names_in(model: ir.Model, wanted: Iterable[str]) -> dict[str, str]:
+    """Return the tensors of a model that stand for those of the unconverted one: name -> name there.
+
+    Where a tensor is quantised, what its readers see counts: a Relu may have become the lower end of the range.
+    """
+    made = {value.name: value for node in model.graph for value in node.outputs}
+    names = {}
+    for name in wanted:
+        value = made.get(name)
+        for op in ("QuantizeLinear", "DequantizeLinear"):
+            readers = [] if value is None else [node for node in value.consumers() if node.op_type == op]
+            value = readers[0].outputs[0] if readers else value
+        if value is not None:
+            names[str(value.name)] = name
+    return names
+
+
+class _Graph:
+    """Which tensors leave which layer."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.nodes: dict[str, list[ir.Node]] = defaultdict(list)
+        self.sources: dict[ir.Node, Provenance] = {}
+        self.folded: set[str] = set()
+        for node in model.graph:
+            source = provenance_of(node)
+            if source is None:
+                continue
+            self.sources[node] = source
+            chain = (source.layer, *source.folded)
+            self.folded.update(chain[:-1])
+            for layer in _paths(chain[-1]):
+                self.nodes[layer].append(node)
+
+    def leaving(self, layer: str) -> list[ir.Value]:
+        """Return the tensors that a layer's nodes give to others, in topological order."""
+        inside = set(self.nodes[layer])
+        return [
+            value
+            for node in self.nodes[layer]
+            for value in node.outputs
+            if value.name and (value.is_graph_output() or any(user not in inside for user, _ in value.uses()))
+        ]
+
+
+def _paths(layer: str) -> Iterator[str]:
+    """Yield a path and those of the layers around it."""
+    yield layer
+    for index, letter in enumerate(layer):
+        if letter in "./" and index:
+            yield layer[:index]
+
+
+@dataclass
+class _Pair:
+    """An output of a call and the tensors that may stand for it."""
+
+    call: LayerCall
+    number: int
+    place: int
+    source: Array
+    tensors: list[ir.Value]
+    best: tuple[OutputParity, ir.Value, str] | None = None
+
+
+@dataclass
+class _Comparison:
+    """The comparison on one input."""
+
+    graph: _Graph
+    calls: Sequence[LayerCall]
+    limit: float
+    joined: Mapping[Key, str] | None = None  # in which tensor each output was found before
+    missing: dict[str, str] = field(default_factory=dict)
+    wanted: dict[str, list[_Pair]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        self.pairs: list[_Pair] = []
+        times: Counter[str] = Counter()
+        for call in self.calls:
+            times[call.layer] += 1
+            self._join(call, times[call.layer])
+
+    def _join(self, call: LayerCall, number: int) -> None:
+        in_graph = call.layer in self.graph.nodes
+        if not call.layer or (not in_graph and (call.hands_on or call.layer in self.graph.folded)):
+            return
+        leaving = self.graph.leaving(call.layer) if in_graph else []
+        if not leaving:
+            self.missing[call.layer] = "no node of it is left in the graph"
+            return
+        for place, source in enumerate(call.outputs):
+            tensors = [value for value in leaving if _may_be(value, source)]
+            if self.joined is not None:
+                tensor = self.joined.get((call.layer, number, place))
+                tensors = [value for value in tensors if value.name == tensor]
+            if not tensors:
+                self.missing[call.layer] = f"no tensor of shape {list(source.shape)} leaves it"
+                continue
+            pair = _Pair(call, number, place, source, tensors)
+            self.pairs.append(pair)
+            for value in tensors:
+                self.wanted[str(value.name)].append(pair)
+
+    def see(self, name: str, array: Any) -> None:
+        """Compare a tensor of the ONNX model, as it comes, with every output that it may stand for."""
+        for pair in self.wanted[name]:
+            for layout, seen in _layouts(np.asarray(array), pair.source.shape):
+                if seen.dtype != pair.source.dtype and seen.dtype.kind == pair.source.dtype.kind == "f":
+                    seen = seen.astype(pair.source.dtype)  # of a model that was converted to another precision
+                error = compare(name, pair.source, seen, self.limit)
+                if pair.best is None or _rank(error) < _rank(pair.best[0]):
+                    value = next(v for v in pair.tensors if v.name == name)
+                    pair.best = (error, value, layout)
+
+    def errors(self) -> Iterator[tuple[Key, LayerError]]:
+        for pair in self.pairs:
+            if pair.best is None:
+                self.missing[pair.call.layer] = "its tensor is not in the converted model"
+                continue
+            error, value, layout = pair.best
+            node = value.producer()
+            source = self.graph.sources.get(node) if node is not None else None
+            owns = source is not None and source.folded and source.folded[-1] == pair.call.layer
+            chain = (source.layer, *source.folded) if owns and source is not None else (pair.call.layer,)
+            name = chain[0] if pair.number == 1 else f"{chain[0]} ({pair.number})"
+            yield (
+                (pair.call.layer, pair.number, pair.place),
+                LayerError(
+                    name, self._class_of(chain[0], pair.call), chain[1:], str(value.name), layout, pair.source.shape,
+                    error.max_abs, error.max_relative, error.relative_l2, error.cosine, error.problem,
+                ),
+            )  # fmt: skip
+
+    def _class_of(self, layer: str, call: LayerCall) -> str:
+        return next((other.class_name for other in self.calls if other.layer == layer), call.class_name)
+
+
+def _rank(error: OutputParity) -> tuple[float, float]:
+    return error.relative_l2, error.max_relative
+
+
+def _may_be(value: ir.Value, source: Array) -> bool:
+    """Say whether a tensor may hold a layer's output, as far as its declared type and rank tell."""
+    if value.dtype is not None and source.dtype.kind in "biu" and value.dtype.is_floating_point():
+        return False
+    return value.shape is None or len([n for n in value.shape if n != 1]) <= source.ndim
+
+
+def _layouts(array: Array, shape: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
+    """Yield the ways in which an array can be read as one of another layout with a certain shape."""
+    fits = False
+    if array.shape == shape:
+        fits = True
+        yield "", array
+    if array.ndim > 2 and (moved := np.moveaxis(array, 1, -1)).shape == shape:
+        fits = True
+        yield "channels first", moved
+    if not fits and array.size and tuple(n for n in array.shape if n != 1) == tuple(n for n in shape if n != 1):
+        yield "", array.reshape(shape)
