@@ -19,7 +19,7 @@ from onnxviz.analysis.layer_parity import LayerError, LayerParity, worse_layer
 from onnxviz.converters.base import Array, Conversion, LayerCall
 from onnxviz.errors import ConversionError
 from onnxviz.graph.model import summary_line
-from onnxviz.graph.provenance import Provenance, provenance_of
+from onnxviz.graph.provenance import leaving, nodes_by_layer, provenance_of
 from onnxviz.runtime.capture import capture
 
 __all__ = ["compare_layers"]
@@ -125,36 +125,10 @@ class _Graph:
     """Which tensors leave which layer."""
 
     def __init__(self, model: ir.Model) -> None:
-        self.nodes: dict[str, list[ir.Node]] = defaultdict(list)
-        self.sources: dict[ir.Node, Provenance] = {}
-        self.folded: set[str] = set()
-        for node in model.graph:
-            source = provenance_of(node)
-            if source is None:
-                continue
-            self.sources[node] = source
-            chain = (source.layer, *source.folded)
-            self.folded.update(chain[:-1])
-            for layer in _paths(chain[-1]):
-                self.nodes[layer].append(node)
-
-    def leaving(self, layer: str) -> list[ir.Value]:
-        """Return the tensors that a layer's nodes give to others, in topological order."""
-        inside = set(self.nodes[layer])
-        return [
-            value
-            for node in self.nodes[layer]
-            for value in node.outputs
-            if value.name and (value.is_graph_output() or any(user not in inside for user, _ in value.uses()))
-        ]
-
-
-def _paths(layer: str) -> Iterator[str]:
-    """Yield a path and those of the layers around it."""
-    yield layer
-    for index, letter in enumerate(layer):
-        if letter in "./" and index:
-            yield layer[:index]
+        self.nodes = nodes_by_layer(model.graph)
+        self.sources = {node: source for node in model.graph if (source := provenance_of(node)) is not None}
+        chains = [(source.layer, *source.folded) for source in self.sources.values()]
+        self.folded = {layer for chain in chains for layer in chain[:-1]}
 
 
 @dataclass
@@ -191,12 +165,12 @@ class _Comparison:
         in_graph = call.layer in self.graph.nodes
         if not call.layer or (not in_graph and (call.hands_on or call.layer in self.graph.folded)):
             return
-        leaving = self.graph.leaving(call.layer) if in_graph else []
-        if not leaving:
+        given = leaving(self.graph.nodes[call.layer]) if in_graph else []
+        if not given:
             self.missing[call.layer] = "no node of it is left in the graph"
             return
         for place, source in enumerate(call.outputs):
-            tensors = [value for value in leaving if _may_be(value, source)]
+            tensors = [value for value in given if _may_be(value, source)]
             if self.joined is not None:
                 tensor = self.joined.get((call.layer, number, place))
                 tensors = [value for value in tensors if value.name == tensor]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxviz.analysis.comparison import OutputParity, worse
+from onnxviz.graph.provenance import Provenance
 
 __all__ = ["LayerError", "LayerParity", "worse_layer"]
 
@@ -51,12 +52,14 @@ class LayerError:
     @property
     def name(self) -> str:
         """The layer and those folded into it, without the path that they share: ``"block.conv1 + bn1"``."""
-        parent = self.layer[: max(self.layer.rfind("."), self.layer.rfind("/")) + 1]
-        return " + ".join([self.layer, *(layer.removeprefix(parent) for layer in self.folded)])
+        return self._source.name
+
+    @property
+    def _source(self) -> Provenance:
+        return Provenance(self.layer, self.class_name, "", self.folded)
 
     def __str__(self) -> str:
-        name = self.name
-        return f"{name} ({self.class_name.rpartition('.')[2]})" if self.class_name else name
+        return str(self._source)
 
 
 @dataclass(frozen=True)

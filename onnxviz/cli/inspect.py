@@ -50,11 +50,14 @@ def _print(summary: ModelSummary) -> None:
     out.print(Text(printable(summary.name), style="bold cyan"))
     out.print(facts)
     if summary.layers:
-        layers = Table("layer", "operator", "input", "output", "parameters", "MACs", box=None, header_style="bold")
+        sourced = any(layer.source for layer in summary.layers)
+        titles = ("layer", "operator", "input", "output", "parameters", "MACs", *(("source",) if sourced else ()))
+        layers = Table(*titles, box=None, header_style="bold")
         for layer in summary.layers:
             cells = (
                 layer.name, layer.op_type, _shape(layer.input_shape), _shape(layer.output_shape),
                 f"{layer.parameters:,}", "?" if layer.macs is None else f"{layer.macs:,}",
+                *((layer.source,) if sourced else ()),
             )  # fmt: skip
             layers.add_row(*(Text(printable(cell, 60)) for cell in cells))
         out.print(layers)

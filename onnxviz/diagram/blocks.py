@@ -13,6 +13,7 @@ from onnxviz.diagram.scene import Item, Path, Rect, Text
 from onnxviz.diagram.text import ellipsize, fit_text, text_width
 from onnxviz.errors import printable
 from onnxviz.graph.cost import node_cost
+from onnxviz.graph.provenance import provenance_of
 
 __all__ = ["Block", "block_items", "make_block"]
 
@@ -96,6 +97,9 @@ def _tooltip(node: ir.Node, facts: list[str], weights: list[str], parameters: in
         lines.append("weights " + " · ".join(weights))
     if parameters:
         lines.append(f"{parameters:,} parameters")
+    source = provenance_of(node)
+    if source is not None:
+        lines.append(f"from {printable(str(source), 300)}")
     return "\n".join(lines)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
 import onnx_ir as ir
 
-__all__ = ["Provenance", "provenance_of", "set_provenance"]
+__all__ = ["Provenance", "leaving", "nodes_by_layer", "provenance_of", "set_provenance"]
 
 _LAYER, _CLASS, _LINE, _FOLDED = "onnxviz.layer", "onnxviz.class", "onnxviz.line", "onnxviz.folded"
 _FRAME = re.compile(r'File "([^"\n]+)", line (\d+)')
@@ -36,8 +36,14 @@ class Provenance:
     line: str = ""
     folded: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The layer and those folded into it, without the path that they share: ``"block.conv1 + bn1"``."""
+        parent = self.layer[: max(self.layer.rfind("."), self.layer.rfind("/")) + 1]
+        return " + ".join([self.layer, *(layer.removeprefix(parent) for layer in self.folded)])
+
     def __str__(self) -> str:
-        name = " + ".join([self.layer, *self.folded])
+        name = self.name or "(the network itself)"
         kind = f" ({self.class_name.rpartition('.')[2]})" if self.class_name else ""
         return f"{name}{kind}{f' at {self.line}' if self.line else ''}"
 
@@ -71,6 +77,42 @@ def provenance_of(node: ir.Node) -> Provenance | None:
     if _LAYER in props:
         return Provenance(props[_LAYER], props.get(_CLASS, ""), props.get(_LINE, ""), _names(props.get(_FOLDED, "")))
     return _from_torch(node)
+
+
+def nodes_by_layer(graph: ir.Graph) -> dict[str, list[ir.Node]]:
+    """Return for every source layer, and for those around it, the nodes that compute it, in the graph's order.
+
+    A node into which layers were folded belongs to the last of them: that is what it gives.
+
+    >>> text = '<ir_version: 8, opset_import: ["": 17]> g (float[1] x) => (float[1] y) {y = Relu(x)}'
+    >>> graph = ir.from_onnx_text(text).graph
+    >>> set_provenance(graph[0], Provenance("block.0.act"))
+    >>> list(nodes_by_layer(graph))
+    ['block.0.act', 'block', 'block.0']
+    """
+    found: dict[str, list[ir.Node]] = {}
+    for node in graph:
+        source = provenance_of(node)
+        if source is not None:
+            for layer in _around([source.layer, *source.folded][-1]):
+                found.setdefault(layer, []).append(node)
+    return found
+
+
+def _around(layer: str) -> Iterator[str]:
+    yield layer
+    yield from (layer[:index] for index, letter in enumerate(layer) if letter in "./" and index)
+
+
+def leaving(nodes: Iterable[ir.Node]) -> list[ir.Value]:
+    """Return the tensors that a group of nodes gives to others or to the graph, in the order of the nodes."""
+    group = dict.fromkeys(nodes)
+    return [
+        value
+        for node in group
+        for value in node.outputs
+        if value.name and (value.is_graph_output() or any(user not in group for user in value.consumers()))
+    ]
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxviz.errors import SelectionError
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.kinds import KINDS, kind_of
+from onnxviz.graph.provenance import leaving, nodes_by_layer, provenance_of
 from onnxviz.graph.shapes import model_inputs
 
 __all__ = ["FLOAT_TYPES", "all_tensors", "node_tensors", "select"]
@@ -74,6 +75,8 @@ def select(
 
     - a tensor's name, or a glob (``*``, ``?``, ``[abc]``) over the names of tensors and of the nodes that produce them;
     - ``op:Conv``: the outputs of nodes of that type (globs allowed); a bare type works where no name matches;
+    - ``source:layers.0.conv1``: what leaves a layer of the source network (globs allowed), where converters wrote down
+      which nodes are whose;
     - ``@conv``: the outputs of nodes of that kind, one of :data:`onnxviz.graph.kinds.KINDS`;
     - ``!`` before any of these: leave out what it names. Patterns are applied from left to right.
 
@@ -128,6 +131,8 @@ def _match(names: Mapping[ir.Value, str], pattern: str) -> list[ir.Value]:
     exact = [v for v in candidates if names[v] == pattern]
     if exact:
         return exact
+    if pattern.startswith("source:"):
+        return _match_source(candidates, pattern.removeprefix("source:"))
     if pattern.startswith("@"):
         return _match_kind(candidates, pattern[1:])
     by_type = pattern.startswith("op:")
@@ -140,6 +145,40 @@ def _match(names: Mapping[ir.Value, str], pattern: str) -> list[ir.Value]:
     if not typed:
         raise SelectionError(f"no tensor matches {pattern!r}", hint=_nearest(candidates, pattern, by_type))
     return typed
+
+
+def _match_source(candidates: Sequence[ir.Value], pattern: str) -> list[ir.Value]:
+    graphs = dict.fromkeys(node.graph for v in candidates if (node := v.producer()) is not None)
+    layers: dict[str, list[ir.Node]] = {}
+    for graph in graphs:
+        if isinstance(graph, ir.Graph):
+            for layer, nodes in nodes_by_layer(graph).items():
+                layers.setdefault(layer, []).extend(nodes)
+    if not any(layers):
+        raise SelectionError(
+            "the model does not say which layers it came from",
+            hint="convert it with `onnxviz convert`, or name a tensor",
+        )
+    test = re.compile(fnmatch.translate(pattern)).match
+    everything = {**_folded_away(layers), **layers}
+    chosen = [nodes for layer, nodes in everything.items() if layer == pattern or (layer and test(layer))]
+    if not chosen:
+        near = difflib.get_close_matches(pattern, list(filter(None, layers)), n=3, cutoff=0.4) or list(layers)[:3]
+        raise SelectionError(
+            f"no layer of the source matches {pattern!r}", hint=f"the nearest are {', '.join(filter(None, near))}"
+        )
+    found = {value for nodes in chosen for value in leaving(nodes)}
+    return [value for value in candidates if value in found]
+
+
+def _folded_away(layers: Mapping[str, Sequence[ir.Node]]) -> dict[str, list[ir.Node]]:
+    """Return the layers that others were folded into: what they gave themselves is nowhere, this is what is nearest."""
+    found: dict[str, list[ir.Node]] = {}
+    for node in dict.fromkeys(node for nodes in layers.values() for node in nodes):
+        source = provenance_of(node)
+        for layer in (source.layer, *source.folded[:-1]) if source is not None and source.folded else ():
+            found.setdefault(layer, []).append(node)
+    return found
 
 
 def _match_kind(candidates: Sequence[ir.Value], kind: str) -> list[ir.Value]:

@@ -15,6 +15,7 @@ from onnxviz.graph.cost import model_parameters, node_cost
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.model import model_name
+from onnxviz.graph.provenance import provenance_of
 from onnxviz.graph.shapes import dtype_name, infer_shapes, model_inputs, open_dims, shape_list
 
 __all__ = ["LayerSummary", "ModelSummary", "TensorInfo", "batch_dims", "inspect_model"]
@@ -33,7 +34,11 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """A node that does work: it holds parameters or multiplies tensors."""
+    """A node that does work: it holds parameters or multiplies tensors.
+
+    ``source`` is the layer of the source network that it came from, as :class:`onnxviz.graph.provenance.Provenance`
+    words it; empty where the file does not say.
+    """
 
     name: str
     op_type: str
@@ -43,6 +48,7 @@ class LayerSummary:
     output: str
     parameters: int
     macs: int | None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,4 +180,5 @@ def _layers(model: ir.Model) -> Iterator[LayerSummary]:
             output=output.name or "" if output is not None else "",
             parameters=cost.parameters,
             macs=cost.macs,
+            source=str(provenance_of(node) or ""),
         )

@@ -22,6 +22,7 @@ from onnxviz._version import __version__
 from onnxviz.analysis.statistics import statistics
 from onnxviz.errors import OutputError
 from onnxviz.graph.files import atomic_write
+from onnxviz.graph.provenance import provenance_of
 from onnxviz.graph.summary import inspect_model
 from onnxviz.plots.style import DIVERGING, SEQUENTIAL
 from onnxviz.report import formats
@@ -94,6 +95,9 @@ def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | 
     features, feature_note = feature_panels(model, captured, rows)
     weights = weight_panels(model)
     _link(diagram, features, weights)
+    sources = {value.name: str(provenance_of(node) or "") for node in model.graph for value in node.outputs}
+    for panel in features:
+        panel.row["source"] = sources.get(panel.row["name"], "")
     found = answers(captured, labels)
     content = {
         "summary": summary,
@@ -106,7 +110,10 @@ def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | 
         "feature_note": feature_note,
     }
     tables: dict[str, list[Any]] = {
-        "tensors": [_tensor_row(position, row, captured, diagram) for position, row in enumerate(rows.values())],
+        "tensors": [
+            {**_tensor_row(position, row, captured, diagram), "source": sources.get(row["name"], "")}
+            for position, row in enumerate(rows.values())
+        ],
         "weight_rows": [panel.row for panel in weights],
         "layers": [{**asdict(layer), "block": diagram.makers.get(layer.output)} for layer in summary.layers],
         "missing": list(captured.not_captured.items()),
