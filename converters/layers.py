@@ -173,10 +173,9 @@ class _Comparison:
             tensors = [value for value in given if _may_be(value, source)]
             if self.joined is not None:
                 tensor = self.joined.get((call.layer, number, place))
+                if tensor is None:
+                    continue
                 tensors = [value for value in tensors if value.name == tensor]
-            if not tensors:
-                self.missing[call.layer] = f"no tensor of shape {list(source.shape)} leaves it"
-                continue
             pair = _Pair(call, number, place, source, tensors)
             self.pairs.append(pair)
             for value in tensors:
@@ -194,9 +193,16 @@ class _Comparison:
                     pair.best = (error, value, layout)
 
     def errors(self) -> Iterator[tuple[Key, LayerError]]:
+        """Yield what was found; an output that nothing reads, as the last state of an LSTM, may be nowhere."""
+        found = {(pair.call.layer, pair.number) for pair in self.pairs if pair.best is not None}
         for pair in self.pairs:
             if pair.best is None:
-                self.missing[pair.call.layer] = "its tensor is not in the converted model"
+                if (pair.call.layer, pair.number) not in found:
+                    shape = list(pair.source.shape)
+                    self.missing[pair.call.layer] = (
+                        f"no tensor of shape {shape} leaves it" if self.joined is None
+                        else "its tensor is not in the converted model"
+                    )  # fmt: skip
                 continue
             error, value, layout = pair.best
             node = value.producer()
