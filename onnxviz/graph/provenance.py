@@ -129,7 +129,7 @@ def _from_torch(node: ir.Node) -> Provenance | None:
     if len(scopes) < 2:
         return None
     layer, folded = scopes[-2], ()
-    if props.get("pkg.onnxscript.rewriter.rule_name", "").startswith("FuseBatchNorm"):
+    if "FuseBatchNorm" in props.get("pkg.onnxscript.rewriter.rule_name", ""):
         # The node carries the BatchNorm's scope; its weight tells which convolution took it in.
         weight = node.inputs[1].name if len(node.inputs) > 1 and node.inputs[1] is not None else None
         if weight and weight.endswith(".weight"):

@@ -144,6 +144,16 @@ def test_kept_batchnorm_is_a_layer_of_its_own() -> None:
     assert layers.passed
 
 
+def test_a_batchnorm_without_shift_is_known_to_be_folded_too() -> None:
+    """The exporter then takes the bias away again, and writes down both rules."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4), torch.nn.ReLU())
+    (layers,) = measure_parity(
+        TorchConverter().convert(Source("n", network=net), ConvertOptions(input_shapes=((1, 3, 8, 8),)))
+    ).layers
+    assert [layer.name for layer in layers.layers] == ["0 + 1", "2"]
+    assert layers.missing == {}
+
+
 def test_other_precisions_are_compared_in_the_same_tensors(resnet: Conversion) -> None:
     float32, float16, int8 = measure_parity(resnet, precisions=["float16", "int8"]).layers
     assert [c.precision for c in (float32, float16, int8)] == ["float32", "float16", "int8"]
