@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ class Signature:
         example_shapes: Shapes to try the model on.
         dtypes: Their dtypes.
         pack: Turns a flat list into the positional arguments of a call.
+        labels: Names of the open axes of each input.
     """
 
     names: tuple[str, ...]
@@ -38,12 +39,13 @@ class Signature:
     example_shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
     pack: Callable[[Sequence[Any]], list[Any]]
+    labels: tuple[Mapping[int, str], ...]
 
-    def example(self, seed: int) -> dict[str, Array]:
-        """Draw one input by name."""
+    def example(self, seed: int, batch: int | None = None) -> dict[str, Array]:
+        """Draw one input by name, of the example's batch size or another."""
         rng = np.random.default_rng(seed)
         return {
-            n: seeded(shape, dtype, rng)
+            n: seeded(shape if batch is None or not shape else (batch, *shape[1:]), dtype, rng)
             for n, shape, dtype in zip(self.names, self.example_shapes, self.dtypes, strict=True)
         }
 
@@ -68,8 +70,11 @@ def signature_of(model: Any, options: ConvertOptions, label: str) -> Signature:
         return [keras.tree.pack_sequence_as(structure, list(flat))] if nested else list(flat)
 
     dtypes = tuple(str(keras.backend.standardize_dtype(t.dtype)) for t in tensors)
-    dynamic = tuple((None if not options.static else s[0], *s[1:]) for s in shapes)
-    return Signature(names, dynamic, shapes, dtypes, pack)
+    labels = _labels(names, shapes, options, label)
+    for name, wanted, axes in zip(names, [tuple(t.shape) for t in tensors], labels, strict=True):
+        if fixed := [axis for axis in axes if axis and wanted[axis] is not None]:
+            raise ConversionError(f"{label} fixes axis {fixed[0]} of its input {name!r} to {wanted[fixed[0]]}")
+    return Signature(names, _opened(shapes, labels), shapes, dtypes, pack, labels)
 
 
 def _declared_inputs(model: Any) -> Any:
@@ -104,8 +109,9 @@ def _undeclared(model: Any, options: ConvertOptions, label: str) -> Signature:
     def pack(flat: Sequence[Any]) -> list[Any]:
         return list(flat) if separate or len(flat) == 1 else [list(flat)]
 
-    dynamic = tuple((s[0] if options.static else None, *s[1:]) for s in shapes)
-    signature = Signature(names, dynamic, shapes, (keras.backend.floatx(),) * len(known), pack)
+    labels = _labels(names, shapes, options, label)
+    dtypes = (keras.backend.floatx(),) * len(known)
+    signature = Signature(names, _opened(shapes, labels), shapes, dtypes, pack, labels)
     try:
         with quiet():
             model(*pack([keras.ops.zeros(shape) for shape in shapes]), training=False)
@@ -152,3 +158,27 @@ def _shapes(
             raise ConversionError(f"input {name!r} of {label} is {listed}, not {','.join(map(str, shape))}")
         shapes.append(tuple(int(n) for n in shape if n is not None))
     return tuple(shapes)
+
+
+def _labels(
+    names: Sequence[str], shapes: Sequence[tuple[int, ...]], options: ConvertOptions, label: str
+) -> tuple[dict[int, str], ...]:
+    """Return which axes of each input stay open, and the names of their sizes."""
+    labels: list[dict[int, str]] = [{} if options.static or not shape else {0: "batch"} for shape in shapes]
+    for name, axes in options.dynamic.items():
+        if name not in names:
+            raise ConversionError(f"{label} has no input {name!r} to leave open", hint=f"it has {', '.join(names)}")
+        place = list(names).index(name)
+        rank = len(shapes[place])
+        for axis, size in axes.items():
+            if not -rank <= axis < rank:
+                raise ConversionError(f"input {name!r} has no axis {axis}: its shape is {list(shapes[place])}")
+            labels[place].setdefault(axis % rank, size)
+    return tuple(labels)
+
+
+def _opened(shapes: Sequence[tuple[int, ...]], labels: Sequence[Mapping[int, str]]) -> tuple[Shape, ...]:
+    return tuple(
+        tuple(None if axis in open_axes else n for axis, n in enumerate(shape))
+        for shape, open_axes in zip(shapes, labels, strict=True)
+    )

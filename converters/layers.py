@@ -22,8 +22,10 @@ from onnxviz.graph.model import summary_line
 from onnxviz.graph.provenance import leaving, nodes_by_layer, provenance_of
 from onnxviz.runtime.capture import capture
 
-__all__ = ["compare_layers"]
+__all__ = ["compare_layers", "layouts"]
 
+#: Where a clip or a cancellation leaves little of large values, single elements are off by more than the tensor is.
+_PEAK = 10.0
 Key = tuple[str, int, int]  # layer, number of the call, number of the output
 #: Relative error that a layer may have, by what the ONNX model computes in.
 TOLERANCE = {"float32": 1e-5, "float16": 1e-2, "int8": 1e-1}
@@ -163,7 +165,7 @@ class _Comparison:
 
     def _join(self, call: LayerCall, number: int) -> None:
         in_graph = call.layer in self.graph.nodes
-        if not call.layer or (not in_graph and (call.hands_on or call.layer in self.graph.folded)):
+        if not call.layer or call.layer in self.graph.folded or (not in_graph and call.hands_on):
             return
         given = leaving(self.graph.nodes[call.layer]) if in_graph else []
         if not given:
@@ -184,10 +186,10 @@ class _Comparison:
     def see(self, name: str, array: Any) -> None:
         """Compare a tensor of the ONNX model, as it comes, with every output that it may stand for."""
         for pair in self.wanted[name]:
-            for layout, seen in _layouts(np.asarray(array), pair.source.shape):
+            for layout, seen in layouts(np.asarray(array), pair.source.shape):
                 if seen.dtype != pair.source.dtype and seen.dtype.kind == pair.source.dtype.kind == "f":
                     seen = seen.astype(pair.source.dtype)  # of a model that was converted to another precision
-                error = compare(name, pair.source, seen, self.limit)
+                error = compare(name, pair.source, seen, self.limit, peak=_PEAK)
                 if pair.best is None or _rank(error) < _rank(pair.best[0]):
                     value = next(v for v in pair.tensors if v.name == name)
                     pair.best = (error, value, layout)
@@ -233,8 +235,8 @@ def _may_be(value: ir.Value, source: Array) -> bool:
     return value.shape is None or len([n for n in value.shape if n != 1]) <= source.ndim
 
 
-def _layouts(array: Array, shape: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
-    """Yield the ways in which an array can be read as one of another layout with a certain shape."""
+def layouts(array: Array, shape: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
+    """Yield the ways in which an array can be read as one of a certain shape, each with the name of its layout."""
     fits = False
     if array.shape == shape:
         fits = True
@@ -242,5 +244,8 @@ def _layouts(array: Array, shape: tuple[int, ...]) -> Iterator[tuple[str, Array]
     if array.ndim > 2 and (moved := np.moveaxis(array, 1, -1)).shape == shape:
         fits = True
         yield "channels first", moved
+    if array.ndim == 3 and (swapped := array.swapaxes(0, 1)).shape == shape:
+        fits = True
+        yield "time first", swapped
     if not fits and array.size and tuple(n for n in array.shape if n != 1) == tuple(n for n in shape if n != 1):
         yield "", array.reshape(shape)

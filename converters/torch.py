@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from onnxviz.converters.base import Array, Conversion, ConvertOptions, LayerCall, Source, comes_from
 from onnxviz.converters.naming import name_by_layer, strip_paths
-from onnxviz.converters.quiet import quiet
 from onnxviz.converters.torch_call import (
     Call,
     output_names,
@@ -23,15 +19,13 @@ from onnxviz.converters.torch_call import (
     with_batch,
 )
 from onnxviz.converters.torch_export import Exported, export_module, export_program, export_script
+from onnxviz.converters.torch_files import TORCH_SUFFIXES, open_torch_file
 from onnxviz.converters.torch_layers import layer_of, record_module, record_program, trace_layers
 from onnxviz.converters.torch_weights import load_weights
-from onnxviz.errors import ConversionError, TrustError
+from onnxviz.errors import ConversionError
 from onnxviz.graph.model import summary_line
 
 __all__ = ["TorchConverter"]
-
-_PICKLES = (".pt", ".pth", ".bin", ".ckpt")
-_SUFFIXES = (*_PICKLES, ".pt2", ".safetensors")
 
 
 class TorchConverter:
@@ -51,7 +45,7 @@ class TorchConverter:
                 source.network, "torch", "ExportedProgram"
             )
             return torch_module and not comes_from(source.network, "keras")
-        return source.path is not None and source.path.suffix.lower() in _SUFFIXES
+        return source.path is not None and source.path.suffix.lower() in TORCH_SUFFIXES
 
     def convert(self, source: Source, options: ConvertOptions) -> Conversion:
         """Convert a PyTorch network.
@@ -66,7 +60,7 @@ class TorchConverter:
             MissingDependencyError: torch or onnxscript is not installed.
         """
         require_torch()
-        network = source.network if source.network is not None else _load(source, options)
+        network = source.network if source.network is not None else open_torch_file(source, options)
         if comes_from(network, "torch", "ExportedProgram"):
             return _convert_program(source, network, options)
         module: Any = network
@@ -84,70 +78,6 @@ class TorchConverter:
         )  # fmt: skip
         exported = replace(exported, notes=(*notes, *exported.notes))
         return _finish(source, exported, call, module)
-
-
-def _load(source: Source, options: ConvertOptions) -> object:
-    """Load a torch file that holds a network of its own; explain why, where it holds none or is not trusted."""
-    path = source.path
-    assert path is not None
-    how = f"onnxviz convert net.py:factory --weights {path.name} --input-shape 1,3,224,224 --trust"
-    if path.suffix.lower() == ".safetensors":
-        raise ConversionError(f"{path} holds weights but no network", hint=f"name the factory too: {how}")
-    kind = _kind(path)
-    if kind == "pickle" and not options.trust:
-        raise _not_a_network(path, how)
-    if not options.trust:
-        what = "a torch.export program, parts of which are unpickled" if kind == "program" else "a TorchScript program"
-        raise TrustError(
-            f"{path} is {what}: opening it can run code", hint="add --trust if you know where it comes from"
-        )
-    import torch
-
-    script: Any = torch.jit
-    try:
-        with quiet():
-            if kind == "program":
-                return torch.export.load(path)
-            if kind == "script":
-                loaded: object = script.load(path, map_location="cpu")
-                return loaded
-            held = torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:
-        raise ConversionError(f"cannot open {path}: {summary_line(error)}") from error
-    if not comes_from(held, "torch", "Module"):
-        raise ConversionError(f"{path} holds weights but no network", hint=f"name the factory too: {how}")
-    return held
-
-
-def _kind(path: Path) -> str:
-    """Tell a torch.export program, a TorchScript archive and a pickle apart by what the archive holds."""
-    if not zipfile.is_zipfile(path):
-        if path.suffix.lower() == ".pt2":
-            raise ConversionError(f"{path} is not a torch.export program, or it is truncated", hint="save it again")
-        return "pickle"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
-        return "program"
-    return "script" if any("/code/" in name for name in names) else "pickle"
-
-
-def _not_a_network(path: Path, how: str) -> ConversionError | TrustError:
-    import torch
-
-    try:
-        with quiet():
-            torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = next((line for line in str(error).splitlines() if "GLOBAL" in line), summary_line(error))
-        what = found.split("GLOBAL ")[-1].split(" was not")[0].strip()
-        return TrustError(
-            f"{path} is a pickle that would run code: it loads {what}",
-            hint=f"add --trust if you know where it comes from, or save its state_dict and use: {how}",
-        )
-    except Exception as error:  # noqa: BLE001 - a damaged file makes torch raise anything; it is reported
-        return ConversionError(f"{path} is not a PyTorch file, or it is truncated: {summary_line(error)}")
-    return ConversionError(f"{path} holds weights but no network", hint=f"name the factory too: {how}")
 
 
 def _example(source: Source, module: Any, options: ConvertOptions) -> Call:

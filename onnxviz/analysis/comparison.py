@@ -50,7 +50,9 @@ class OutputParity:
     varies: bool = True
 
 
-def compare(name: str, source: Array, onnx: Array, tolerance: float | None = None) -> OutputParity:
+def compare(
+    name: str, source: Array, onnx: Array, tolerance: float | None = None, *, peak: float = 1.0
+) -> OutputParity:
     """Compare one output of the source network with the ONNX model's.
 
     >>> a = np.array([1.0, np.nan], np.float32)
@@ -63,9 +65,11 @@ def compare(name: str, source: Array, onnx: Array, tolerance: float | None = Non
         name: The output's name.
         source: What the source network gave.
         onnx: What the ONNX model gave.
-        tolerance: Accepted relative error; by default by dtype.
+        tolerance: Accepted relative error of floating-point outputs; by default by dtype. Others must be equal.
+        peak: How many times the tolerance the largest difference may reach, relative to the largest magnitude.
     """
-    limit = TOLERANCE.get(str(source.dtype), 0.0) if tolerance is None else tolerance
+    limit = TOLERANCE.get(str(source.dtype), 0.0)
+    limit = tolerance if tolerance is not None and limit else limit
     problem = _structural_problem(source, onnx)
     if problem is not None:
         return OutputParity(name, str(onnx.dtype), onnx.shape, np.inf, np.inf, np.inf, 0.0, limit, problem)
@@ -85,7 +89,7 @@ def compare(name: str, source: Array, onnx: Array, tolerance: float | None = Non
     cosine = (
         float(abs(np.vdot(a, b)) if wide is np.complex128 else np.dot(a, b)) / norms if norms else float(max_abs == 0)
     )
-    if max(relative_l2, max_relative) > limit:
+    if max(relative_l2, max_relative / peak) > limit:
         problem = f"differs by {relative_l2:.2e} relative ({max_abs:.2e} at most), over the tolerance of {limit:.0e}"
     return OutputParity(name, str(onnx.dtype), onnx.shape, max_abs, max_relative, relative_l2, cosine, limit, problem)
 

@@ -23,7 +23,8 @@ class LayerError:
         class_name: Its class.
         folded: Layers behind it that the exporter folded into it: what is compared is what the last of them gives.
         tensor: The ONNX tensor.
-        layout: ``"channels first"`` where the ONNX tensor has its channels first and the source's last, else ``""``.
+        layout: ``"channels first"`` where the ONNX tensor has its channels first and the source's last,
+            ``"time first"`` where steps stand before samples, else ``""``.
         shape: The source's shape, on the last input.
         max_abs: Largest absolute difference of finite elements.
         max_relative: ``max_abs`` over the largest absolute source value.
@@ -46,8 +47,8 @@ class LayerError:
 
     @property
     def relative(self) -> float:
-        """The larger of both relative errors."""
-        return max(self.relative_l2, self.max_relative)
+        """The relative error that is told and drawn: ``relative_l2``."""
+        return self.relative_l2
 
     @property
     def name(self) -> str:
@@ -70,7 +71,7 @@ class LayerParity:
         layers: One entry a call of a layer, in the order in which they ended.
         missing: Layer -> why no tensor of the ONNX model stands for it.
         precision: What the ONNX model computes in: ``"float32"``, or what it was converted to for the comparison.
-        tolerance: Relative error above which a layer differs.
+        tolerance: ``relative_l2`` above which a layer differs; ``max_relative`` may be ten times as large.
         batches: Batch size of each input.
     """
 

@@ -64,8 +64,10 @@ def _fold_behind(graph: ir.Graph, node: ir.Node) -> None:
     if node.op_type == "MatMul" and weight.ndim > 2:
         return
     channels = _channels(node, weight)
-    rank = None if node.op_type == "MatMul" else weight.ndim
-    chain = _chain(node, channels, rank)
+    shape = node.outputs[0].shape
+    rank = weight.ndim if node.op_type != "MatMul" else len(shape) if shape is not None else None
+    axis = 1 if node.op_type != "MatMul" else -1
+    chain = _chain(node, channels, rank, axis)
     if chain is None:
         return
     shifts = node.op_type == "MatMul" and bool(np.any(chain.shift))
@@ -103,13 +105,13 @@ def _channels(node: ir.Node, weight: npt.NDArray[Any]) -> int:
     return int(weight.shape[0 if node.op_type == "Conv" else 1])
 
 
-def _chain(node: ir.Node, channels: int, rank: int | None) -> _Affine | None:
+def _chain(node: ir.Node, channels: int, rank: int | None, axis: int) -> _Affine | None:
     """Return all that can be folded behind a node; None where there is nothing."""
     found = _Affine(np.ones(1), np.zeros(1), [])
     value = node.outputs[0]
     while not value.is_graph_output() and len(uses := list(value.uses())) == 1:
         reader, index = uses[0]
-        step = _step(reader, index, channels, rank)
+        step = _step(reader, index, channels, rank, axis)
         if step is None or reader.graph is not node.graph:
             break
         scale, shift = step
@@ -118,18 +120,18 @@ def _chain(node: ir.Node, channels: int, rank: int | None) -> _Affine | None:
     return found if found.nodes else None
 
 
-def _step(node: ir.Node, index: int, channels: int, rank: int | None) -> tuple[Floats, Floats] | None:
+def _step(node: ir.Node, index: int, channels: int, rank: int | None, axis: int) -> tuple[Floats, Floats] | None:
     """Return what a node does to its input as scale and shift; None where it is not affine channel by channel."""
     if node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type == "BatchNormalization":
-        return _batchnorm(node, index, channels)
+        return _batchnorm(node, index, channels) if axis == 1 or rank == 2 else None
     if node.op_type not in ("Mul", "Div", "Add", "Sub"):
         return None
     operand = _constant(node, 1 - index)
     if operand is None:
         return None
-    other = _per_channel(operand, channels, rank)
+    other = _per_channel(operand, channels, rank, axis)
     if other is None:
         return None
     one, zero = np.ones(1), np.zeros(1)
@@ -154,20 +156,20 @@ def _batchnorm(node: ir.Node, index: int, channels: int) -> tuple[Floats, Floats
     return scale, beta - mean * scale
 
 
-def _per_channel(operand: npt.NDArray[Any], channels: int, rank: int | None) -> Floats | None:
+def _per_channel(operand: npt.NDArray[Any], channels: int, rank: int | None, axis: int) -> Floats | None:
     """Return an operand as one value a channel, or one for all; None where it varies along another axis.
 
-    The channel is axis 1 of ``rank``, or the last axis where ``rank`` is None.
+    The channel is ``axis`` (1 or -1) of ``rank``; where the rank is not known, axes in front might be added.
     """
     values = operand.astype(np.float64)
-    if values.size == 1 and (rank is None or values.ndim <= rank) and (rank is not None or values.ndim <= 1):
+    if values.ndim > (1 if rank is None else rank):
+        return None
+    if values.size == 1:
         return values.reshape(1)
-    axis_from_end = 1 if rank is None else rank - 1
-    if values.size != channels or values.ndim < axis_from_end or (rank is not None and values.ndim > rank):
+    from_end = 1 if axis == -1 or rank is None else rank - axis
+    if values.size != channels or values.ndim < from_end:
         return None
-    if rank is None and values.ndim > 1:  # might add axes in front
-        return None
-    return values.reshape(-1) if values.shape[values.ndim - axis_from_end] == channels else None
+    return values.reshape(-1) if values.shape[values.ndim - from_end] == channels else None
 
 
 def _scaled(node: ir.Node, weight: Floats, scale: Floats) -> Floats:

@@ -26,7 +26,7 @@ _NAMED = 60  # layers that fit with their names
 def plot_parity(comparisons: Sequence[LayerParity]) -> Figure:
     """Draw the relative error of every layer, in order of execution, on a logarithmic scale.
 
-    The larger of ``‖onnx - source‖₂ / ‖source‖₂`` and the largest difference over the largest magnitude counts. Each
+    The error is ``‖onnx - source‖₂ / ‖source‖₂``, the worst over all inputs. Each
     precision has a colour, its tolerance a dashed line; layers above it are red, the first of them is named.
 
     Args:
@@ -110,7 +110,7 @@ def _facts(comparisons: Sequence[LayerParity]) -> list[str]:
     facts = [
         f"{len(first.layers)} layers of the source beside their ONNX tensors, in order of execution",
         f"the worst of batches {', '.join(map(str, dict.fromkeys(first.batches)))}",
-        "the larger of L2 and largest difference, relative to the source",
+        "L2 of the difference, relative to the source",
         f"errors below {_FLOOR:.0e} stand on the lowest line",
     ]
     if first.missing:

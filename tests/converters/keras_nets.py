@@ -1,9 +1,6 @@
-"""Keras factories that the tests convert by path; run as a script, it converts them on the backend of KERAS_BACKEND."""
+"""Keras factories that the tests convert by path."""
 
 from __future__ import annotations
-
-import json
-import sys
 
 import keras
 from keras import layers
@@ -51,28 +48,3 @@ class Subclassed(keras.Model):
 
 def subclassed() -> keras.Model:
     return Subclassed()
-
-
-def main() -> None:
-    """Convert every net here and print what came out as JSON."""
-    from onnxviz.converters import convert
-
-    found = {}
-    for name in ("sequential", "branches", "never_built", "subclassed"):
-        shape = (1, 6) if name in ("never_built", "subclassed") else None
-        result = convert(f"{__file__}:{name}", input_shape=shape, trust=True)
-        found[name] = {
-            "exporter": result.exporter,
-            "framework": result.framework,
-            "batches": list(result.parity.batches) if result.parity else [],
-            "error": max(o.relative_l2 for o in result.parity.outputs) if result.parity else None,
-            "inputs": [value.name for value in result.model.graph.inputs],
-            "outputs": [value.name for value in result.model.graph.outputs],
-            "axes": [str(value.shape[0]) for value in result.model.graph.inputs if value.shape],
-            "nodes": [node.name for node in result.model.graph],
-        }
-    json.dump(found, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

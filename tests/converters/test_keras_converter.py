@@ -34,6 +34,9 @@ def keras() -> Any:
     return start_keras()
 
 
+ZOO = NETS.with_name("keras_zoo.py")
+
+
 @pytest.fixture(scope="module")
 def nets(keras: Any) -> Any:
     from onnxviz.converters.loading import load_source
@@ -46,29 +49,42 @@ def nets(keras: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
-def test_every_net_on_every_backend(backend):
+def test_six_networks_agree_layer_by_layer(backend):
     if not find_spec(backend) or not find_spec({"tensorflow": "tf2onnx", "torch": "onnxscript"}[backend]):
         pytest.skip(f"Keras's {backend} backend is not installed")
     process = subprocess.run(
-        [sys.executable, str(NETS)],
+        [sys.executable, str(ZOO)],
         env={**os.environ, "KERAS_BACKEND": backend, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-2000:]
     found = json.loads(process.stdout)
-    for net in found.values():
-        assert f"({backend})" in net["framework"]
+    nodes = {name: found.pop(name)["nodes"] for name in ("MobileNetV2", "ResNet50")}
+    assert nodes == {"MobileNetV2": 101, "ResNet50": 123}
+    assert found.pop("planted") == {
+        "conv1 one percent off": "conv1", "conv1 transposed": "conv1",
+        "dense one percent off": "dense", "dense transposed": "dense",
+    }  # fmt: skip
+    assert len(found) == 6
+    for name, net in found.items():
         assert net["exporter"] == {"tensorflow": "Keras model.export (tf2onnx)", "torch": "torch.export"}[backend]
+        assert net["notes"] == []
         assert net["batches"] == [1, 2, 5]
-        assert net["error"] < 1e-5
         assert set(net["axes"]) == {"batch"}
-    assert found["sequential"]["inputs"] == ["picture"]
-    assert found["sequential"]["outputs"] == ["classes"]
-    assert found["branches"]["inputs"] == ["picture", "side"]
-    assert found["branches"]["outputs"] == ["map", "score"]
-    layers = {node.split("/")[0] for node in found["branches"]["nodes"]}
-    assert {"left", "right", "inner", "added", "pooled", "joined", "score"} <= layers
-    assert {"first", "second"} <= {node.split("/")[0] for node in found["subclassed"]["nodes"]}
+        assert net["output_error"] < 1e-5
+        assert net["error"] < 1e-5
+        assert net["first"] is None
+        assert all(layer.endswith("_pad") for layer in net["missing"]), name  # taken into the convolution behind it
+        assert not {"Identity", "BatchNormalization"} & set(net["ops"])
+    assert found["sequential"]["layers"] == [
+        "conv1 + bn1", "relu1", "pool1", "depthwise + bn2", "gelu", "flatten", "dense + bn3", "classes"
+    ]  # fmt: skip
+    assert {"backbone/conv", "backbone/conv (2)", "excite", "added", "up"} <= set(found["branches"]["layers"])
+    assert {"attend", "layer_norm", "second"} <= set(found["subclassed"]["layers"])
+    assert len(found["mobilenet"]["layers"]) > 95
+    assert found["preprocessing"]["layers"][:4] == ["rescale", "crop", "resize", "normal"] or backend == "tensorflow"
+    assert {"rescale", "crop", "resize", "normal"} <= set(found["preprocessing"]["layers"])
+    assert found["recurrent"]["layers"] == ["conv", "both", "lstm", "score"]
 
 
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
@@ -213,7 +229,7 @@ def test_archives_without_a_network(config, tmp_path):
 def test_an_operator_that_tf2onnx_passes_on_is_refused():
     import onnx_ir as ir
 
-    from onnxviz.converters.keras import _check_ops
+    from onnxviz.converters.keras_tensorflow import _check_ops
 
     model = ir.Model(ir.Graph([], [], nodes=[ir.node("BesselI0e", [], name="net/odd_1/I0e")]), ir_version=9)
     with pytest.raises(ConversionError, match="cannot convert the operator BesselI0e of odd"):
