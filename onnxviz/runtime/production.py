@@ -71,6 +71,7 @@ def optimized_model(
     *,
     op_library: str | os.PathLike[str] | None = None,
     level: str = "all",
+    without: Sequence[str] = (),
 ) -> ir.Model:
     """Return the graph that onnxruntime makes of a model before it runs it.
 
@@ -83,6 +84,7 @@ def optimized_model(
         providers: As :func:`onnxviz.runtime.providers.resolve_providers` takes them.
         op_library: A shared library of custom operators to register; its code is executed.
         level: A key of :data:`LEVELS`.
+        without: Names of onnxruntime's optimisers that are left out, such as ``"ConvBNFusion"``.
 
     Raises:
         InputError: There is no such level.
@@ -107,11 +109,13 @@ def optimized_model(
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
         options.add_session_config_entry(_WEIGHTS_KEY, "optimized.data")
         options.add_session_config_entry(_SIZE_KEY, str(_INLINE))
-        _optimize(model, options, requested, Path(folder))
+        _optimize(model, options, requested, Path(folder), list(without))
         return _read(Path(folder) / "optimized.onnx", model)
 
 
-def _optimize(model: ir.Model, options: ort.SessionOptions, providers: list[str], folder: Path) -> None:
+def _optimize(
+    model: ir.Model, options: ort.SessionOptions, providers: list[str], folder: Path, without: list[str]
+) -> None:
     homes = {os.path.realpath(os.fspath(tensor.base_dir)) for _, tensor in external_tensors(model)}
     data = model_bytes(model) if len(homes) < 2 else None
     source: bytes | str = data if data is not None else str(folder / "model.onnx")
@@ -120,7 +124,7 @@ def _optimize(model: ir.Model, options: ort.SessionOptions, providers: list[str]
     elif homes:
         options.add_session_config_entry(_FOLDER_KEY, homes.pop())
     try:
-        session = ort.InferenceSession(source, options, providers=providers)
+        session = ort.InferenceSession(source, options, providers=providers, disabled_optimizers=without)
     except Exception as error:
         if "Unable to serialize" in str(error):
             raise ExecutionError(
