@@ -62,7 +62,7 @@ class LogBins:
             filled = row.nonzero()[0]
             begin, end = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (-start, -start)
             starts.append(start + begin)
-            parts.append(row[begin:end].copy() if len(filled) else row[:0])
+            parts.append(row[begin:end].copy())  # a view would keep the whole table, of 64 KB a tensor
         return cls((starts[0], starts[1]), (parts[0], parts[1]))
 
     def merge(self, other: LogBins) -> LogBins:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from onnxviz.cli.options import Input, ModelFile, console, echo_json, runs_a_model, tell_inputs
-from onnxviz.errors import printable
+from onnxviz.errors import InputError, OutputError, printable
 
 if TYPE_CHECKING:
     from onnxviz.runtime.plan import Plan
@@ -65,6 +66,7 @@ def capture(
     """Run a model and keep its intermediate tensors or their statistics; print these if nothing is written."""
     from onnxviz import api
 
+    _check(model, input, output, repro, timeout, isolated, as_json and not dry_run)
     stop = stop_on or ("nonfinite" if repro is not None else None)
     common = {"mode": mode, "batch": batch, "max_memory": max_memory, "keep": output is not None, **options}
     patterns = tensor or "*"
@@ -78,6 +80,26 @@ def capture(
             iterations=iterations, isolated=isolated, timeout=timeout, progress=progress, **common,
         )  # fmt: skip
     return _tell(captured, output, stats, repro)
+
+
+def _check(
+    model: Path, inputs: list[str] | None, output: Path | None, repro: Path | None, timeout: float | None,
+    isolated: bool, lone_json: bool,
+) -> None:  # fmt: skip
+    """Refuse options that would do nothing, and a repro that would overwrite what is read or written besides."""
+    if lone_json:
+        raise InputError("--json prints a plan", hint="give --dry-run too, or write statistics with --stats FILE.json")
+    if timeout is not None and not isolated:
+        raise InputError("--timeout ends an isolated run", hint="give --isolated too")
+    if timeout is not None and not timeout > 0:
+        raise InputError(f"a run cannot take {timeout:g} s", hint="give a --timeout above 0")
+    if repro is None:
+        return
+    sources = [text for given in inputs or () for text in (given, given.partition("=")[2]) if text]
+    taken = {os.path.realpath(path) for path in (model, output, *sources) if path is not None}
+    for file in (repro, repro.with_suffix(".npz")):
+        if os.path.realpath(file) in taken:
+            raise OutputError(f"--repro {repro} would overwrite {file}", hint="give it another name")
 
 
 def _tell(captured: Capture, output: Path | None, stats: Path | None, repro: Path | None) -> int:

@@ -227,7 +227,13 @@ def _add(reader: Reader, name: str, stream: _Stream, part: range, how: Preproces
     arrays: list[np.ndarray] = []
     for index in part:
         sample = Reader(one, how, seed)
-        sample.read(f"{name}={stream.files[index]}")
+        file = stream.files[index]
+        try:
+            sample.read(f"{name}={file}")
+        except InputError as error:
+            if file.name in str(error):
+                raise
+            raise InputError(f"{file}: {error.message}", hint=error.hint) from error
         arrays.append(sample.feeds[name])
         records.append(sample.records[name])
     if len({a.shape for a in arrays}) > 1:

@@ -62,6 +62,7 @@ class Collector:
         queue: int | None = None,
     ) -> None:
         self._names = names
+        self._taken = {name for name in names.values() if "[" in name}  # a tensor may be named as an iteration is
         self._keep = keep
         self._iterations = iterations
         self._spill = spill
@@ -77,6 +78,8 @@ class Collector:
             self._unrecorded[name] = self._unrecorded.get(name, 0) + 1
             return
         key = f"{name}[{','.join(map(str, seen.iteration))}]" if seen.iteration else name
+        while seen.iteration and key in self._taken:
+            key += "'"
         array = seen.array()
         if not isinstance(array, np.ndarray):
             self.missing[key] = f"it is {_what(seen)}, not one array"

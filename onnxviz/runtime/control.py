@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from onnxviz.errors import ExecutionError
 from onnxviz.runtime.values import to_array, to_value
 
 if TYPE_CHECKING:
@@ -29,32 +30,47 @@ def run_control(
     """Run a node of control flow and return the values of its step's outputs.
 
     Raises:
-        ExecutionError: A node of a body fails.
+        ExecutionError: A node of a body fails, or the node is given what it cannot take.
     """
     node = step.piece.nodes[0]
     given = [None if value is None else engine.value_of(value, values) for value in node.inputs]
 
     def call(name: str, inputs: Sequence[ort.OrtValue], position: tuple[int, ...]) -> list[ort.OrtValue]:
         body = step.control[name]
+        if len(inputs) != len(body.graph.inputs):
+            raise ExecutionError(
+                f"the body of {_title(node)} takes {len(body.graph.inputs)} values and is given {len(inputs)}"
+            )
         inner = {**values, **dict(zip(body.graph.inputs, inputs, strict=True))}
         engine.run_program(body, inner, observe, position)
         return [engine.value_of(value, inner) for value in body.graph.outputs]
 
     if node.op_type == "If":
-        condition = bool(to_array(_held(given[0])).reshape(-1)[0])
+        condition = bool(_one(node, given[0]))
         results = call("then_branch" if condition else "else_branch", [], iteration)
     elif node.op_type == "Loop":
         results = _loop(node, given, step.control["body"], call, iteration)
     else:
-        results = _scan(node, [_held(v) for v in given], call, iteration)
+        results = _scan(node, [_held(node, v) for v in given], step.control["body"], call, iteration)
     by_value = dict(zip(node.outputs, results, strict=False))
     return [by_value[value] for value in step.piece.outputs]
 
 
-def _held(value: ort.OrtValue | None) -> ort.OrtValue:
+def _title(node: ir.Node) -> str:
+    return f"{node.op_type} node {node.name!r}"
+
+
+def _held(node: ir.Node, value: ort.OrtValue | None) -> ort.OrtValue:
     if value is None:
-        raise ValueError("an input that the operator needs is missing")
+        raise ExecutionError(f"an input that {_title(node)} needs is missing")
     return value
+
+
+def _one(node: ir.Node, value: ort.OrtValue | None) -> Any:
+    array = to_array(_held(node, value))
+    if array.size != 1:
+        raise ExecutionError(f"{_title(node)} is steered by one value, not by an array of shape {array.shape}")
+    return array.reshape(-1)[0]
 
 
 def _like(value: ir.Value, scalar: np.ndarray) -> ort.OrtValue:
@@ -70,38 +86,47 @@ def _loop(
     call: Callable[[str, Sequence[ort.OrtValue], tuple[int, ...]], list[ort.OrtValue]],
     iteration: tuple[int, ...],
 ) -> list[ort.OrtValue]:
-    trips = None if given[0] is None else int(to_array(given[0]).reshape(-1)[0])
-    going = len(given) < 2 or given[1] is None or bool(to_array(given[1]).reshape(-1)[0])
-    carried = [_held(value) for value in given[2:]]
+    trips = None if not given or given[0] is None else int(_one(node, given[0]))
+    going = len(given) < 2 or given[1] is None or bool(_one(node, given[1]))
+    carried = [_held(node, value) for value in given[2:]]
+    if len(body.graph.outputs) < 1 + len(carried):
+        raise ExecutionError(f"the body of {_title(node)} gives too few values: {len(body.graph.outputs)}")
     scanned: list[list[np.ndarray]] = [[] for _ in range(len(body.graph.outputs) - 1 - len(carried))]
     counter, condition = body.graph.inputs[0], body.graph.inputs[1]
     step = 0
     while going and (trips is None or step < trips):
         start = [_like(counter, np.array(step, np.int64)), _like(condition, np.array(going))]
         results = call("body", [*start, *carried], (*iteration, step))
-        going = bool(to_array(results[0]).reshape(-1)[0])
+        going = bool(_one(node, results[0]))
         carried = results[1 : 1 + len(carried)]
         for rows, value in zip(scanned, results[1 + len(carried) :], strict=True):
             rows.append(to_array(value))
         step += 1
     outer = node.outputs[len(carried) :]
-    stacked = [_stack(rows, value, inner) for rows, value, inner in zip(
-        scanned, outer, body.graph.outputs[1 + len(carried) :], strict=False)]  # fmt: skip
+    inner = body.graph.outputs[1 + len(carried) :]
+    stacked = [
+        to_value(value.name or "", _stack(node, rows, each))
+        for value, rows, each in zip(outer, scanned, inner, strict=False)
+    ]
     return [*carried, *stacked]
 
 
-def _stack(rows: Sequence[np.ndarray], value: ir.Value, inner: ir.Value) -> ort.OrtValue:
+def _stack(node: ir.Node, rows: Sequence[np.ndarray], inner: ir.Value) -> np.ndarray:
     """Join what each iteration gave along a new first axis; without iterations the open sizes are 0."""
+    if len({row.shape for row in rows}) > 1:
+        shapes = ", ".join(str(row.shape) for row in rows[:4])
+        raise ExecutionError(f"{_title(node)} joins {inner.name!r} of all iterations, and its shapes differ: {shapes}")
     if rows:
-        return to_value(value.name or "", np.stack(rows))
+        return np.stack(rows)
     sizes = [dim if isinstance(dim, int) else 0 for dim in inner.shape or ()]
     dtype = np.dtype(object) if inner.dtype == ir.DataType.STRING else (inner.dtype or ir.DataType.FLOAT).numpy()
-    return to_value(value.name or "", np.zeros((0, *sizes), dtype))
+    return np.zeros((0, *sizes), dtype)
 
 
 def _scan(
     node: ir.Node,
     given: Sequence[ort.OrtValue],
+    body: Program,
     call: Callable[[str, Sequence[ort.OrtValue], tuple[int, ...]], list[ort.OrtValue]],
     iteration: tuple[int, ...],
 ) -> list[ort.OrtValue]:
@@ -115,25 +140,27 @@ def _scan(
         np.flip(np.moveaxis(s, axis, 0), 0) if back else np.moveaxis(s, axis, 0)
         for s, axis, back in zip(sequences, axes, backwards, strict=True)
     ]
+    lengths = {len(sequence) for sequence in sequences}
+    if len(lengths) != 1:
+        raise ExecutionError(
+            f"{_title(node)} scans inputs of different lengths: {', '.join(map(str, sorted(lengths)))}"
+        )
+    if len(body.graph.outputs) != len(node.outputs):
+        raise ExecutionError(
+            f"the body of {_title(node)} gives {len(body.graph.outputs)} values, not {len(node.outputs)}"
+        )
     scanned: list[list[np.ndarray]] = [[] for _ in range(outputs)]
-    for step in range(len(sequences[0])):
+    for step in range(lengths.pop()):
         slices = [to_value("", np.ascontiguousarray(s[step]).reshape(s[step].shape)) for s in sequences]
         results = call("body", [*state, *slices], (*iteration, step))
         state = results[: len(state)]
         for rows, value in zip(scanned, results[len(state) :], strict=True):
             rows.append(to_array(value))
-    return [
-        *state,
-        *(_joined(*parts) for parts in zip(scanned, node.outputs[len(state) :], out_axes, out_backwards, strict=True)),
-    ]
-
-
-def _joined(rows: list[np.ndarray], value: ir.Value, axis: int, backwards: int) -> ort.OrtValue:
-    if not rows:
-        return _stack(rows, value, value)
-    stacked = np.stack(rows[::-1] if backwards else rows)
-    axis += stacked.ndim if axis < 0 else 0
-    return to_value(value.name or "", np.ascontiguousarray(np.moveaxis(stacked, 0, axis)))
+    stacked = [_stack(node, rows, inner) for rows, inner in zip(scanned, body.graph.outputs[len(state) :], strict=True)]
+    flipped = [np.flip(a, 0) if back else a for a, back in zip(stacked, out_backwards, strict=True)]
+    moved = [np.moveaxis(a, 0, axis) for a, axis in zip(flipped, out_axes, strict=True)]
+    values = zip(node.outputs[len(state) :], moved, strict=True)
+    return [*state, *(to_value(v.name or "", np.ascontiguousarray(a)) for v, a in values)]
 
 
 def _ints(node: ir.Node) -> Callable[[str, int], list[int]]:

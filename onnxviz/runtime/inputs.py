@@ -132,15 +132,18 @@ class Reader:
         self.defaults = {str(v.name): v for v in model.graph.inputs if v.is_initializer()}
         self.feeds: dict[str, Any] = {}
         self.records: dict[str, InputRecord] = {}
+        self._fills: dict[str, str] = {}  # made once all sizes are known
 
     def inputs(self, dims: Mapping[str, int]) -> Inputs:
         """Return what was collected; inputs that were given nothing are made up."""
         required = [str(value.name) for value in model_inputs(self.model)]
         shapes = {name: record.shape for name, record in self.records.items() if name in required}
         sized, assumed = sized_inputs(self.model, dims, shapes)
-        for name in required:
+        fills, self._fills = self._fills, {}
+        for name in dict.fromkeys((*required, *fills)):
             if name not in self.feeds:
-                self.add(name, random_array(sized[name], self.seed), f"random, seed {self.seed}", made_up=True)
+                value = sized.get(name) or self.value(name)
+                self.add(name, *_filled(value, fills.get(name, "random"), self.seed), made_up=name not in fills)
         order = [*required, *(name for name in self.feeds if name not in required)]
         return Inputs({n: self.feeds[n] for n in order}, tuple(self.records[n] for n in order), assumed)
 
@@ -150,6 +153,13 @@ class Reader:
         if value is None:
             raise InputError(f"the model has no input {name!r}", hint=f"its inputs are {_signature(self.values)}")
         return value
+
+    def _has(self, name: str) -> bool:
+        return name in self.feeds or name in self._fills
+
+    def _check_free(self, name: str) -> None:
+        if self._has(name):
+            raise InputError(f"input {name!r} is given twice")
 
     def add(
         self,
@@ -161,8 +171,7 @@ class Reader:
         made_up: bool = False,
     ) -> None:
         value = self.value(name)
-        if name in self.feeds:
-            raise InputError(f"input {name!r} is given twice")
+        self._check_free(name)
         if isinstance(value.type, ir.SequenceType):
             if not isinstance(given, (list, tuple)):
                 raise InputError(f"input {name!r} takes a sequence", hint="feed a list of arrays from Python")
@@ -181,7 +190,11 @@ class Reader:
         if name is not None:
             self.value(name)
         if name is not None and not Path(path).exists() and suffix not in PICTURES | {".npy", ".npz"}:
-            self.add(name, *_literal(self.value(name), path, self.seed))
+            if path in _FILLS:
+                self._check_free(name)
+                self._fills[name] = path
+            else:
+                self.add(name, *_literal(self.value(name), path))
         elif Path(path).is_dir():
             raise InputError(f"{path} is a folder", hint="a folder of samples is taken by `capture` alone")
         elif suffix == ".npz":
@@ -218,7 +231,7 @@ class Reader:
 
     def _fitting_input(self, array: np.ndarray) -> str:
         """Return the one input that an unnamed array fits: by shape and type, else the only one left."""
-        free = [name for name in self.values if name not in self.feeds]
+        free = [name for name in self.values if not self._has(name)]
         fitting = [name for name in free if _fits(self.values[name], array)]
         fitting = [name for name in fitting if self.values[name].shape is not None] or fitting
         if len(fitting) == 1:
@@ -230,7 +243,7 @@ class Reader:
         raise InputError(f"the array fits several inputs: {', '.join(fitting)}", hint="name one: NAME=FILE")
 
     def _picture_input(self, path: str) -> ir.Value:
-        free = [value for name, value in self.values.items() if name not in self.feeds]
+        free = [value for name, value in self.values.items() if not self._has(name)]
         fitting = [value for value in free if input_layout(self.model, value) is not None]
         fitting = [v for v in fitting if len(shape_list(v) or []) == 4] or fitting
         if fitting:
@@ -310,12 +323,14 @@ def _exact(array: np.ndarray, target: np.dtype[Any]) -> bool:
         return bool(np.array_equal(array.astype(target).astype(array.dtype), array))
 
 
-def _literal(value: ir.Value, text: str, seed: int) -> tuple[np.ndarray, str]:
-    if text == "random":
+def _filled(value: ir.Value, fill: str, seed: int) -> tuple[np.ndarray, str]:
+    if fill == "random":
         return random_array(value, seed), f"random, seed {seed}"
-    if text in _FILLS:
-        shape = [dim if isinstance(dim, int) else 1 for dim in shape_list(value) or []]
-        return np.full(shape, float(text == "ones")).astype(input_type(value)), text
+    shape = [dim if isinstance(dim, int) else 1 for dim in shape_list(value) or []]
+    return np.full(shape, float(fill == "ones")).astype(input_type(value)), fill
+
+
+def _literal(value: ir.Value, text: str) -> tuple[np.ndarray, str]:
     try:
         parsed = json.loads(text)
         array = np.asarray(parsed, dtype=object if dtype_name(value) == "string" else None)

@@ -13,13 +13,14 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from onnxviz.errors import ExecutionError, MemoryLimitError
+from onnxviz.errors import ExecutionError, InputError, MemoryLimitError
 
 __all__ = ["Worker", "isolated"]
 
@@ -62,13 +63,19 @@ class Worker:
     Args:
         timeout: Seconds that a call may take.
         memory: Most resident memory of the child, in bytes.
+
+    Raises:
+        InputError: The time is not above 0.
     """
 
     def __init__(self, *, timeout: float | None = 300.0, memory: int | None = None) -> None:
+        if timeout is not None and not timeout > 0:
+            raise InputError(f"a run cannot take {timeout:g} s", hint="give a --timeout above 0")
         self.timeout = timeout
         self.memory = memory
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -77,13 +84,15 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """End the child."""
+        """End the child, and remove its temporary files: it is killed, and cannot do so itself."""
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._process = self._connection = None
+        if self._folder is not None:
+            self._folder.cleanup()
+        self._process = self._connection = self._folder = None
 
     def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call a function in the child; see :func:`isolated`."""
@@ -107,7 +116,11 @@ class Worker:
             address = listener.address if isinstance(listener.address, str) else repr(listener.address)
             command = [sys.executable, "-c", _START, address, key.hex(), repr(sys.path)]
             # Ctrl-C reaches the parent alone, which then ends the child.
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=os.name == "posix")
+            self._folder = tempfile.TemporaryDirectory(prefix="onnxviz-", ignore_cleanup_errors=True)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, start_new_session=os.name == "posix",
+                env={**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._folder.name)},
+            )  # fmt: skip
             self._connection = self._accepted(listener)
 
     def _accepted(self, listener: Listener) -> Connection:

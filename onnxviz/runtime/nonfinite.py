@@ -17,9 +17,11 @@ from onnxviz.errors import InputError, OutputError
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.extract import cut, piece_proto
 from onnxviz.graph.files import atomic_folder
+from onnxviz.runtime.explain import message
 from onnxviz.runtime.inputs import Inputs
 from onnxviz.runtime.nodewise import Observation
 from onnxviz.runtime.options import new_options
+from onnxviz.runtime.storage import write_npz
 from onnxviz.runtime.values import constant_array, to_array, to_value, type_proto
 
 __all__ = ["NonFinite", "Range", "StopOn", "Watch"]
@@ -130,23 +132,28 @@ class NonFinite:
 
         Raises:
             InputError: The model was fed the values, so no node makes them.
-            OutputError: The folder cannot be written, or the node alone does not give them in plain onnxruntime.
+            OutputError: The folder cannot be written, or the node alone does not give them in plain onnxruntime, or it
+                reads a sequence or an optional.
         """
-        if self._repro is None:
+        if self.node is None:
             raise InputError(f"no node makes these values: {self.tensor!r} was fed to the model")
+        if self._repro is None:
+            raise OutputError(f"node {self.node!r} reads what is no array, so its inputs cannot be written as .npz")
         proto, feeds = self._repro
-        if not _reproduces(proto, feeds):
+        try:
+            shown = _reproduces(proto, feeds)
+        except Exception as error:
+            raise OutputError(
+                f"node {self.node!r} does not run alone: {message(error)}; no repro was written"
+            ) from error
+        if not shown:
             raise OutputError(f"node {self.node!r} alone does not give these values; no repro was written")
         path = Path(path)
         beside = path.with_suffix(".npz")
         with atomic_folder(path) as folder:
             (folder / path.name).write_bytes(proto.SerializeToString())
-            np.savez(folder / beside.name, **{name: _storable(a) for name, a in feeds.items()})  # type: ignore[arg-type]
+            write_npz(folder / beside.name, feeds)
         return beside
-
-
-def _storable(array: np.ndarray) -> np.ndarray:
-    return array.view(f"u{array.itemsize}") if array.dtype.kind == "V" else array
 
 
 def _reproduces(proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> bool:

@@ -23,7 +23,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 _RUNTIME = 24 << 20
 _SESSION = 150 << 10
 #: What the statistics of one tensor take.
-_RECORD = 12 << 10
+_RECORD = 8 << 10
 #: Statistics hold this much of a tensor at a time, and values wait for them in a queue of at most :data:`QUEUE`.
 _REDUCER = 6 << 20
 QUEUE = 4 << 20
@@ -194,7 +194,8 @@ def make_plan(
     keeps_sessions = batches > 1 and (limit is None or whole + kept <= limit)
     use = whole if keeps_sessions else lean
     keeps: Literal["memory", "disk", "nowhere"] = "memory" if keep else "nowhere"
-    if keep and limit is not None and use + kept > limit:
+    # Arrays of unknown size may not fit, and a run that has kept them in memory could only give up.
+    if keep and limit is not None and (use + kept > limit or any(sizes.get(value) is None for value in names)):
         keeps = "disk"
     unknown = tuple(str(v.name) for v in sim.unknown)
     return Plan(

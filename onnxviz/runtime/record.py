@@ -155,7 +155,8 @@ class Capture(Mapping[str, TensorRecord]):
         """Write the arrays and the manifest, as ``.safetensors`` or ``.npz``.
 
         A safetensors file holds the manifest as its metadata entry ``onnxviz``, an npz archive as a string named
-        ``__onnxviz__``. In an npz archive bfloat16 and float8 are stored as their bits; the manifest tells the type.
+        ``__onnxviz__``. In an npz archive bfloat16 and float8 are stored as their bits, in both formats types of
+        4 bits and fewer are, a byte each; the manifest tells the type.
         What a format cannot hold is in :meth:`unsaved`.
 
         Raises:

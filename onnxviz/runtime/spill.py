@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ import numpy as np
 
 from onnxviz.errors import OutputError
 
-__all__ = ["Spill"]
+__all__ = ["Spill", "release"]
 
 
 class Spill:
@@ -56,6 +57,7 @@ class Spill:
             with path.open("wb") as file:
                 for array in arrays:
                     np.ascontiguousarray(array).view(np.uint8).reshape(-1).tofile(file)
+                    release(array)
                     self.bytes += array.nbytes
         except OSError as error:
             path.unlink(missing_ok=True)
@@ -64,10 +66,21 @@ class Spill:
         return np.asarray(raw).view(dtype).reshape(shape)
 
 
+def release(array: np.ndarray) -> None:
+    """Give the pages of an array that lies in a spill back to the system; they are read again when needed."""
+    base: object = array
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    mapped = base.mapped if isinstance(base, _Held) else None
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 class _Held:
     """Lends an array's memory to others, and keeps the folder that it lies in."""
 
     def __init__(self, array: np.ndarray, owner: Spill) -> None:
         self._array = array
         self._owner = owner
+        self.mapped: mmap.mmap | None = array._mmap  # type: ignore[attr-defined]
         self.__array_interface__ = array.__array_interface__

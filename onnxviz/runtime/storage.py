@@ -7,19 +7,29 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
 
 from onnxviz.errors import InputError, OutputError
 from onnxviz.graph.files import atomic_path
+from onnxviz.runtime.spill import release
 
-__all__ = ["FORMATS", "keys_of", "numpy_type", "read_arrays", "unsaved", "write_arrays"]
+__all__ = ["FORMATS", "keys_of", "numpy_type", "read_arrays", "unsaved", "write_arrays", "write_npz"]
 
 #: Endings of the formats.
 FORMATS = (".safetensors", ".npz")
 _MANIFEST = "__onnxviz__"  # of an npz archive; safetensors has a place for metadata
+_PART = 4 << 20  # bytes written at a time
+_ZIP64 = 1 << 30  # bytes from which a member of an archive has long sizes
+#: Names of the types that safetensors has; others of ml_dtypes are stored as their bits.
+_SAFETENSORS = {
+    "bool": "BOOL", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64", "uint8": "U8", "uint16": "U16",
+    "uint32": "U32", "uint64": "U64", "float16": "F16", "float32": "F32", "float64": "F64", "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2": "F8_E5M2",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e8m0fnu": "F8_E8M0",
+}  # fmt: skip
 
 
 def numpy_type(name: str) -> np.dtype[Any]:
@@ -60,26 +70,57 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], manifest: d
     keys = keys_of(list(arrays))
     stored = {keys[name]: np.asarray(a, order="C") for name, a in arrays.items() if name not in left_out}
     with atomic_path(path) as temporary:
-        (_write_safetensors if ending == ".safetensors" else _write_npz)(temporary, stored, json.dumps(manifest))
+        if ending == ".safetensors":
+            _write_safetensors(temporary, stored, json.dumps(manifest))
+        else:
+            write_npz(temporary, {**stored, _MANIFEST: np.array(json.dumps(manifest))})
 
 
 def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], manifest: str) -> None:
-    from safetensors.numpy import save_file
+    # safetensors' own writer takes all arrays as bytes at once: memory that a limited run has not.
+    entries: dict[str, Any] = {"__metadata__": {"onnxviz": manifest}}
+    order = sorted(arrays, key=lambda key: -arrays[key].itemsize)  # so that all are aligned
+    end = 0
+    for key in order:
+        array = arrays[key]
+        kind = _SAFETENSORS.get(array.dtype.name, f"U{8 * array.itemsize}")
+        entries[key] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        end += array.nbytes
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for key in order:
+            _write_bytes(file, arrays[key])
 
-    save_file(dict(arrays), path, metadata={"onnxviz": manifest})
 
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as an archive that numpy reads; types that numpy lacks are stored as their bits.
 
-def _write_npz(path: Path, arrays: Mapping[str, np.ndarray], manifest: str) -> None:
-    # numpy.savez takes names as keyword arguments, so a tensor named "file" would break it.
+    Unlike numpy.savez it takes any name, also "file", which is an argument there.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for key, array in {**arrays, _MANIFEST: np.array(manifest)}.items():
+        for key, given in arrays.items():
+            array = np.asarray(given, order="C")
             if array.dtype.kind == "O":
                 array = array.astype(str)
             if array.dtype.kind == "V" or array.dtype.name in ml_dtypes.__all__:
                 array = array.view(f"u{array.dtype.itemsize}")  # bits: the manifest tells the type
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, array, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{key}.npy"), buffer.getvalue())
+            start = io.BytesIO()
+            np.lib.format.write_array_header_1_0(start, np.lib.format.header_data_from_array_1_0(array))
+            with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=array.nbytes > _ZIP64) as file:
+                file.write(start.getvalue())
+                _write_bytes(file, array)
+
+
+def _write_bytes(file: IO[bytes], array: np.ndarray) -> None:
+    """Write an array a part at a time; what is mapped from a file goes back to the system after it."""
+    if not array.nbytes:
+        return
+    raw = array.reshape(-1).view(np.uint8)
+    for start in range(0, len(raw), _PART):
+        file.write(raw[start : start + _PART].data)
+        release(raw)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -104,3 +104,10 @@ def test_small_whole_numbers_are_exact(dtype: type) -> None:
     shares = np.linspace(0, 1, 2000)
     got = Summary.of(values.astype(dtype)).quantiles(shares)
     np.testing.assert_allclose(got, np.sort(values), rtol=1e-12)
+
+
+@pytest.mark.parametrize("sign", [1, -1, 0])
+def test_bins_of_one_sign_keep_no_table_alive(sign: int) -> None:
+    bins = Summary.of(sign * np.arange(1, 99, dtype=np.float32)).bins
+    assert bins is not None
+    assert all(row.base is None for row in bins.counts)

@@ -88,6 +88,22 @@ def test_the_first_nan_ends_with_1_and_a_repro(onnxviz: Onnxviz, here: Path, log
     assert onnxviz("capture", logarithm, "--stop-on", "never").code == 2
 
 
+def test_a_repro_overwrites_nothing_that_is_read_or_written(onnxviz: Onnxviz, here: Path, logarithm: str) -> None:
+    np.savez(here / "in.npz", x=np.ones((1, 4), np.float32))
+    kept = (here / logarithm).read_bytes()
+    for repro, more in ((logarithm, ()), ("in.onnx", ("-i", "in.npz")), ("c.onnx", ("-o", "c.npz"))):
+        done = onnxviz("capture", logarithm, "--repro", repro, *more)
+        assert (done.code, done.out) == (2, "")
+        assert "would overwrite" in done.err
+    assert (here / logarithm).read_bytes() == kept
+
+
+def test_options_that_would_do_nothing_are_refused(onnxviz: Onnxviz) -> None:
+    assert "give --isolated too" in onnxviz("capture", LENET, "--timeout", "9").err
+    assert "cannot take 0 s" in onnxviz("capture", LENET, "--timeout", "0", "--isolated").err
+    assert "give --dry-run too" in onnxviz("capture", LENET, "--json").err
+
+
 def test_production_mode_lists_what_was_fused_away(onnxviz: Onnxviz, here: Path) -> None:
     onnx.save(
         parser.parse_model(

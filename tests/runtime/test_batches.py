@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from PIL import Image
 
-from onnxviz.errors import InputError, MemoryLimitError
+from onnxviz.errors import InputError, MemoryLimitError, OutputError
 from onnxviz.runtime.batches import Batches, load_batches
 from onnxviz.runtime.capture import capture, plan
 from onnxviz.runtime.inputs import load_inputs
@@ -240,3 +240,48 @@ def test_batches_are_read_when_their_turn_comes(tmp_path: Path, rows: np.ndarray
     batches = load_batches(model(), [str(tmp_path / "rows.npy")], batch=2)
     assert isinstance(batches, Batches)
     assert [count for _, count in batches] == [2, 2, 2, 1]
+
+
+def test_a_repro_takes_any_name_of_an_input(tmp_path: Path) -> None:
+    net = ir.from_onnx_text(
+        '<ir_version: 9, opset_import: ["": 19]> g (float[2] x) => (float[2] y) { file = Neg(x) y = Log(file) }'
+    )
+    found = capture(net, {"x": np.float32([1, 2])}, stop_on="nan", providers="cpu").nonfinite
+    assert found is not None
+    with np.load(found.save_repro(tmp_path / "repro.onnx")) as feeds:
+        assert feeds["file"].tolist() == [-1, -2]
+
+
+def test_a_file_of_a_folder_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    net = ir.from_onnx_text(
+        '<ir_version: 9, opset_import: ["": 19]> g (float[n, 2] x) => (float[n, 2] y) { y = Neg(x) }'
+    )
+    np.save(tmp_path / "a.npy", np.ones((1, 2), np.float32))
+    np.save(tmp_path / "b.npy", np.ones((1, 3), np.float32))
+    with pytest.raises(InputError, match=r"b\.npy: input 'x' takes float32"):
+        capture(net, tmp_path, providers="cpu")
+
+
+def test_a_tensor_named_as_an_iteration_is_keeps_its_record() -> None:
+    net = ir.from_onnx_text(
+        '<ir_version: 9, opset_import: ["": 19]> g (int64 n, bool c, float[2] x) => (float[2] z, float[2] y) '
+        "{ z = Loop<body = b (int64 i, bool go, float[2] v) => (bool on, float[2] a) "
+        "{ on = Identity(go) a = Neg(v) }>(n, c, x) y = Abs(x) }"
+    )
+    net.graph.outputs[1].name = "a[0]"
+    feeds = {"n": np.int64(2), "c": np.array(True), "x": np.float32([1, -2])}
+    records = capture(net, feeds, providers="cpu")
+    values = {name: record.array.tolist() for name, record in records.items() if name[0] == "a"}
+    assert values == {"a[0]": [1, 2], "a[0]'": [-1, 2], "a[1]": [1, -2]}
+
+
+def test_a_node_that_reads_a_sequence_has_no_repro(tmp_path: Path) -> None:
+    net = ir.from_onnx_text(
+        '<ir_version: 9, opset_import: ["": 19]> g (seq(float[2]) s, int64 i) => (float[2] y) { y = SequenceAt(s, i) }'
+    )
+    feeds = {"s": [np.float32([np.nan, 1])], "i": np.int64(0)}
+    found = capture(net, feeds, stop_on="nan", providers="cpu").nonfinite
+    assert found is not None
+    with pytest.raises(OutputError, match="reads what is no array"):
+        found.save_repro(tmp_path / "repro.onnx")
+    assert not list(tmp_path.iterdir())

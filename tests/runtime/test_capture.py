@@ -102,6 +102,40 @@ def test_odd_names_types_and_shapes_survive(tmp_path: Path, ending: str) -> None
     assert again["__metadata__"].array.astype(np.float32) == 2.5
 
 
+@pytest.mark.parametrize("ending", [".safetensors", ".npz"])
+def test_types_of_four_bits_are_saved(tmp_path: Path, ending: str) -> None:
+    model = text("g (float[3] x) => (float[3] y) { i = Cast<to = 22>(x) u = Cast<to = 21>(x) y = Neg(x) }")
+    result = capture(model, {"x": np.float32([1, 3, 7])}, providers="cpu")
+    result.save(tmp_path / f"c{ending}")
+    again = load_capture(tmp_path / f"c{ending}")
+    assert {name: str(record.array.dtype) for name, record in again.items()} == {
+        "i": "int4",
+        "u": "uint4",
+        "y": "float32",
+    }
+    assert again["i"].array.astype(int).tolist() == [1, 3, 7]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of resident memory is read from /proc")
+@pytest.mark.parametrize("ending", [".safetensors", ".npz"])
+def test_saving_what_lies_on_disk_needs_no_memory(tmp_path: Path, ending: str) -> None:
+    script = f"""
+import numpy as np
+from onnxviz.runtime.memory import peak_rss
+from onnxviz.runtime.spill import Spill
+from onnxviz.runtime.storage import write_arrays
+spill, part = Spill(), np.zeros((1, 8_000_000), np.float32)
+arrays = {{"joined": spill.join([spill.put(part) for _ in range(4)]), "alone": spill.put(part)}}
+before = peak_rss()
+write_arrays({str(tmp_path / f"c{ending}")!r}, arrays, {{}})
+print(peak_rss() - before, before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    saving, before = map(int, done.stdout.split())
+    assert saving < 16e6
+    assert before < 200e6
+
+
 def test_bfloat16_and_sequences_can_be_fed() -> None:
     model = text("g (bfloat16[n] x) => (float[n] y) { y = Cast<to = 1>(x) }")
     x = np.array([1, 2.5], ml_dtypes.bfloat16)

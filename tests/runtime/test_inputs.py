@@ -253,3 +253,12 @@ def test_a_goldfish_is_one_to_squeezenet(corpus: Path, preset: str | None, best:
     result = capture(model, corpus / "images/ort_goldfish.jpg", preprocessing=how, providers="cpu")
     scores = result[result.outputs[0]].array
     assert bool(scores.argmax() == 1) is (best == 1)
+
+
+@pytest.mark.parametrize("fill", ["random", "zeros", "ones"])
+def test_filled_inputs_take_sizes_from_dims_and_from_other_inputs(fill: str) -> None:
+    model = model_of("float[n,w] a, float[n] b")
+    assert load_inputs(model, [f"a={fill}"], dims={"n": 3, "w": 2}).feeds["a"].shape == (3, 2)
+    assert load_inputs(model, [f"a={fill}", "b=[1,2,3,4]"], dims={"w": 2}).feeds["a"].shape == (4, 2)
+    with pytest.raises(InputError, match="given twice"):
+        load_inputs(model, [f"a={fill}", "a=zeros"])

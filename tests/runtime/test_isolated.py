@@ -6,12 +6,14 @@ import ctypes
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from onnxviz.errors import ExecutionError, MemoryLimitError, SelectionError
+from onnxviz.errors import ExecutionError, InputError, MemoryLimitError, SelectionError
 from onnxviz.runtime.isolated import Worker, isolated
 
 
@@ -73,3 +75,20 @@ def test_scripts_without_a_main_guard_can_use_it() -> None:
     script = "import math\nfrom onnxviz.runtime.isolated import isolated\nprint(isolated(math.sqrt, 4.0))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("2.0\n", "")
+
+
+def leave_a_folder() -> str:
+    return tempfile.mkdtemp(prefix="onnxviz-")
+
+
+def test_temporary_files_of_a_killed_child_go_with_it() -> None:
+    with Worker() as worker:
+        folder = Path(worker.call(leave_a_folder))
+        assert folder.is_dir()
+    assert not folder.exists()
+    assert not folder.parent.exists()
+
+
+def test_no_time_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot take 0 s"):
+        isolated(os.getpid, timeout=0)

@@ -197,3 +197,30 @@ def test_120_tensors_of_16_mb_fit_into_300_mb() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 300
+
+
+_GROWS = (
+    "g (int64 n, float[k] x) => (float[k] last, float[m, k] all) { last, all = Loop<body = b (int64 i, bool go, float[k] v)"
+    ' => (bool on, float[k] w, float[k] u) { on = Identity(go) w = Concat<axis = 0>(v, v) u = Neg(w) }>(n, "", x) }'
+)
+_SCANS = (
+    "g (float[2] s, float[n, 2] x, float[m, 2] z) => (float[2] t, float[k, 2] y) { t, y = Scan<num_scan_inputs = 2,"
+    " body = b (float[2] v, float[2] p, float[2] q) => (float[2] w, float[2] r) { w = Add(v, p) r = Mul(w, q) }>(s, x, z) }"
+)
+
+
+def test_what_control_flow_cannot_take_is_said() -> None:
+    head = '<ir_version: 8, opset_import: ["": 17]>'
+    grows, scans = ir.from_onnx_text(head + _GROWS), ir.from_onnx_text(head + _SCANS)
+    with pytest.raises(ExecutionError, match=r"Loop node .* its shapes differ: \(2,\), \(4,\)"):
+        capture(grows, {"n": np.int64(2), "x": np.ones(1, np.float32)}, providers="cpu")
+    feeds = {"s": np.ones(2, np.float32), "x": np.ones((2, 2), np.float32), "z": np.ones((3, 2), np.float32)}
+    with pytest.raises(ExecutionError, match="inputs of different lengths: 2, 3"):
+        capture(scans, feeds, providers="cpu")
+
+
+def test_a_scan_over_nothing_gives_nothing_of_the_right_shape() -> None:
+    scans = ir.from_onnx_text('<ir_version: 8, opset_import: ["": 17]>' + _SCANS)
+    feeds = {"s": np.ones(2, np.float32), "x": np.ones((0, 2), np.float32), "z": np.ones((0, 2), np.float32)}
+    result = capture(scans, feeds, providers="cpu")
+    assert {name: record.shape for name, record in result.items()} == {"t": (2,), "y": (0, 2)}
