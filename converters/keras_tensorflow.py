@@ -20,9 +20,10 @@ from onnxviz.converters.quiet import quiet
 from onnxviz.errors import ConversionError
 from onnxviz.graph.model import from_proto, summary_line
 
-__all__ = ["captured_constants", "export_with_keras", "finish_tensorflow_graph"]
+__all__ = ["OPSET", "captured_constants", "export_with_keras", "finish_tensorflow_graph"]
 
-_OPSET = 18  # the newest that tf2onnx writes
+#: The newest that tf2onnx writes.
+OPSET = 18
 
 
 def export_with_keras(
@@ -41,7 +42,7 @@ def export_with_keras(
             with quiet(), _watching_captures() as captured:
                 model.export(
                     str(target), format="onnx", verbose=False, input_signature=signature.pack(specs),
-                    opset_version=options.opset or _OPSET,
+                    opset_version=options.opset or OPSET,
                 )  # fmt: skip
             converted = from_proto(onnx.load(target))
         except Exception as error:
