@@ -100,7 +100,8 @@ def _shapes(
     signature: Any, options: ConvertOptions, label: str
 ) -> dict[str, tuple[tuple[int, ...], tuple[int | str | None, ...], Any]]:
     """Return for each input the shape to try it on, its declared shape with names of open axes, and its dtype."""
-    specs: Mapping[str, Any] = signature.structured_input_signature[1]
+    # A signature's inputs have no order of their own: that of their names is the same each time.
+    specs: dict[str, Any] = dict(sorted(signature.structured_input_signature[1].items()))
     given = options.input_shapes
     if given and len(given) != len(specs):
         raise ConversionError(f"{label} has {len(specs)} inputs ({', '.join(specs)}), {len(given)} shapes were given")
