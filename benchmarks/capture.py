@@ -8,12 +8,8 @@ subnormals, nine quantiles and a histogram over the same edges (``polygraphy``),
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -113,6 +109,9 @@ def child(peer: str, path: str, batch: str) -> None:
 
 
 def measured(peer: str, path: Path, batch: int) -> dict[str, float]:
+    import statistics  # here, so that the peers' processes hold nothing but what they need
+    import subprocess
+
     command = [sys.executable, __file__, peer, str(path), str(batch)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result = json.loads(done.stdout.splitlines()[-1])
@@ -120,6 +119,10 @@ def measured(peer: str, path: Path, batch: int) -> dict[str, float]:
 
 
 def main() -> int:
+    import importlib.util
+    import statistics
+    import tempfile
+
     from resnet import resnet
 
     peers = [p for p in PEERS if not p.startswith("polygraphy") or importlib.util.find_spec("polygraphy")]

@@ -187,7 +187,8 @@ def _capture_apart(
             from onnxviz.runtime.plan import parse_bytes
 
             memory = parse_bytes(limit)
-        return isolated(capture, path, inputs, tensors, timeout=300.0 if timeout is None else timeout, memory=memory, **options)
+        seconds = 300.0 if timeout is None else timeout
+        return isolated(capture, path, inputs, tensors, timeout=seconds, memory=memory, **options)
 
 
 def plan(model: Model, inputs: Feed = None, tensors: str | Sequence[str] = "*", **options: Any) -> Plan:

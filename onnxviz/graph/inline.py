@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
 
 from onnxviz.errors import ModelError
 from onnxviz.graph.model import copy_model, summary_line
@@ -19,6 +18,8 @@ def inline_functions(model: ir.Model) -> ir.Model:
     """
     if not model.functions:
         return model
+    from onnx_ir.passes.common import InlinePass  # its package loads every pass there is
+
     copy = copy_model(model)
     try:
         inlined = InlinePass()(copy).model

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 
-__all__ = ["peak_rss", "resident", "share_arena", "trim"]
+__all__ = ["peak_rss", "release", "resident", "share_arena", "trim"]
 
 
 @cache
@@ -53,6 +55,18 @@ def peak_rss() -> int:
         return 0
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return usage if sys.platform == "darwin" else usage * 1024
+
+
+def release(array: np.ndarray) -> None:
+    """Give the pages of an array that maps a file back to the system; they are read again when needed."""
+    base: object = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        if isinstance(base, memoryview):
+            base = base.obj
+        else:
+            base = getattr(base, "mapped", None) or getattr(base, "base", None)
+    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def trim() -> None:

@@ -28,7 +28,7 @@ from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.liveness import tensor_bytes
 from onnxviz.runtime.control import run_control
 from onnxviz.runtime.explain import explain_failure, explain_refusal
-from onnxviz.runtime.memory import share_arena
+from onnxviz.runtime.memory import release, share_arena
 from onnxviz.runtime.options import new_options
 from onnxviz.runtime.program import GROUP_BYTES, Program, Step, make_program
 from onnxviz.runtime.providers import resolve_providers, short_name
@@ -281,6 +281,9 @@ class Engine:
         weights = [self._weight(value, options) for value in piece.constants]
         proto = piece_proto(self.model, piece, types, [w for w, _ in weights])
         session = ort.InferenceSession(proto.SerializeToString(), options, providers=self.requested)
+        for _, shared in weights:
+            if shared is not None:  # onnxruntime has packed most weights anew; what it still reads comes back by itself
+                release(shared.onnxviz_array)
         return _PieceSession(session, [str(v.name) for v in piece.outputs], kinds, [v for _, v in weights])
 
     def _threads(self, piece: Piece) -> int:

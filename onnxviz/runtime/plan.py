@@ -26,7 +26,7 @@ _SESSION = 150 << 10
 _RECORD = 8 << 10
 #: Statistics hold this much of a tensor at a time, and values wait for them in a queue of at most :data:`QUEUE`.
 _REDUCER = 6 << 20
-QUEUE = 4 << 20
+QUEUE = 2 << 20
 #: Operators whose kernels keep a rearranged copy of their constant inputs.
 _PACKED = {
     "MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv",

@@ -6,16 +6,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from onnxviz.errors import InputError
 from onnxviz.graph.layouts import input_layout
 from onnxviz.graph.shapes import dtype_name, shape_list
 from onnxviz.runtime.storage import numpy_type
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["PRESETS", "Preprocessing", "picture_to_tensor"]
 
@@ -86,6 +88,8 @@ PRESETS: Mapping[str, Preprocessing] = {
 
 
 def _open(path: Path) -> Image.Image:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
         with Image.open(path) as picture:
             picture.load()
@@ -201,6 +205,8 @@ def picture_to_tensor(
 
 
 def _convert(picture: Image.Image, mode: str) -> Image.Image:
+    from PIL import Image
+
     if picture.mode.startswith(("I", "F")):  # 16- and 32-bit greyscale: Pillow would clip it at 255
         values = np.asarray(picture, np.float64)
         deep = picture.mode.startswith("I;16") or (picture.mode == "I" and values.max(initial=0) > 255)
@@ -214,6 +220,8 @@ def _convert(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _resized(picture: Image.Image, target: _Target, how: Preprocessing, steps: list[str]) -> Image.Image:
+    from PIL import Image, ImageOps
+
     height, width = target.height, target.width
     if how.size is not None:
         fixed = (height or how.size[0], width or how.size[1])

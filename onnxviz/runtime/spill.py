@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxviz.errors import OutputError
+from onnxviz.runtime.memory import release
 
 __all__ = ["Spill", "release"]
 
@@ -64,16 +65,6 @@ class Spill:
             raise OutputError(f"cannot write {self.bytes:,} bytes of tensors to disk: {error.strerror}") from error
         raw = _Held(np.memmap(path, np.uint8, "r"), self)
         return np.asarray(raw).view(dtype).reshape(shape)
-
-
-def release(array: np.ndarray) -> None:
-    """Give the pages of an array that lies in a spill back to the system; they are read again when needed."""
-    base: object = array
-    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
-        base = base.base
-    mapped = base.mapped if isinstance(base, _Held) else None
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class _Held:

@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxviz.errors import InputError, OutputError
 from onnxviz.graph.files import atomic_path
-from onnxviz.runtime.spill import release
+from onnxviz.runtime.memory import release
 
 __all__ = ["FORMATS", "keys_of", "numpy_type", "read_arrays", "unsaved", "write_arrays", "write_npz"]
 
