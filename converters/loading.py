@@ -16,11 +16,13 @@ import numpy as np
 
 from onnxviz.converters.base import Source
 from onnxviz.converters.keras_start import start_keras
+from onnxviz.converters.pickles import listed
 from onnxviz.errors import ConversionError, MissingDependencyError, TrustError
 from onnxviz.graph.model import summary_line
 
 __all__ = ["load_source"]
 
+_FILE_OPERATORS = ("ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "EagerPyFunc", "PyFuncStateless", "PrintV2")
 _OWN = ModuleType("own")
 _OWN.__dict__["__onnxviz_factory__"] = True
 
@@ -35,7 +37,7 @@ def load_source(source: object, *, trust: bool, seed: int) -> Source:
 
     Raises:
         ConversionError: The file does not exist, is no network, or the factory fails.
-        TrustError: A factory was named without ``trust``.
+        TrustError: A factory or the folder of a SavedModel was named without ``trust``.
     """
     if not isinstance(source, (str, os.PathLike)):
         return Source(type(source).__name__, network=source)
@@ -47,7 +49,7 @@ def load_source(source: object, *, trust: bool, seed: int) -> Source:
     if not path.exists():
         raise ConversionError(f"there is no file {path}")
     if path.is_dir():
-        raise ConversionError(f"{path} is a folder", hint="name a .keras, .h5 or .pt2 file, or file.py:function")
+        return _from_folder(path, trust=trust)
     suffix = path.suffix.lower()
     if suffix == ".py":
         found = ", ".join(f"{path.name}:{name}" for name in _functions(_parse(path))) or "it defines no function"
@@ -82,6 +84,42 @@ def _imports(tree: ast.Module) -> set[str]:
     return names
 
 
+def _also_run(path: Path, tree: ast.Module) -> str:
+    """Say what a Python file imports anywhere in it, and which of that are files beside it."""
+    names: dict[str, None] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= dict.fromkeys(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names[node.module.split(".")[0]] = None
+    names.pop("__future__", None)
+    beside = {name: f"{name} (beside it)" for name in names if _is_module(path.parent / name)}
+    return f"; it imports {listed([*beside.values(), *(n for n in names if n not in beside)], 8)}" if names else ""
+
+
+def _is_module(path: Path) -> bool:
+    return path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file()
+
+
+def _from_folder(path: Path, *, trust: bool) -> Source:
+    """Take the folder of a TensorFlow SavedModel; say what its graph could do where it is not trusted."""
+    saved = path / "saved_model.pb"
+    if not saved.is_file():
+        raise ConversionError(
+            f"{path} is a folder", hint="name a .keras, .h5 or .pt2 file, a SavedModel, or file.py:function"
+        )
+    if not trust:
+        graph = saved.read_bytes()
+        # A node's operator is field 2 of its NodeDef (tensorflow/core/framework/node_def.proto): tag, length, name.
+        found = [name for name in _FILE_OPERATORS if bytes((0x12, len(name))) + name.encode() in graph]
+        held = f" (its graph holds {listed(found)})" if found else ""
+        raise TrustError(
+            f"{path} is a TensorFlow program: its operators can read and write files{held}",
+            hint="add --trust if you know where it comes from",
+        )
+    return Source(path.resolve().name, path=path)
+
+
 def _from_factory(path: Path, name: str, *, trust: bool, seed: int) -> Source:
     if not path.is_file():
         raise ConversionError(f"there is no file {path}")
@@ -89,7 +127,8 @@ def _from_factory(path: Path, name: str, *, trust: bool, seed: int) -> Source:
     functions = _functions(tree)
     if not trust:
         raise TrustError(
-            f"converting {path.name}:{name} would run the Python file {path} and call its function {name}()",
+            f"converting {path.name}:{name} would run the Python file {path} and call its function {name}()"
+            f"{_also_run(path, tree)}",
             hint="add --trust if you know what it does",
         )
     if _imports(tree) & {"keras", "tensorflow"}:  # before the file does, so that its backend is one that is installed

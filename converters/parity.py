@@ -181,8 +181,17 @@ def check_parity(
         where = f"; the first layer that differs is {first}" if first is not None else ""
         error = ParityError(
             f"the converted model differs from its source: output {parity.worst.name!r} {parity.worst.problem}{where}",
-            hint=f"it was written by {conversion.exporter}; do not use it",
+            hint=_advice(conversion),
         )
         vars(error)["parity"] = parity
         raise error
     return parity
+
+
+def _advice(conversion: Conversion) -> str:
+    if conversion.exporter.startswith("TorchScript (fallback"):
+        return (
+            f"it was written by {conversion.exporter}: a branch on the data is fixed to one side; write it "
+            "with torch.cond or torch.where"
+        )
+    return f"it was written by {conversion.exporter}; do not use it"

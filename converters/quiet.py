@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -16,8 +17,8 @@ __all__ = ["quiet"]
 def quiet() -> Iterator[None]:
     """Swallow stdout, stderr, logging and warnings while a third party's code runs; errors pass through.
 
-    What native code writes to the process's stderr goes too: TensorFlow's libraries write there whatever log level is
-    set.
+    What native code writes to the process's stdout and stderr goes too: TensorFlow's and torch's libraries write there
+    whatever log level is set.
 
     >>> with quiet():
     ...     print("exporting")
@@ -27,7 +28,7 @@ def quiet() -> Iterator[None]:
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
         warnings.catch_warnings(),
-        _native_stderr_to_nowhere(),
+        _native_output_to_nowhere(),
     ):
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
@@ -38,17 +39,21 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _native_stderr_to_nowhere() -> Iterator[None]:
-    try:
-        saved = os.dup(2)
-    except OSError:  # a process without stderr
-        yield
-        return
+def _native_output_to_nowhere() -> Iterator[None]:
+    saved: list[tuple[int, int]] = []
     sink = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(sink, 2)
+        for stream in (sys.__stdout__, sys.__stderr__):
+            if stream is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+        for number in (1, 2):
+            with contextlib.suppress(OSError):  # a process without that stream
+                saved.append((number, os.dup(number)))
+                os.dup2(sink, number)
         yield
     finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+        for number, copy in saved:
+            os.dup2(copy, number)
+            os.close(copy)
         os.close(sink)

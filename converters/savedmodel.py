@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -77,10 +78,11 @@ class SavedModelConverter:
 
 
 def _signature(source: Source) -> Any:
-    import tensorflow as tf
-
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with quiet():
+            import tensorflow as tf
+
             loaded = tf.saved_model.load(str(source.path))
     except Exception as error:
         raise ConversionError(f"TensorFlow cannot open {source.path}: {summary_line(error)}") from error

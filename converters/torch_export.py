@@ -276,7 +276,8 @@ def _export_torchscript(
             )  # fmt: skip
     except Exception as error:
         raise ConversionError(
-            f"neither exporter takes the network: torch.export: {reason}; TorchScript: {_reason(error)}"
+            f"neither exporter takes the network: torch.export: {reason}; TorchScript: {_reason(error)}",
+            hint="write that part with operators that ONNX has, or compute it outside of the network",
         ) from error
     return from_proto(onnx.load_model_from_string(buffer.getvalue()))
 

@@ -8,31 +8,48 @@ from pathlib import Path
 from typing import Any
 
 from onnxviz.converters.base import ConvertOptions, Source, comes_from
+from onnxviz.converters.pickles import foreign_globals, listed, pickled_parts
 from onnxviz.converters.quiet import quiet
 from onnxviz.errors import ConversionError, TrustError
 from onnxviz.graph.model import summary_line
 
-__all__ = ["TORCH_SUFFIXES", "open_torch_file"]
+__all__ = ["TORCH_SUFFIXES", "open_torch_file", "runs_code"]
 
 #: Endings of files that torch writes.
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pt2", ".safetensors")
 
+_TRUST = "add --trust if you know where it comes from"
+_PROGRAM = ("archive_format", "serialized_exported_program.json")
+
+
+def runs_code(path: Path) -> bool:
+    """Say whether opening a torch file can run code; a state dict and safetensors cannot.
+
+    Raises:
+        ConversionError: It is no torch file, or truncated.
+    """
+    if path.suffix.lower() == ".safetensors":
+        return False
+    return _kind(path) != "pickle" or bool(_foreign(path))
+
 
 def open_torch_file(source: Source, options: ConvertOptions) -> object:
-    """Load a torch file that holds a network of its own; explain why, where it holds none or is not trusted."""
+    """Load a torch file that holds a network of its own; explain why, where it holds none or is not trusted.
+
+    Raises:
+        ConversionError: It is no torch file, truncated, or holds no network.
+        TrustError: Opening it would run code, and ``options.trust`` is not set.
+    """
     path = source.path
     assert path is not None
     how = f"onnxviz convert net.py:factory --weights {path.name} --input-shape 1,3,224,224 --trust"
     if path.suffix.lower() == ".safetensors":
         raise ConversionError(f"{path} holds weights but no network", hint=f"name the factory too: {how}")
     kind = _kind(path)
-    if kind == "pickle" and not options.trust:
+    if kind == "pickle" and not (options.trust and _foreign(path)):
         raise _not_a_network(path, how)
     if not options.trust:
-        what = "a torch.export program, parts of which are unpickled" if kind == "program" else "a TorchScript program"
-        raise TrustError(
-            f"{path} is {what}: opening it can run code", hint="add --trust if you know where it comes from"
-        )
+        raise TrustError(_program(path) if kind == "program" else _script(path), hint=_TRUST)
     import torch
 
     script: Any = torch.jit
@@ -57,26 +74,65 @@ def _kind(path: Path) -> str:
         if path.suffix.lower() == ".pt2":
             raise ConversionError(f"{path} is not a torch.export program, or it is truncated", hint="save it again")
         return "pickle"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
+    names = _members(path)
+    if any(name.endswith(_PROGRAM) for name in names):
         return "program"
     return "script" if any("/code/" in name for name in names) else "pickle"
+
+
+def _members(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ConversionError(f"{path} is a damaged archive: {summary_line(error)}", hint="save it again") from error
+
+
+def _parts(path: Path) -> dict[str, list[str]]:
+    try:
+        return pickled_parts(path)
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:  # or encrypted, or packed oddly
+        raise ConversionError(f"{path} is a damaged archive: {summary_line(error)}", hint="save it again") from error
+
+
+def _foreign(path: Path) -> list[str]:
+    return foreign_globals(name for names in _parts(path).values() for name in names)
+
+
+def _program(path: Path) -> str:
+    """Say what opening and running a torch.export program would do."""
+    foreign = {part: names for part, found in _parts(path).items() if (names := foreign_globals(found))}
+    says = [f"unpickles {part.partition('/')[2] or part}, which loads {listed(f)}" for part, f in foreign.items()]
+    native = [name for name in _members(path) if name.endswith((".so", ".dll", ".dylib"))]
+    says += [f"brings the native library {name}" for name in native]
+    if not says:
+        return f"{path} is a torch.export program: the pickles in it hold only tensors, but it is run as it stands"
+    return f"{path} is a torch.export program that would run code: it {'; it '.join(says[:3])}"
+
+
+def _script(path: Path) -> str:
+    code = [n.partition("/code/")[2] for n in _members(path) if "/code/" in n and n.endswith(".py")]
+    return f"{path} is a TorchScript program of {len(code)} code files, which would be run: {listed(code)}"
 
 
 def _not_a_network(path: Path, how: str) -> ConversionError | TrustError:
     import torch
 
-    try:
-        with quiet():
-            torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = next((line for line in str(error).splitlines() if "GLOBAL" in line), summary_line(error))
-        what = found.split("GLOBAL ")[-1].split(" was not")[0].strip()
+    what = listed(_foreign(path))
+    if not what:
+        try:
+            with quiet():
+                torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = next((line for line in str(error).splitlines() if "GLOBAL" in line), None)
+            if found is None:
+                return ConversionError(f"{path} is not a PyTorch file, or it is truncated: {summary_line(error)}")
+            what = found.split("GLOBAL ")[-1].split(" was not")[0].strip()
+        except Exception as error:  # noqa: BLE001 - a damaged file makes torch raise anything; it is reported
+            return ConversionError(f"{path} is not a PyTorch file, or it is truncated: {summary_line(error)}")
+    if what:
         return TrustError(
             f"{path} is a pickle that would run code: it loads {what}",
-            hint=f"add --trust if you know where it comes from, or save its state_dict and use: {how}",
+            hint=f"{_TRUST}, or save its state_dict and use: {how}",
         )
-    except Exception as error:  # noqa: BLE001 - a damaged file makes torch raise anything; it is reported
-        return ConversionError(f"{path} is not a PyTorch file, or it is truncated: {summary_line(error)}")
     return ConversionError(f"{path} holds weights but no network", hint=f"name the factory too: {how}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from onnxviz.converters.pickles import foreign_globals, listed, pickled_parts
 from onnxviz.converters.quiet import quiet
 from onnxviz.errors import ConversionError, TrustError
 from onnxviz.graph.model import summary_line
@@ -14,7 +15,6 @@ from onnxviz.graph.model import summary_line
 __all__ = ["load_weights", "read_state_dict"]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep the state dict
-_SHOWN = 5
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def read_state_dict(path: Path) -> dict[str, Any]:
             held = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise TrustError(
-            f"{path} holds more than weights: unpickling it would run code ({summary_line(error)})",
+            f"{path} holds more than weights: unpickling it would run code ({_code_in(path) or summary_line(error)})",
             hint="save only module.state_dict(), or safetensors",
         ) from error
     except Exception as error:
@@ -95,7 +95,10 @@ def _size(value: Any) -> str:
 
 
 def _several(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    listed = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    return f"{what} {listed}".strip()
+    return f"{what} {listed(names)}".strip() if names else ""
+
+
+def _code_in(path: Path) -> str:
+    """Name what a pickle loads beside tensors."""
+    found = foreign_globals(name for names in pickled_parts(path).values() for name in names)
+    return f"it loads {listed(found)}" if found else ""

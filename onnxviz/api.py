@@ -55,20 +55,29 @@ def convert(
     output: Path_ | None = None,
     *,
     parity_file: Path_ | Sequence[Path_] | None = None,
+    timeout: float | None = 1800.0,
+    max_memory: str | int | None = None,
     **options: Any,
 ) -> ConversionResult:
     """Convert a PyTorch or Keras network: see :func:`onnxviz.converters.registry.convert`, which takes ``options``.
 
     ``parity_file`` receives the comparison, also where outputs differ and no model is written: as JSON, or drawn as
-    PNG, SVG or PDF; one file or several.
+    PNG, SVG or PDF; one file or several. A source that brings code is converted in a process of its own, without a
+    network, in at most ``timeout`` seconds and ``max_memory`` (bytes, or ``"8GB"``; by default 80 % of the machine's).
     """
     from onnxviz.converters.registry import convert as convert_network
+    from onnxviz.converters.sandbox import convert_isolated, executes_code
     from onnxviz.errors import ParityError
+    from onnxviz.runtime.plan import parse_bytes
 
     files = [parity_file] if isinstance(parity_file, (str, os.PathLike)) else list(parity_file or ())
     _check((output, (".onnx",)), *((file, (".json", *_PICTURES)) for file in files))
     try:
-        result = convert_network(source, **options)
+        if executes_code(source):
+            memory = None if max_memory is None else parse_bytes(max_memory)
+            result = convert_isolated(source, timeout=timeout, memory=memory, **options)
+        else:
+            result = convert_network(source, **options)
     except ParityError as error:
         _write_parity(files, error.parity)
         raise

@@ -34,6 +34,13 @@ def convert(
         bool, typer.Option("--keep-batchnorm", help="Do not fold BatchNorm into the convolution before it.")
     ] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Run the code that the source brings.")] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="How long the code of a source may take.")
+    ] = 1800.0,
+    max_memory: Annotated[
+        str | None,
+        typer.Option("--max-memory", metavar="8GB", help="How much memory; 80 % of the machine's by default."),
+    ] = None,
     no_parity: Annotated[
         bool, typer.Option("--no-parity", help="Do not compare the outputs with the source's.")
     ] = False,
@@ -67,6 +74,8 @@ def convert(
         parity=not no_parity,
         parity_file=parity,
         precisions=precision or [],
+        timeout=timeout,
+        max_memory=max_memory,
         seed=seed,
     )
     typer.echo(f"{output}: {result.framework}, exported by {result.exporter}")

@@ -7,6 +7,7 @@ caller's ``__main__``, so scripts, notebooks and prompts can use it alike.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import secrets
@@ -14,15 +15,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from onnxviz.errors import ExecutionError, InputError, MemoryLimitError
+from onnxviz.errors import ExecutionError, InputError, MemoryLimitError, OnnxvizError
 
-__all__ = ["Worker", "isolated"]
+__all__ = ["Wording", "Worker", "isolated"]
 
 T = TypeVar("T")
 
@@ -31,6 +34,8 @@ _START = (
 )
 _POLL = 0.02  # seconds between two looks at the child's memory
 _START_TIME = 60.0  # seconds that an interpreter may take to come up
+_LONGEST_PATH = 100  # characters; that of a socket has at most 107
+_LARGEST_ANSWER = 1 << 28  # bytes, of a child that is not trusted
 
 
 def isolated(
@@ -57,22 +62,51 @@ def isolated(
         return worker.call(function, *args, **kwargs)
 
 
+@dataclass(frozen=True)
+class Wording:
+    """How errors speak of what the child does.
+
+    Attributes:
+        task: What took too long or too much memory.
+        crashed: What a crash is called; ``{code}`` stands for the signal or exit code.
+        hint: The way out of a crash.
+        error: The class of errors other than too much memory.
+    """
+
+    task: str = "the run"
+    crashed: str = "onnxruntime crashed ({code}) while running the model"
+    hint: str = "run `onnxviz inspect` on it, or ask for fewer tensors with --tensor to find the node"
+    error: type[OnnxvizError] = ExecutionError
+
+
 class Worker:
     """A process that answers many calls; after a crash the next call starts another.
 
     Args:
         timeout: Seconds that a call may take.
-        memory: Most resident memory of the child, in bytes.
+        memory: Most memory of the child, resident or swapped out, in bytes.
+        wording: How errors speak of what it does.
+        allowed: The only classes that an answer may hold beside numbers, text and containers, for a child that runs
+            code which is not onnxviz's: an answer is unpickled here, and a pickle can run anything. None for any.
 
     Raises:
         InputError: The time is not above 0.
     """
 
-    def __init__(self, *, timeout: float | None = 300.0, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float | None = 300.0,
+        memory: int | None = None,
+        wording: Wording | None = None,
+        allowed: Collection[type] | None = None,
+    ) -> None:
+        self.wording = wording or Wording()
         if timeout is not None and not timeout > 0:
-            raise InputError(f"a run cannot take {timeout:g} s", hint="give a --timeout above 0")
+            raise InputError(f"{self.wording.task} cannot take {timeout:g} s", hint="give a --timeout above 0")
         self.timeout = timeout
         self.memory = memory
+        self.allowed = None if allowed is None else frozenset((c.__module__, c.__qualname__) for c in allowed)
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -88,7 +122,7 @@ class Worker:
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
-            self._process.kill()
+            _kill(self._process)
             self._process.wait()
         if self._folder is not None:
             self._folder.cleanup()
@@ -100,7 +134,11 @@ class Worker:
             if self._process is None or self._process.poll() is not None:
                 self._start()
             assert self._connection is not None
-            self._connection.send_bytes(pickle.dumps((function, args, kwargs)))
+            data = pickle.dumps((function, args, kwargs))
+            try:
+                self._connection.send_bytes(data)
+            except OSError:
+                raise self._crash() from None
             ok, result = self._answer()
         except BaseException:
             self.close()
@@ -112,13 +150,15 @@ class Worker:
     def _start(self) -> None:
         self.close()
         key = secrets.token_bytes(16)
-        with Listener(authkey=key) as listener:
+        self._folder = tempfile.TemporaryDirectory(prefix="onnxviz-", ignore_cleanup_errors=True)
+        path = os.path.join(self._folder.name, "socket")  # noqa: PTH118 - an address
+        with Listener(path if os.name == "posix" and len(path) < _LONGEST_PATH else None, authkey=key) as listener:
             address = listener.address if isinstance(listener.address, str) else repr(listener.address)
             command = [sys.executable, "-c", _START, address, key.hex(), repr(sys.path)]
             # Ctrl-C reaches the parent alone, which then ends the child.
-            self._folder = tempfile.TemporaryDirectory(prefix="onnxviz-", ignore_cleanup_errors=True)
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, start_new_session=os.name == "posix",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
                 env={**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._folder.name)},
             )  # fmt: skip
             self._connection = self._accepted(listener)
@@ -132,10 +172,11 @@ class Worker:
             inner.settimeout(0.2)
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise ExecutionError(f"a process for the run did not start (exit code {self._process.returncode})")
+                code = self._process.returncode
+                raise self.wording.error(f"a process for {self.wording.task} did not start (exit code {code})")
             with contextlib.suppress(TimeoutError):
                 return listener.accept()
-        raise ExecutionError("a process for the run did not start in time")
+        raise self.wording.error(f"a process for {self.wording.task} did not start in time")
 
     def _answer(self) -> tuple[bool, Any]:
         assert self._connection is not None
@@ -143,40 +184,86 @@ class Worker:
         start = time.monotonic()
         while not self._connection.poll(_POLL):
             if self._process.poll() is not None and not self._connection.poll(0):
-                raise _crash(self._process.returncode)
+                raise self._crash()
             if self.timeout is not None and time.monotonic() - start > self.timeout:
-                raise ExecutionError(f"the run took longer than {self.timeout:g} s", hint="give a higher --timeout")
+                raise self._late()
             if self.memory is not None and (used := _resident(self._process.pid)) > self.memory:
                 raise MemoryLimitError(
-                    f"the run reached {used / 1e6:,.0f} MB and {self.memory / 1e6:,.0f} MB are allowed",
+                    f"{self.wording.task} reached {used / 1e6:,.0f} MB and {self.memory / 1e6:,.0f} MB are allowed",
                     hint="give a higher --max-memory",
                 )
+        return self._received(None if self.timeout is None else start + self.timeout)
+
+    def _received(self, deadline: float | None) -> tuple[bool, Any]:
+        """Read an answer that has begun to come, and end a child that stops halfway."""
+        assert self._connection is not None
+        assert self._process is not None
+        left = 1e6 if deadline is None else max(deadline - time.monotonic(), 1.0)
+        timer = threading.Timer(left, _kill, (self._process,))
+        timer.daemon = True
+        timer.start()
         try:
-            answer: tuple[bool, Any] = pickle.loads(self._connection.recv_bytes())
-        except EOFError:
-            raise _crash(self._process.wait()) from None
-        return answer
+            data = self._connection.recv_bytes(None if self.allowed is None else _LARGEST_ANSWER)
+        except (EOFError, OSError):
+            late = deadline is not None and time.monotonic() > deadline
+            raise self._late() if late else self._crash() from None
+        finally:
+            timer.cancel()
+        if self.allowed is None:
+            answer: tuple[bool, Any] = pickle.loads(data)
+            return answer
+        try:
+            ok, result = _Guarded(data, self.allowed).load()
+            if ok is True or isinstance(result, OnnxvizError):
+                return ok is True, result
+        except Exception as error:
+            raise self.wording.error(f"the answer of {self.wording.task} cannot be read: {error}") from error
+        raise self.wording.error(f"the answer of {self.wording.task} cannot be read")
+
+    def _late(self) -> OnnxvizError:
+        return self.wording.error(
+            f"{self.wording.task} took longer than {self.timeout:g} s", hint="give a higher --timeout"
+        )
+
+    def _crash(self) -> OnnxvizError:
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it hung up, but may go on
+            self._process.wait(1.0)
+        code = self._process.returncode
+        name = f"exit code {code}" if code is not None else "it hung up"
+        if code is not None and code < 0:
+            with contextlib.suppress(ValueError):
+                name = signal.Signals(-code).name
+        return self.wording.error(self.wording.crashed.replace("{code}", name), hint=self.wording.hint)
 
 
-def _crash(code: int) -> ExecutionError:
-    name = f"exit code {code}"
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            name = signal.Signals(-code).name
-    return ExecutionError(
-        f"onnxruntime crashed ({name}) while running the model",
-        hint="run `onnxviz inspect` on it, or ask for fewer tensors with --tensor to find the node",
-    )
+class _Guarded(pickle.Unpickler):
+    """An unpickler that knows a few classes and nothing else."""
+
+    def __init__(self, data: bytes, allowed: Collection[tuple[str, str]]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._allowed = allowed
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._allowed:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a child, with the processes that it started in its group."""
+    if os.name == "posix":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def _resident(process: int) -> int:
     try:
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
         return 0
-    return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmRSS:", "VmSwap:")))
 
 
 def _serve(address: str, key: str) -> None:
