@@ -210,12 +210,12 @@ def plan(model: Model, inputs: Feed = None, tensors: str | Sequence[str] = "*", 
 def graph(model: Model, output: Path_ | None = None, *, title: str | None = None) -> Architecture:
     """Draw the architecture: see :func:`onnxviz.diagram.architecture.architecture`.
 
-    ``output`` ends in ``.svg``, ``.png`` or ``.pdf``. What a reader of the file should know, such as that a huge PNG
-    was scaled down, is in the result's ``note``.
+    ``output`` ends in ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd`` (Mermaid), ``.graphml`` or ``.json``. What a
+    reader of the file should know, such as that a huge PNG was scaled down, is in the result's ``note``.
     """
-    from onnxviz.diagram.architecture import architecture
+    from onnxviz.diagram.architecture import FORMATS, architecture
 
-    _check((output, _PICTURES))
+    _check((output, FORMATS))
     drawing = architecture(as_model(model), title=title)
     return drawing if output is None else drawing.save(output)
 

@@ -12,7 +12,10 @@ from onnxviz.cli.options import ModelFile
 
 def graph(
     model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .svg, .png or .pdf.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The file: .svg, .png, .pdf, .dot, .mmd, .graphml, .json."),
+    ],
     title: Annotated[str | None, typer.Option("--title", help="Heading; the model's name by default.")] = None,
 ) -> None:
     """Draw the architecture: operators, shapes, parameters."""

@@ -8,12 +8,14 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxviz.diagram.blocks import Block, block_items, make_block
 from onnxviz.diagram.elements import Element, Elements, collect_elements
+from onnxviz.diagram.exchange import WRITERS, DiagramEdge, DiagramNode, Network, to_networkx
 from onnxviz.diagram.header import header_groups, model_line
 from onnxviz.diagram.layout import FloatArray, Layout, compute_layout
 from onnxviz.diagram.ranks import Ranking, rank_nodes
@@ -36,15 +38,19 @@ from onnxviz.diagram.wires import (
     wire_label,
 )
 from onnxviz.errors import OutputError
-from onnxviz.graph.cost import model_parameters
+from onnxviz.graph.cost import model_parameters, node_cost
 from onnxviz.graph.files import atomic_path
 from onnxviz.graph.model import model_name
-from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.provenance import provenance_of
+from onnxviz.graph.shapes import dtype_name, infer_shapes, shape_list
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 __all__ = ["FORMATS", "Architecture", "architecture"]
 
 #: File endings that :meth:`Architecture.save` writes.
-FORMATS = (".svg", ".png", ".pdf")
+FORMATS = (".svg", ".png", ".pdf", *WRITERS)
 
 _PAD = 24.0
 _LEAST_WIDTH = 520.0
@@ -59,15 +65,19 @@ class Architecture:
     Attributes:
         scene: Everything that is drawn, with positions in px.
         layout: The positions of the boxes and lines alone; its origin is the corner of the graph, below the header.
+        network: The boxes and lines as data, with the scene's positions.
         note: What a reader of the saved file should know, such as that a huge PNG was scaled down; empty otherwise.
     """
 
     scene: Scene
     layout: Layout
+    network: Network
     note: str = ""
 
     def save(self, path: str | os.PathLike[str]) -> Architecture:
-        """Write the diagram as SVG, PNG or PDF, by the ending of ``path``; return it with its ``note`` filled in.
+        """Write the diagram in the format that the ending of ``path`` names; return it with its ``note`` filled in.
+
+        SVG, PNG and PDF are drawn; DOT, Mermaid (``.mmd``), GraphML and JSON hold the boxes and lines as data.
 
         The same diagram gives the same bytes.
 
@@ -77,13 +87,19 @@ class Architecture:
         ending = _format_of(path)
         note = None
         with atomic_path(path) as temporary:
-            if ending == ".svg":
+            if ending in WRITERS:
+                temporary.write_text(WRITERS[ending](self.network), encoding="utf-8", newline="\n")
+            elif ending == ".svg":
                 temporary.write_text(scene_to_svg(self.scene), encoding="utf-8", newline="\n")
             else:
                 from onnxviz.diagram.raster import write_pdf, write_png
 
                 note = (write_png if ending == ".png" else write_pdf)(self.scene, temporary)
         return replace(self, note=note or "")
+
+    def to_networkx(self) -> nx.MultiDiGraph:
+        """Return the boxes and lines as a networkx graph: see :func:`onnxviz.diagram.exchange.to_networkx`."""
+        return to_networkx(self.network)
 
     def _repr_svg_(self) -> str:
         return scene_to_svg(self.scene, standalone=False)
@@ -188,9 +204,43 @@ class _Drawing:
         header, below = header_groups(title, line, kinds, _PAD, _PAD, min(wide, 1200.0))
         dx, dy = _PAD + (wide - self.layout.width) / 2, below + _PAD
         names = _Names()
-        groups = header + self._edge_groups(names, dx, dy) + self._node_groups(names, dx, dy)
-        height = dy + self.layout.height + _PAD
-        return Architecture(Scene(wide + 2 * _PAD, height, title, tuple(groups)), self.layout)
+        edges = self._edge_groups(names, dx, dy)
+        nodes = self._node_groups(names, dx, dy)
+        scene = Scene(wide + 2 * _PAD, dy + self.layout.height + _PAD, title, tuple(header + edges + nodes))
+        return Architecture(scene, self.layout, self._network(scene, nodes, dx, dy))
+
+    def _network(self, scene: Scene, groups: list[Group], dx: float, dy: float) -> Network:
+        nodes = []
+        for element, block, group in zip(self.found.elements, self.blocks, groups, strict=True):
+            node, box = element.node, group.box
+            assert box is not None
+            name = node.name if node is not None else element.value.name if element.value is not None else ""
+            source = provenance_of(node) if node is not None else None
+            nodes.append(
+                DiagramNode(
+                    group.id, element.role, name or "", node.op_type if node is not None else "",
+                    node.domain if node is not None else "", element.kind,
+                    tuple(filter(None, (block.heading, block.note, *block.lines))),
+                    node_cost(node).parameters if node is not None else 0, str(source or ""),
+                    round(box.x, 2), round(box.y, 2), round(box.width, 2), round(box.height, 2),
+                )
+            )  # fmt: skip
+        return Network(
+            scene.title, round(scene.width, 2), round(scene.height, 2), tuple(nodes), self._lines(nodes, dx, dy)
+        )
+
+    def _lines(self, nodes: list[DiagramNode], dx: float, dy: float) -> tuple[DiagramEdge, ...]:
+        edges = []
+        for index, wire in enumerate(self.found.wires):
+            shape = shape_list(wire.value)
+            corners = [(round(float(x + dx), 2), round(float(y + dy), 2)) for x, y in self.layout.path(index)]
+            edges.append(
+                DiagramEdge(
+                    nodes[wire.source].id, nodes[wire.target].id, wire.value.name or "", dtype_name(wire.value) or "",
+                    None if shape is None else tuple(shape), bool(self.layout.stub[index]), wire.outer, tuple(corners),
+                )
+            )  # fmt: skip
+        return tuple(edges)
 
     def _edge_groups(self, names: _Names, dx: float, dy: float) -> list[Group]:
         groups = []
