@@ -173,7 +173,7 @@ def comes_from(network: object, package: str, class_name: str | None = None) -> 
 
 
 def seeded(shape: Sequence[int], dtype: npt.DTypeLike, rng: np.random.Generator, like: Array | None = None) -> Array:
-    """Draw an array: normal for floats, fair coins for bools, and for integers the range that ``like`` spans.
+    """Draw an array: normal for floats, fair coins for bools, integers in the range of ``like``, strings out of it.
 
     >>> seeded((2,), "int64", np.random.default_rng(0), like=np.array([3, 3])).tolist()
     [3, 3]
@@ -189,4 +189,6 @@ def seeded(shape: Sequence[int], dtype: npt.DTypeLike, rng: np.random.Generator,
         return rng.integers(low, high, tuple(shape), endpoint=True).astype(kind)
     if kind.kind in "fcV":
         return rng.standard_normal(tuple(shape)).astype(kind)
+    if kind.kind == "O" and like is not None and like.size:
+        return rng.choice(like.ravel(), tuple(shape))
     raise ConversionError(f"cannot draw random inputs of type {kind}", hint="pass the inputs to compare on")

@@ -31,7 +31,7 @@ def load_source(source: object, *, trust: bool, seed: int) -> Source:
     """Find out what is to be converted; a factory is called, but only with ``trust``.
 
     Args:
-        source: A path, ``file.py:function``, or a live network.
+        source: A path, ``file.py:function``, a live network, or one with example inputs.
         trust: Run the Python file that a factory is in.
         seed: Seed set before the factory is called, so that untrained weights are the same each time.
 
@@ -39,6 +39,8 @@ def load_source(source: object, *, trust: bool, seed: int) -> Source:
         ConversionError: The file does not exist, is no network, or the factory fails.
         TrustError: A factory or the folder of a SavedModel was named without ``trust``.
     """
+    if isinstance(source, tuple) and len(source) == 2:
+        return Source(type(source[0]).__name__, network=source[0], example_inputs=source[1])
     if not isinstance(source, (str, os.PathLike)):
         return Source(type(source).__name__, network=source)
     text = os.fspath(source)
@@ -180,7 +182,11 @@ def _run_file(path: Path) -> ModuleType:
 
 def _explain_missing(error: BaseException) -> None:
     """Raise the error that names the pip command, where a file failed for want of its framework."""
-    extras = {"torch": "torch", "keras": "tensorflow", "tensorflow": "tensorflow", "onnxscript": "torch"}
+    of = {
+        "torch": ("torch", "onnxscript"), "tensorflow": ("keras", "tensorflow", "tf2onnx"),
+        "sklearn": ("sklearn", "skl2onnx"), "jax": ("jax", "flax", "jax2onnx"),
+    }  # fmt: skip
+    extras = {package: extra for extra, packages in of.items() for package in packages}
     missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if missing in extras:
         raise MissingDependencyError(

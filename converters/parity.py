@@ -133,11 +133,17 @@ def measure_parity(
             worst[name] = worse(worst[name], one) if name in worst else one
             rows = source if source.ndim and len(source) == batches[-1] else source[None]
             reference = first_row.setdefault(name, rows[0] if len(rows) else rows)
-            if any(row.tobytes() != reference.tobytes() for row in rows):
+            if any(_content(row) != _content(reference) for row in rows):
                 varying.add(name)
     outputs = tuple(replace(o, varies=o.name in varying) for o in worst.values())
     models = {precision: in_precision(conversion.model, precision, chosen) for precision in precisions}
     return Parity(outputs, tuple(batches), tuple(compare_layers(conversion, chosen, models=models)))
+
+
+def _content(row: Any) -> object:
+    """Return what tells one row from another; strings (dtype object) have no bytes of their own."""
+    plain = isinstance(row, (np.ndarray, np.generic)) and row.dtype != object
+    return row.tobytes() if plain else np.asarray(row).tolist()
 
 
 def _run_source(conversion: Conversion, feed: Mapping[str, Array], batch: int) -> list[Array]:

@@ -86,12 +86,12 @@ def convert(
     precisions: Sequence[str] = (),
     seed: int = 0,
 ) -> ConversionResult:
-    """Convert a PyTorch or Keras network to ONNX and check that the outputs agree.
+    """Convert a network to ONNX and check that outputs and layers agree.
 
     Args:
         source: ``file.py:function`` (called with no arguments; it returns the network or
-            ``(network, example_inputs)``), a ``.pt2``, ``.keras`` or ``.h5`` file, or a live ``torch.nn.Module`` or
-            Keras model.
+            ``(network, example_inputs)``), a file or folder that a converter takes (``.pt2``, ``.keras``, ``.joblib``,
+            a SavedModel, …), or a live network, alone or as ``(network, example_inputs)``.
         input_shape: One shape, batch included, or one shape an input; needed where the source knows none.
         weights: A state dict (``.pt``, ``.pth``, ``.safetensors``) or Keras weights file for the factory's network.
         static: Keep the batch size of the example; by default the batch axis is dynamic and called ``batch``.
