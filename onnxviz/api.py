@@ -207,8 +207,8 @@ def plan(model: Model, inputs: Feed = None, tensors: str | Sequence[str] = "*", 
     return plan_capture(as_model(model), inputs, tensors, **options)
 
 
-def graph(model: Model, output: Path_ | None = None, *, title: str | None = None) -> Architecture:
-    """Draw the architecture: see :func:`onnxviz.diagram.architecture.architecture`.
+def graph(model: Model, output: Path_ | None = None, **options: Any) -> Architecture:
+    """Draw the architecture: see :func:`onnxviz.diagram.architecture.architecture`, which takes ``options``.
 
     ``output`` ends in ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd`` (Mermaid), ``.graphml`` or ``.json``. What a
     reader of the file should know, such as that a huge PNG was scaled down, is in the result's ``note``.
@@ -216,7 +216,7 @@ def graph(model: Model, output: Path_ | None = None, *, title: str | None = None
     from onnxviz.diagram.architecture import FORMATS, architecture
 
     _check((output, FORMATS))
-    drawing = architecture(as_model(model), title=title)
+    drawing = architecture(as_model(model), **options)
     return drawing if output is None else drawing.save(output)
 
 

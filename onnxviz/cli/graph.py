@@ -16,12 +16,21 @@ def graph(
         Path,
         typer.Option("--output", "-o", metavar="FILE", help="The file: .svg, .png, .pdf, .dot, .mmd, .graphml, .json."),
     ],
+    depth: Annotated[
+        int | None, typer.Option("--depth", min=1, help="Levels of the hierarchy that stay open; all by default.")
+    ] = None,
+    fold: Annotated[
+        list[str] | None, typer.Option("--fold", metavar="GLOB", help="Draw a group as one block: 'encoder/layer*'.")
+    ] = None,
+    unfold: Annotated[
+        list[str] | None, typer.Option("--unfold", metavar="GLOB", help="Leave a group open in spite of --depth.")
+    ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Heading; the model's name by default.")] = None,
 ) -> None:
     """Draw the architecture: operators, shapes, parameters."""
     from onnxviz.api import graph as graph_file
 
-    drawing = graph_file(model, output, title=title)
+    drawing = graph_file(model, output, title=title, depth=depth, fold=fold or (), unfold=unfold or ())
     typer.echo(f"{output}: {drawing.scene.width:.0f}×{drawing.scene.height:.0f}")
     if drawing.note:
         typer.echo(drawing.note, err=True)

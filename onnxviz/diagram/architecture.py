@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import onnx_ir as ir
 from onnxviz.diagram.blocks import Block, block_items, make_block
 from onnxviz.diagram.elements import Element, Elements, collect_elements
 from onnxviz.diagram.exchange import WRITERS, DiagramEdge, DiagramNode, Network, to_networkx
+from onnxviz.diagram.groups import fold_elements
 from onnxviz.diagram.header import header_groups, model_line
 from onnxviz.diagram.layout import FloatArray, Layout, compute_layout
 from onnxviz.diagram.ranks import Ranking, rank_nodes
@@ -42,6 +44,7 @@ from onnxviz.graph.cost import model_parameters, node_cost
 from onnxviz.graph.files import atomic_path
 from onnxviz.graph.model import model_name
 from onnxviz.graph.provenance import provenance_of
+from onnxviz.graph.scopes import choose_groups, scope_name, scopes
 from onnxviz.graph.shapes import dtype_name, infer_shapes, shape_list
 
 if TYPE_CHECKING:
@@ -105,7 +108,14 @@ class Architecture:
         return scene_to_svg(self.scene, standalone=False)
 
 
-def architecture(model: ir.Model, *, title: str | None = None) -> Architecture:
+def architecture(
+    model: ir.Model,
+    *,
+    title: str | None = None,
+    depth: int | None = None,
+    fold: Iterable[str] = (),
+    unfold: Iterable[str] = (),
+) -> Architecture:
     """Draw a model as blocks, one a node, with shapes, parameter counts and kinds of operators.
 
     Initializers and Constant nodes are shown in the blocks that use them. A node with bodies (If, Loop, Scan) and a
@@ -115,6 +125,13 @@ def architecture(model: ir.Model, *, title: str | None = None) -> Architecture:
     Args:
         model: The model; it is not changed. Cyclic and damaged graphs are drawn as they are.
         title: The heading; by default the model's name.
+        depth: How many levels of the hierarchy stay open: 1 draws each outermost group as one block. A depth beyond
+            the model's own, or None, draws everything.
+        fold: Globs of groups to draw as one block, such as ``"encoder/layer*"``.
+        unfold: Globs of groups to leave open in spite of ``depth``.
+
+    Raises:
+        SelectionError: A glob fits no group; the text has the nearest ones.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
     ...   g (float[1, 1, 8, 8] x) => (float[1, 1, 8, 8] y) <float[1, 1, 1, 1] w = {2}> {y = Conv(x, w)}''')
@@ -122,7 +139,8 @@ def architecture(model: ir.Model, *, title: str | None = None) -> Architecture:
     ['input-x', 'node-y', 'output-y']
     """
     inferred = infer_shapes(model)
-    found = collect_elements(inferred)
+    hierarchy = scopes(inferred.graph)
+    found = fold_elements(collect_elements(inferred), choose_groups(hierarchy, depth, fold, unfold))
     drawing = _Drawing(found)
     kinds = [element.kind for element in found.elements if element.kind]
     line = model_line(model, model_parameters(model)[0])
@@ -214,14 +232,15 @@ class _Drawing:
         for element, block, group in zip(self.found.elements, self.blocks, groups, strict=True):
             node, box = element.node, group.box
             assert box is not None
-            name = node.name if node is not None else element.value.name if element.value is not None else ""
+            name = node.name if node is not None else element.value.name if element.value is not None else None
+            name = scope_name(element.members.scope) if element.members is not None else name
             source = provenance_of(node) if node is not None else None
             nodes.append(
                 DiagramNode(
                     group.id, element.role, name or "", node.op_type if node is not None else "",
                     node.domain if node is not None else "", element.kind,
                     tuple(filter(None, (block.heading, block.note, *block.lines))),
-                    node_cost(node).parameters if node is not None else 0, str(source or ""),
+                    _parameters(element), str(source or ""),
                     round(box.x, 2), round(box.y, 2), round(box.width, 2), round(box.height, 2),
                 )
             )  # fmt: skip
@@ -265,8 +284,16 @@ class _Drawing:
         return groups
 
 
+def _parameters(element: Element) -> int:
+    if element.members is not None:
+        return element.members.parameters
+    return node_cost(element.node).parameters if element.node is not None else 0
+
+
 def _element_name(element: Element) -> str | None:
     """Return what identifies an element across exports: its first output's name, else its own."""
+    if element.members is not None:
+        return scope_name(element.members.scope)
     if element.node is None:
         return element.value.name if element.value is not None else None
     return next((v.name for v in element.node.outputs if v.name), None) or element.node.name

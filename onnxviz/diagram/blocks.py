@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnxviz.diagram.details import attribute_text, body_text, count_text, settings, shape_text, weights_text
-from onnxviz.diagram.elements import Element
-from onnxviz.diagram.palette import INK, MUTED, WARNING, glyph, kind_style
+from onnxviz.diagram.elements import Element, Members
+from onnxviz.diagram.palette import INK, KIND_TITLES, MUTED, WARNING, glyph, kind_style
 from onnxviz.diagram.scene import Item, Path, Rect, Text
 from onnxviz.diagram.text import ellipsize, fit_text, text_width
 from onnxviz.errors import printable
 from onnxviz.graph.cost import node_cost
+from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.provenance import provenance_of
+from onnxviz.graph.scopes import scope_name
 
 __all__ = ["Block", "block_items", "make_block"]
 
@@ -45,6 +48,8 @@ class Block:
 
 def make_block(element: Element) -> Block:
     """Choose the text of a box and its size."""
+    if element.members is not None:
+        return _group_block(element.members)
     if element.node is None:
         return _terminal(element)
     return _node_block(element.node, element.kind)
@@ -62,6 +67,31 @@ def _terminal(element: Element) -> Block:
     what = {"input": "graph input", "output": "graph output", "constant": "constant", "missing": "missing tensor"}
     tooltip = f"{what[element.role]} {printable(value.name or '')}\n{note}"
     return Block(name, note, (), tooltip, width, 34.0)
+
+
+def _group_block(members: Members) -> Block:
+    """Say what is folded away: the group's name, how much it holds, and its most frequent operators."""
+    scope = members.scope
+    short = scope[-2:] if scope[-1].isdigit() else scope[-1:]  # a number alone says nothing
+    heading = fit_text("/".join(short), HEADING, _MOST - 80.0, bold=True)
+    note = f"{count_text(members.parameters)} params" if members.parameters else ""
+    order = list(KIND_TITLES)
+    kinds = {
+        node.op_type: order.index(kind) if (kind := kind_of(node)) in order else len(order) for node in members.nodes
+    }
+    counts = Counter(node.op_type for node in members.nodes)
+    ops = sorted(counts.items(), key=lambda item: (kinds[item[0]], -item[1], item[0]))  # what computes comes first
+    says = [f"{op} ×{count}" if count > 1 else op for op, count in ops]
+    lines = [
+        " · ".join(says[:3]) + (f" · {len(says) - 3} more" if len(says) > 3 else ""),
+        f"{len(members.nodes):,} nodes",
+    ]
+    fitted = tuple(fit_text(line, BODY, _MOST) for line in lines)
+    width = _INDENT + text_width(heading, HEADING, bold=True) + 12.0 + text_width(note, BODY) + PADDING
+    width = max([width, *(text_width(line, BODY) + 2 * PADDING for line in fitted)])
+    tooltip = [printable(scope_name(scope), 300), f"{len(members.nodes):,} nodes, {members.parameters:,} parameters"]
+    tooltip += [f"{printable(op)} ×{count}" for op, count in ops[:12]]
+    return Block(heading, note, fitted, "\n".join(tooltip), width, HEADER_HEIGHT + LINE_HEIGHT * len(fitted) + 5.0)
 
 
 def _node_block(node: ir.Node, kind: str) -> Block:
@@ -109,7 +139,7 @@ def _value_line(value: ir.Value) -> str:
 
 def block_items(element: Element, block: Block, x: float, y: float, width: float) -> tuple[Rect, tuple[Item, ...]]:
     """Return the outline and the drawing of a box whose top left corner is at (x, y)."""
-    if element.node is None:
+    if element.node is None and element.members is None:
         return _terminal_items(element, block, x, y, width)
     style = kind_style(element.kind)
     box = Rect(x, y, width, block.height, stroke=style.stroke, radius=4.0)

@@ -9,9 +9,25 @@ import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.kinds import kind_of
+from onnxviz.graph.scopes import Scope
 from onnxviz.graph.shapes import model_inputs
 
-__all__ = ["Element", "Elements", "Wire", "collect_elements", "is_hidden"]
+__all__ = ["Element", "Elements", "Members", "Wire", "collect_elements", "is_hidden"]
+
+
+@dataclass(frozen=True, eq=False)
+class Members:
+    """What is folded into one block.
+
+    Attributes:
+        scope: Path of the group, the outermost first.
+        nodes: Its nodes, in the model's order.
+        parameters: Learned elements that they hold; shared ones count once.
+    """
+
+    scope: Scope
+    nodes: tuple[ir.Node, ...]
+    parameters: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,17 +35,19 @@ class Element:
     """One box of the drawing.
 
     Attributes:
-        role: ``node``, ``input``, ``output``, ``constant`` (a constant that is a graph output) or ``missing`` (a name
-            that nothing produces).
+        role: ``node``, ``group`` (many nodes), ``input``, ``output``, ``constant`` (a constant that is a graph output)
+            or ``missing`` (a name that nothing produces).
         kind: The kind of operator of a node; empty for terminals.
         node: The node of a block.
         value: The tensor of a terminal.
+        members: What is folded into a group's block.
     """
 
     role: str
     kind: str = ""
     node: ir.Node | None = None
     value: ir.Value | None = None
+    members: Members | None = None
 
 
 @dataclass(frozen=True, eq=False)

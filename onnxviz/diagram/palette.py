@@ -47,6 +47,7 @@ _STYLES = {
     "signal": KindStyle("#9fb8f0", "#4c66ad", "signal"),
     "ml": KindStyle("#d2c2f0", "#7a62b0", "classical ML"),
     "function": KindStyle("#c7cdd6", "#4d5865", "function"),
+    "group": KindStyle("#d8d4ea", "#4b4570", "group"),
     "other": KindStyle("#ffffff", "#4d5865", "other"),
 }
 #: Kinds in the order of the legend, with their titles.
@@ -73,6 +74,7 @@ _GLYPHS: dict[str, str] = {
     "signal": "M0 .5 C.15 -.15 .35 -.15 .5 .5 C.65 1.15 .85 1.15 1 .5",
     "ml": "M.5 .05 L.15 .5 M.5 .05 L.85 .5 M.15 .5 L0 .95 M.15 .5 L.35 .95 M.85 .5 L.65 .95 M.85 .5 L1 .95",
     "function": "M.2 0 L0 0 L0 1 L.2 1 M.8 0 L1 0 L1 1 L.8 1 M.3 .5 L.7 .5",
+    "group": "M0 .2 L.8 .2 L.8 1 L0 1 Z M.2 .2 L.2 0 L1 0 L1 .8 L.8 .8",
     "other": "M.25 .25 L.75 .25 L.75 .75 L.25 .75 Z",
 }
 

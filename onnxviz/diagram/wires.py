@@ -52,10 +52,10 @@ def collect_bundles(found: Elements) -> list[Bundle]:
 def wire_label(element: Element, wire: Wire, target: Element) -> str:
     """Return the shape to write on a tensor's line; empty where it is said right beside it already."""
     node = element.node
-    if node is None or target.role == "output":
+    if target.role == "output" or (node is None and element.members is None):
         return ""
     label = shape_text(wire.value)
-    if element.kind in ("activation", "norm", "elementwise") and len(node.outputs) == 1:
+    if node is not None and element.kind in ("activation", "norm", "elementwise") and len(node.outputs) == 1:
         data = [v for v in node.inputs if v is not None and constant_tensor(v) is None]
         if len(data) == 1 and shape_text(data[0]) == label:
             return ""
