@@ -173,7 +173,9 @@ def comes_from(network: object, package: str, class_name: str | None = None) -> 
 
 
 def seeded(shape: Sequence[int], dtype: npt.DTypeLike, rng: np.random.Generator, like: Array | None = None) -> Array:
-    """Draw an array: normal for floats, fair coins for bools, integers in the range of ``like``, strings out of it.
+    """Draw an array: normal for floats, fair coins for bools, and integers and strings out of those of ``like``.
+
+    A number between two that an example holds need not be one that the network takes: a category, a token.
 
     >>> seeded((2,), "int64", np.random.default_rng(0), like=np.array([3, 3])).tolist()
     [3, 3]
@@ -184,11 +186,10 @@ def seeded(shape: Sequence[int], dtype: npt.DTypeLike, rng: np.random.Generator,
     kind = np.dtype(dtype)
     if kind.kind == "b":
         return rng.random(tuple(shape)) < 0.5
+    if kind.kind in "iuO" and like is not None and like.size:
+        return rng.choice(like.ravel(), tuple(shape)).astype(kind)
     if kind.kind in "iu":
-        low, high = (int(like.min()), int(like.max())) if like is not None and like.size else (0, 1)
-        return rng.integers(low, high, tuple(shape), endpoint=True).astype(kind)
+        return rng.integers(0, 1, tuple(shape), endpoint=True).astype(kind)
     if kind.kind in "fcV":
         return rng.standard_normal(tuple(shape)).astype(kind)
-    if kind.kind == "O" and like is not None and like.size:
-        return rng.choice(like.ravel(), tuple(shape))
     raise ConversionError(f"cannot draw random inputs of type {kind}", hint="pass the inputs to compare on")
