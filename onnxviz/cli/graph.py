@@ -25,12 +25,13 @@ def graph(
     unfold: Annotated[
         list[str] | None, typer.Option("--unfold", metavar="GLOB", help="Leave a group open in spite of --depth.")
     ] = None,
+    theme: Annotated[str, typer.Option("--theme", metavar="light|dark|print", help="print is greyscale.")] = "light",
     title: Annotated[str | None, typer.Option("--title", help="Heading; the model's name by default.")] = None,
 ) -> None:
     """Draw the architecture: operators, shapes, parameters."""
     from onnxviz.api import graph as graph_file
 
-    drawing = graph_file(model, output, title=title, depth=depth, fold=fold or (), unfold=unfold or ())
+    drawing = graph_file(model, output, title=title, depth=depth, fold=fold or (), unfold=unfold or (), theme=theme)
     typer.echo(f"{output}: {drawing.scene.width:.0f}×{drawing.scene.height:.0f}")
     if drawing.note:
         typer.echo(drawing.note, err=True)

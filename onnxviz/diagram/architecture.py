@@ -24,6 +24,7 @@ from onnxviz.diagram.ranks import Ranking, rank_nodes
 from onnxviz.diagram.scene import Group, Scene
 from onnxviz.diagram.svg import scene_to_svg
 from onnxviz.diagram.text import text_width
+from onnxviz.diagram.themes import THEMES, apply_theme
 from onnxviz.diagram.wires import (
     LABEL,
     LABEL_HEIGHT,
@@ -39,7 +40,7 @@ from onnxviz.diagram.wires import (
     stub_rows,
     wire_label,
 )
-from onnxviz.errors import OutputError
+from onnxviz.errors import InputError, OutputError
 from onnxviz.graph.cost import model_parameters, node_cost
 from onnxviz.graph.files import atomic_path
 from onnxviz.graph.model import model_name
@@ -115,6 +116,7 @@ def architecture(
     depth: int | None = None,
     fold: Iterable[str] = (),
     unfold: Iterable[str] = (),
+    theme: str = "light",
 ) -> Architecture:
     """Draw a model as blocks, one a node, with shapes, parameter counts and kinds of operators.
 
@@ -129,8 +131,10 @@ def architecture(
             the model's own, or None, draws everything.
         fold: Globs of groups to draw as one block, such as ``"encoder/layer*"``.
         unfold: Globs of groups to leave open in spite of ``depth``.
+        theme: ``"light"``, ``"dark"``, or ``"print"`` (greyscale).
 
     Raises:
+        InputError: There is no such theme.
         SelectionError: A glob fits no group; the text has the nearest ones.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
@@ -138,13 +142,16 @@ def architecture(
     >>> [group.id for group in architecture(model).scene.groups if group.box]
     ['input-x', 'node-y', 'output-y']
     """
+    if theme not in THEMES:
+        raise InputError(f"there is no theme {theme!r}", hint=f"the themes are {', '.join(THEMES)}")
     inferred = infer_shapes(model)
     hierarchy = scopes(inferred.graph)
     found = fold_elements(collect_elements(inferred), choose_groups(hierarchy, depth, fold, unfold))
     drawing = _Drawing(found)
     kinds = [element.kind for element in found.elements if element.kind]
     line = model_line(model, model_parameters(model)[0])
-    return drawing.finish(title or model_name(model), line, kinds)
+    finished = drawing.finish(title or model_name(model), line, kinds)
+    return replace(finished, scene=apply_theme(finished.scene, theme))
 
 
 def _format_of(path: str | os.PathLike[str]) -> str:

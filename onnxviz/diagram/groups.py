@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import onnx_ir as ir
@@ -12,37 +13,89 @@ from onnxviz.graph.scopes import Scope
 
 __all__ = ["fold_elements"]
 
+Part = tuple[Scope, int]  # a group, and which of its parts
+_ROUNDS = 4
+
 
 def fold_elements(found: Elements, groups: Mapping[ir.Node, Scope]) -> Elements:
     """Return the elements with the nodes of each group in one block, where the first of them stood.
 
-    Wires inside a group vanish; a tensor that leaves it keeps its wires, one a target.
+    Wires inside a group vanish; a tensor that leaves it keeps its wires, one a target. A group that is left and entered
+    again, as that of a layer that is called twice, is taken apart into what is connected within it.
 
     Args:
         found: What :func:`onnxviz.diagram.elements.collect_elements` returned.
         groups: The group of every node that is folded, from :func:`onnxviz.graph.scopes.choose_groups`.
     """
-    if not groups:
+    chosen = {
+        index: (groups[element.node], 0) for index, element in enumerate(found.elements) if element.node in groups
+    }
+    if not chosen:
         return found
-    members: dict[Scope, list[Element]] = {}
-    for element in found.elements:
-        if element.node in groups:
-            members.setdefault(groups[element.node], []).append(element)
-    places: dict[Scope, int] = {}
+    for _ in range(_ROUNDS):
+        cyclic = _on_cycles(found, chosen)
+        if not cyclic:
+            break
+        chosen = _taken_apart(found, chosen, cyclic)
+    sizes = Counter(chosen.values())
+    members: dict[Part, list[Element]] = {}
+    for index, part in chosen.items():
+        members.setdefault(part, []).append(found.elements[index])
+    places: dict[Part, int] = {}
     moved: list[int] = []
     folded = Elements()
-    for element in found.elements:
-        group = None if element.node is None else groups.get(element.node)
-        if group is None or len(members[group]) < 2:
+    for index, element in enumerate(found.elements):
+        part = chosen.get(index)
+        if part is None or sizes[part] < 2:
             moved.append(len(folded.elements))
             folded.elements.append(element)
             continue
-        if group not in places:
-            places[group] = len(folded.elements)
-            folded.elements.append(_block_of(group, members[group]))
-        moved.append(places[group])
+        if part not in places:
+            places[part] = len(folded.elements)
+            folded.elements.append(_block_of(part[0], members[part]))
+        moved.append(places[part])
     _rewire(found, moved, folded)
     return folded
+
+
+def _on_cycles(found: Elements, chosen: Mapping[int, Part]) -> set[Part]:
+    """Return the groups that are left and entered again."""
+    import networkx as nx
+
+    graph = nx.DiGraph()
+    for wire in found.wires:
+        ends = [chosen.get(index, index) for index in (wire.source, wire.target)]
+        if ends[0] != ends[1]:
+            graph.add_edge(*ends)
+    return {
+        part
+        for component in nx.strongly_connected_components(graph)
+        if len(component) > 1
+        for part in component
+        if isinstance(part, tuple)
+    }
+
+
+def _taken_apart(found: Elements, chosen: Mapping[int, Part], cyclic: set[Part]) -> dict[int, Part]:
+    """Number the connected parts of each of some groups; what is one part already is unfolded."""
+    import networkx as nx
+
+    inner = nx.Graph()
+    inner.add_nodes_from(index for index, part in chosen.items() if part in cyclic)
+    for wire in found.wires:
+        part = chosen.get(wire.source)
+        if part in cyclic and part == chosen.get(wire.target):
+            inner.add_edge(wire.source, wire.target)
+    result = {index: part for index, part in chosen.items() if part not in cyclic}
+    numbers: Counter[Scope] = Counter(part[0] for part in set(result.values()))
+    parts = sorted(map(sorted, nx.connected_components(inner)))
+    pieces = Counter(chosen[indices[0]] for indices in parts)
+    for indices in parts:
+        before = chosen[indices[0]]
+        if pieces[before] > 1:
+            numbers[before[0]] += 1
+            result |= dict.fromkeys(indices, (before[0], numbers[before[0]]))
+    return result
 
 
 def _block_of(group: Scope, members: list[Element]) -> Element:

@@ -26,6 +26,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 _Ties = dict[int, list[Link]]
 _END_TIE = 1.0  # weight
+#: Vertices below which a drawing is worth so many sweeps and rounds; in a large one nobody sees the last of them.
+_EFFORT = ((5_000, 12, 12), (20_000, 8, 8), (float("inf"), 5, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +190,8 @@ def _centres(
         up[v].append((u, s, w))
         down[u].append((v, -s, w))
     slots = Slots(rows, left.tolist(), right.tolist(), up, down, *_end_ties(edges, port, chains))
-    small = total < 20_000
-    x = np.asarray(straighten(slots, place_slots(slots, sweeps=12 if small else 6), rounds=12 if small else 4))
+    sweeps, rounds = next(effort for limit, *effort in _EFFORT if total < limit)
+    x = np.asarray(straighten(slots, place_slots(slots, sweeps=sweeps), rounds=rounds))
     x += _component_shifts(x, left, right, chains.rank, component)
     corner: float = (x[:count] - left[:count] + space.slots / 2).min()
     return np.asarray(x - corner)

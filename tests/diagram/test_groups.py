@@ -78,12 +78,32 @@ def test_shared_weights_count_once() -> None:
     assert next(node.parameters for node in drawing.network.nodes if node.role == "group") == 4
 
 
-def test_a_group_that_is_left_and_entered_again_is_drawn() -> None:
+def test_a_group_that_is_left_and_entered_again_is_taken_apart() -> None:
     model = residual()
-    set_provenance(model.graph[4], Provenance("elsewhere"))  # in the middle of stage 1, so a cycle comes of it
+    set_provenance(model.graph[4], Provenance("elsewhere"))  # in the middle of stage 1
     drawing = architecture(model, depth=2)
+    assert [node.name for node in drawing.network.nodes if node.role == "group"] == ["stage/0", "stage/2"]
+    assert not any(edge.stub for edge in drawing.network.edges)
     assert faults(drawing.scene) == []
-    assert any(edge.stub for edge in drawing.network.edges)
+
+
+def test_a_layer_that_is_called_twice_is_no_group() -> None:
+    model = residual(2)
+    for node in model.graph:
+        if node.op_type == "Relu":
+            set_provenance(node, Provenance("relu"))
+    drawing = architecture(model, depth=1)
+    assert [node.op_type for node in drawing.network.nodes].count("Relu") == 2
+    assert not any(edge.stub for edge in drawing.network.edges)
+
+
+def test_parallel_branches_of_one_group_stay_one_block() -> None:
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) {
+        a = Neg(x) b = Abs(x) y = Add(a, b) }""")
+    for node, layer in zip(model.graph, ("heads.0", "heads.1", "sum"), strict=True):
+        set_provenance(node, Provenance(layer))
+    drawing = architecture(model, depth=1)
+    assert [node.name for node in drawing.network.nodes if node.role == "group"] == ["heads"]
 
 
 @pytest.mark.parametrize("depth", [None, 1, 2, 3])
