@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxviz.converters.base import Array
 from onnxviz.errors import OnnxvizError
+from onnxviz.graph.convolutions import drop_unit_axes
 from onnxviz.graph.fold import fold_affine
 from onnxviz.graph.model import copy_model, model_bytes
+from onnxviz.graph.products import drop_flattening
 from onnxviz.graph.provenance import Provenance, provenance_of, set_provenance
 from onnxviz.graph.transposes import move_transposes
 from onnxviz.runtime.production import optimized_model
@@ -25,7 +28,11 @@ _TOLERANCE = 1e-5  # largest difference over largest magnitude
 
 
 def clean(
-    model: ir.Model, feeds: Sequence[Mapping[str, Array]], *, fold: bool = True
+    model: ir.Model,
+    feeds: Sequence[Mapping[str, Array]],
+    *,
+    foldable: Callable[[ir.Node], bool] = lambda node: True,
+    last: Sequence[tuple[str, Callable[[ir.Model], object]]] = (),
 ) -> tuple[ir.Model, tuple[str, ...]]:
     """Return a model with what exporters leave behind taken out, and notes on steps that were not taken.
 
@@ -36,35 +43,40 @@ def clean(
     Args:
         model: The model, its nodes named; it is not changed.
         feeds: Inputs to prove each step on.
-        fold: Fold per-channel arithmetic, such as BatchNorm.
+        foldable: Which nodes of per-channel arithmetic may be folded.
+        last: Rewrites of a copy in place that come last, each with what it does.
     """
-    notes: list[str] = []
     if model_bytes(model) is None:
         return model, ("the graph was not cleaned up: it is larger than 2 GB",)
     steps: list[tuple[str, Rewrite]] = [
+        ("dropping reshapes around products", _in_copy(drop_flattening)),  # first: shapes are still as exported
         ("removing transposes, casts and identities", _without_clutter),
+        ("dropping axes of size 1", _in_copy(drop_unit_axes)),
         ("moving transposes", _moved),
         ("removing transposes, casts and identities", _without_clutter),
     ]
-    if fold:
-        steps = [entry for step in steps for entry in (("folding BatchNorm", _folded), step)]
-        steps.append(("folding BatchNorm", _folded))
-    proof = [(feed, run_model(model, feed)) for feed in feeds]
+    folding = ("folding BatchNorm", _in_copy(partial(fold_affine, accept=foldable)))
+    steps = [entry for step in steps for entry in (folding, step)] + [folding]
+    steps += [(what, _in_copy(rewrite)) for what, rewrite in last]
+    try:
+        proof = [(feed, run_model(model, feed)) for feed in feeds]
+    except OnnxvizError as error:
+        return model, (f"the graph was not cleaned up: it does not run: {error.message}",)
+    notes: dict[str, None] = {}
     for what, rewrite in steps:
         try:
             changed = rewrite(model)
             if changed is model or _same(changed, model):
                 continue
-            problem = next(
-                filter(None, (_difference(outputs, run_model(changed, feed)) for feed, outputs in proof)), ""
-            )
+            differences = (_difference(outputs, run_model(changed, feed)) for feed, outputs in proof)
+            problem = next(filter(None, differences), "")
         except OnnxvizError as error:
             problem = error.message
         if problem:
-            notes.append(f"{what} was left out: {problem}")
+            notes[f"{what} was left out: {problem}"] = None
         else:
             model = changed
-    return model, tuple(dict.fromkeys(notes))
+    return model, tuple(notes)
 
 
 def _same(a: ir.Model, b: ir.Model) -> bool:
@@ -83,9 +95,11 @@ def _difference(before: Mapping[str, Array], after: Mapping[str, Array]) -> str:
             if not np.array_equal(got, expected):
                 return f"output {name!r} would differ"
             continue
-        scale = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
+        finite = np.isfinite(expected)
+        scale = float(np.abs(expected[finite]).max(initial=0.0))
         if not np.allclose(got, expected, rtol=0, atol=_TOLERANCE * scale, equal_nan=True):
-            return f"output {name!r} would differ by {float(np.nanmax(np.abs(got - expected))):.1e}"
+            off = float(np.abs(got[finite] - expected[finite]).max(initial=0.0))
+            return f"output {name!r} would differ by {off:.1e}, its largest value is {scale:.1e}"
     return ""
 
 
@@ -101,10 +115,13 @@ def _without_clutter(model: ir.Model) -> ir.Model:
     return changed
 
 
-def _folded(model: ir.Model) -> ir.Model:
-    changed = copy_model(model)
-    fold_affine(changed)
-    return changed
+def _in_copy(rewrite: Callable[[ir.Model], object]) -> Rewrite:
+    def rewritten(model: ir.Model) -> ir.Model:
+        changed = copy_model(model)
+        rewrite(changed)
+        return changed
+
+    return rewritten
 
 
 def _moved(model: ir.Model) -> ir.Model:
@@ -118,10 +135,10 @@ def _carry_over(old: ir.Model, new: ir.Model) -> None:
     new.metadata_props.update(old.metadata_props)
     new.producer_name, new.producer_version = old.producer_name, old.producer_version
     new.graph.name, new.graph.doc_string, new.doc_string = old.graph.name, old.graph.doc_string, old.doc_string
-    known = {node.name: provenance_of(node) for node in old.graph if node.name}
+    known: dict[str, Provenance | None] = {node.name: provenance_of(node) for node in old.graph if node.name}
     waiting = []
     for node in new.graph:
-        source = known.get(node.name) or _of_longest_prefix(node.name or "", known)
+        source = known.get(node.name or "") or _of_longest_prefix(node.name or "", known)
         if source is None:
             waiting.append(node)
         else:
@@ -134,7 +151,7 @@ def _carry_over(old: ir.Model, new: ir.Model) -> None:
             set_provenance(node, Provenance(near.layer, near.class_name, near.line))
 
 
-def _of_longest_prefix(name: str, known: Mapping[str | None, Provenance | None]) -> Provenance | None:
+def _of_longest_prefix(name: str, known: Mapping[str, Provenance | None]) -> Provenance | None:
     """Return the provenance of the node that a fused one was named after: ``dense/MatMul/MatMulAddFusion``."""
     parts = name.split("/")
     prefixes = ("/".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))

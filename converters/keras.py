@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import onnx_ir as ir
 
-from onnxviz.converters.base import Array, Conversion, ConvertOptions, LayerCall, Source, comes_from
+from onnxviz.analysis.comparison import compare
+from onnxviz.converters.base import Array, Conversion, ConvertOptions, LayerCall, Reference, Source, comes_from
 from onnxviz.converters.cleanup import clean
+from onnxviz.converters.keras_batchnorm import batchnorms_of, keeping_batchnorm
 from onnxviz.converters.keras_files import check_trust, read_config
-from onnxviz.converters.keras_layers import class_name, layers_of, name_batchnorm_hosts, record_model
+from onnxviz.converters.keras_layers import (
+    calling_lines,
+    class_name,
+    layers_of,
+    name_batchnorm_hosts,
+    name_lines,
+    record_model,
+)
 from onnxviz.converters.keras_signature import Signature, signature_of
 from onnxviz.converters.keras_start import start_keras
 from onnxviz.converters.keras_tensorflow import export_with_keras
 from onnxviz.converters.keras_torch import export_with_torch
 from onnxviz.converters.naming import name_by_layer, name_weights, strip_paths
 from onnxviz.converters.quiet import quiet
-from onnxviz.errors import ConversionError
+from onnxviz.errors import ConversionError, OnnxvizError
+from onnxviz.graph.batchnorm import gather_batchnorms
+from onnxviz.graph.inference import infer_in_place
 from onnxviz.graph.model import summary_line
 from onnxviz.graph.provenance import provenance_of
+from onnxviz.runtime.session import run_model
 
 __all__ = ["KerasConverter"]
 
+_COUNTED = re.compile(r"unk__\d+$|None$")  # sizes that tf2onnx numbers
 _SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
@@ -64,14 +79,10 @@ class KerasConverter:
         outputs = _run(keras, model, signature, example, source.label)
         backend = keras.backend.backend()
         export = export_with_torch if backend == "torch" else export_with_keras
-        normed = any(class_name(layer).endswith(".BatchNormalization") for layer in layers_of(model).values())
-        if options.keep_batchnorm and normed and backend == "tensorflow":
-            raise ConversionError(
-                "TensorFlow folds BatchNorm itself, before its graph is converted",
-                hint="set KERAS_BACKEND=torch to keep it",
-            )
         names = _output_names(keras, model, len(outputs))
-        converted, exporter, notes = export(model, signature, options, names)
+        keep = options.keep_batchnorm and backend == "tensorflow"
+        with keeping_batchnorm(layers_of(model)) if keep else nullcontext():
+            converted, exporter, notes = export(model, signature, options, names)
         converted, cleaning = _cleaned(model, signature, options, converted, names)
         strip_paths(converted, source.folder)
         converted.graph.name = model.name
@@ -81,6 +92,9 @@ class KerasConverter:
 
         def reference(feeds: Mapping[str, Array]) -> list[Array]:
             return _run(keras, model, signature, {**example, **feeds}, source.label)
+
+        if signature.open_sizes:
+            _check_open_sizes(signature, converted, reference, options)
 
         def record(feeds: Mapping[str, Array]) -> list[LayerCall]:
             return record_model(model, signature, {**example, **feeds})
@@ -97,18 +111,65 @@ def _cleaned(
     """Clean the graph up, name its nodes, tensors and weights after the layers, and write the layers on the nodes."""
     layers = layers_of(model)
     feeds = [signature.example(options.seed + 1, batch=None if options.static else 2)]
-    converted, notes = clean(converted, feeds, fold=not options.keep_batchnorm)
+    if options.keep_batchnorm:
+        converted, notes = _clean_but_batchnorm(converted, feeds, layers)
+    else:
+        converted, notes = clean(converted, feeds)
     if any(class_name(layer).endswith(".BatchNormalization") for layer in layers.values()):
         name_batchnorm_hosts(converted, layers, record_model(model, signature, feeds[0]))
+    name_lines(converted, calling_lines(model, signature, feeds[0]))
 
-    def layer_of(node: ir.Node) -> str | None:
-        source = provenance_of(node)
-        return source.layer or None if source is not None else None
-
-    name_by_layer(converted, layer_of, outputs)
-    name_weights(converted, layer_of)
+    name_by_layer(converted, _layer_of, outputs)
+    name_weights(converted, _layer_of)
     _name_axes(converted, signature)
     return converted, notes
+
+
+def _clean_but_batchnorm(
+    converted: ir.Model, feeds: Sequence[Mapping[str, Array]], layers: Mapping[str, Any]
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """Clean a graph up, and make each BatchNorm layer one BatchNormalization."""
+    norms = batchnorms_of(layers)
+
+    def gather(changed: ir.Model) -> None:
+        infer_in_place(changed)
+        gather_batchnorms(changed, norms)
+
+    last = [("gathering BatchNorm", gather)]
+    converted, notes = clean(converted, feeds, foldable=lambda node: _layer_of(node) not in norms, last=last)
+    kept = {_layer_of(node) for node in converted.graph if node.op_type == "BatchNormalization"}
+    if lost := [path for path in norms if path not in kept]:
+        listed = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+        notes = (*notes, f"no BatchNormalization in the graph stands for {listed}")
+    return converted, notes
+
+
+def _check_open_sizes(signature: Signature, converted: ir.Model, reference: Reference, options: ConvertOptions) -> None:
+    """Compare source and ONNX model where the open axes are longer than in the example that was exported.
+
+    Raises:
+        ConversionError: They differ. Keras unrolls recurrent layers on the torch backend over the example's length.
+    """
+    feeds = signature.example(options.seed, stretch=2)
+    try:
+        expected = reference(feeds)
+    except ConversionError:
+        return  # the source itself takes no other size
+    sizes = " and ".join(map(repr, signature.open_sizes))
+    hint = "leave out --dynamic, or set KERAS_BACKEND=tensorflow if the network is recurrent"
+    try:
+        got = run_model(converted, feeds)
+    except OnnxvizError as error:
+        raise ConversionError(f"the converted model fixes {sizes}: {error.message}", hint=hint) from error
+    for name, source in zip(got, expected, strict=True):
+        problem = compare(name, source, got[name]).problem
+        if problem:
+            raise ConversionError(f"the converted model fixes {sizes}: output {name!r} {problem}", hint=hint)
+
+
+def _layer_of(node: ir.Node) -> str | None:
+    source = provenance_of(node)
+    return source.layer or None if source is not None else None
 
 
 def _model(keras: Any, source: Source, options: ConvertOptions) -> Any:
@@ -177,5 +238,9 @@ def _name_axes(model: ir.Model, signature: Signature) -> None:
             shape, labels = signature.shapes[place], signature.labels[place]
             value.shape = ir.Shape([labels[a] if n is None else n for a, n in enumerate(shape)])
     for value in model.graph.outputs:
-        if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
-            value.shape = ir.Shape(["batch", *value.shape[1:]])
+        if value.shape is not None:
+            sizes = list(value.shape)
+            for axis, size in enumerate(sizes):
+                if not isinstance(size, int) and (axis == 0 or _COUNTED.match(str(size.value))):
+                    sizes[axis] = ir.SymbolicDim(f"{value.name}_axis_{axis}" if axis else "batch")
+            value.shape = ir.Shape(sizes)

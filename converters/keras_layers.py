@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import onnx_ir as ir
@@ -15,18 +19,44 @@ from onnxviz.converters.quiet import quiet
 from onnxviz.converters.recording import Recorder
 from onnxviz.graph.provenance import Provenance, provenance_of, set_provenance
 
-__all__ = ["class_name", "layers_of", "name_batchnorm_hosts", "record_model", "scope_finder", "set_layers"]
+__all__ = [
+    "calling_lines",
+    "class_name",
+    "layers_of",
+    "name_batchnorm_hosts",
+    "name_lines",
+    "record_model",
+    "scope_finder",
+    "set_layers",
+]
 
+_LIBRARIES = ("keras", "tensorflow", "torch", "jax", "onnxviz", "contextlib", "functools")
 _TAKERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def layers_of(model: Any, prefix: str = "") -> dict[str, Any]:
-    """Return every layer by its path, those of nested models included, as in ``"backbone/conv1"``."""
-    found = {}
-    for layer in getattr(model, "layers", ()):
-        found[prefix + layer.name] = layer
-        found |= layers_of(layer, f"{prefix}{layer.name}/")
+    """Return every layer by its path, as in ``"backbone/conv1"``: those of nested models and of the user's own layers.
+
+    What a layer of Keras's own is made of, such as the products in an attention, is left out. A second layer of the
+    same path has ``_1`` behind it.
+    """
+    found: dict[str, Any] = {}
+    for layer in _parts(model):
+        path = next(p for p in _numbered(prefix + layer.name) if p not in found)
+        found[path] = layer
+        found |= {inner: part for inner, part in layers_of(layer, f"{path}/").items() if inner not in found}
     return found
+
+
+def _parts(layer: Any) -> list[Any]:
+    if hasattr(layer, "layers") or type(layer).__module__.partition(".")[0] == "keras":
+        return list(getattr(layer, "layers", ()))
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def _numbered(path: str) -> Iterator[str]:
+    yield path
+    yield from (f"{path}_{number}" for number in itertools.count(1))
 
 
 def class_name(layer: Any) -> str:
@@ -44,8 +74,42 @@ def record_model(model: Any, signature: Signature, feeds: Mapping[str, Array]) -
     """Run a model for inference and return what each of its layers gave."""
     import keras
 
-    paths = {id(layer): path for path, layer in reversed(layers_of(model).items())}
     recorder = Recorder(keras.ops.convert_to_numpy)
+
+    def note(path: str, layer: Any, taken: list[Any], given: list[Any]) -> None:
+        recorder.add(path, class_name(layer), taken, given)
+
+    _watch(model, signature, feeds, note)
+    return recorder.calls
+
+
+def calling_lines(model: Any, signature: Signature, feeds: Mapping[str, Array]) -> dict[str, str]:
+    """Run a model and return for each layer the line of the user's code that first called it: ``"net.py:27"``.
+
+    Layers of a Sequential or Functional model are called by Keras, so they have none.
+    """
+    lines: dict[str, str] = {}
+
+    def note(path: str, *_: Any) -> None:
+        frame = inspect.currentframe()
+        while frame is not None and frame.f_code is not _watch.__code__:
+            if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
+                lines.setdefault(path, f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}")
+                return
+            frame = frame.f_back
+
+    _watch(model, signature, feeds, note)
+    return lines
+
+
+def _watch(
+    model: Any, signature: Signature, feeds: Mapping[str, Array],
+    note: Callable[[str, Any, list[Any], list[Any]], None],
+) -> None:  # fmt: skip
+    """Run a model and call ``note`` with path, layer, inputs and outputs whenever a layer is done."""
+    import keras
+
+    paths = {id(layer): path for path, layer in reversed(layers_of(model).items())}
     original = keras.Layer.__call__
 
     def tensors(*trees: Any) -> list[Any]:
@@ -55,7 +119,7 @@ def record_model(model: Any, signature: Signature, feeds: Mapping[str, Array]) -
         result = original(self, *args, **kwargs)
         path = paths.get(id(self))
         if path is not None:
-            recorder.add(path, class_name(self), tensors(args, kwargs), tensors(result))
+            note(path, self, tensors(args, kwargs), tensors(result))
         return result
 
     keras.Layer.__call__ = watched
@@ -65,7 +129,6 @@ def record_model(model: Any, signature: Signature, feeds: Mapping[str, Array]) -
             model(*signature.pack(flat), training=False)
     finally:
         keras.Layer.__call__ = original
-    return recorder.calls
 
 
 def scope_finder(model: Any) -> Callable[[ir.Node], str | None]:
@@ -88,12 +151,23 @@ def scope_finder(model: Any) -> Callable[[ir.Node], str | None]:
 
 
 def set_layers(converted: ir.Model, model: Any, path_of: Callable[[ir.Node], str | None]) -> None:
-    """Write on every node which layer it came from, of which class; lines stay where an exporter knew them."""
+    """Write on every node which layer it came from, of which class."""
     kinds = {path: class_name(layer) for path, layer in layers_of(model).items()}
     for node in converted.graph:
-        path, known = path_of(node) or "", provenance_of(node)
-        set_provenance(node, Provenance(path, kinds.get(path, ""), known.line if known is not None else ""))
+        path = path_of(node) or ""
+        set_provenance(node, Provenance(path, kinds.get(path, "")))
     name_by_layer(converted, path_of)  # the clean-up finds nodes again by name
+
+
+def name_lines(converted: ir.Model, lines: Mapping[str, str]) -> None:
+    """Write on every node the line that called its layer, or the nearest layer around that one, in place."""
+    for node in converted.graph:
+        source = provenance_of(node)
+        if source is not None and source.layer:
+            parts = source.layer.split("/")
+            around = ("/".join(parts[:end]) for end in range(len(parts), 0, -1))
+            line = next((lines[path] for path in around if path in lines), "")
+            set_provenance(node, replace(source, line=line))
 
 
 def name_batchnorm_hosts(model: ir.Model, layers: Mapping[str, Any], calls: Sequence[LayerCall]) -> None:

@@ -41,13 +41,28 @@ class Signature:
     pack: Callable[[Sequence[Any]], list[Any]]
     labels: tuple[Mapping[int, str], ...]
 
-    def example(self, seed: int, batch: int | None = None) -> dict[str, Array]:
-        """Draw one input by name, of the example's batch size or another."""
+    def example(self, seed: int, batch: int | None = None, stretch: int = 1) -> dict[str, Array]:
+        """Draw one input by name.
+
+        Args:
+            seed: Seed of the values.
+            batch: The batch size; by default the example's.
+            stretch: How many times as long as in the example the other open axes are.
+        """
         rng = np.random.default_rng(seed)
-        return {
-            n: seeded(shape if batch is None or not shape else (batch, *shape[1:]), dtype, rng)
-            for n, shape, dtype in zip(self.names, self.example_shapes, self.dtypes, strict=True)
-        }
+        drawn = {}
+        rows = zip(self.names, self.example_shapes, self.dtypes, self.labels, strict=True)
+        for name, shape, dtype, labels in rows:
+            sizes = [size * stretch if axis and axis in labels else size for axis, size in enumerate(shape)]
+            if batch is not None and sizes:
+                sizes[0] = batch
+            drawn[name] = seeded(sizes, dtype, rng)
+        return drawn
+
+    @property
+    def open_sizes(self) -> tuple[str, ...]:
+        """Names of the sizes beside the batch that stay open."""
+        return tuple(dict.fromkeys(label for labels in self.labels for axis, label in labels.items() if axis))
 
 
 def signature_of(model: Any, options: ConvertOptions, label: str) -> Signature:

@@ -32,16 +32,16 @@ def claim_by_value(model: ir.Model, calls: Sequence[LayerCall], feed: Mapping[st
     for name, record in capture(model, dict(feed), providers="cpu", bodies=False).items():
         if record.kept is not None and record.array.dtype.kind == "f":
             by_size[record.array.size].append((name, record.array))
-    values = {value.name: value for node in model.graph for value in node.outputs}
+    values = {str(value.name): value for node in model.graph for value in node.outputs}
     claimed: set[str] = set()
     for call in calls:
         if call.hands_on:
             continue
         for output in call.outputs:
-            name = _first_like(output, by_size[output.size], claimed)
-            node = values[name].producer() if name is not None else None
-            if name is not None and node is not None:
-                claimed.add(name)
+            like = _first_like(output, by_size[output.size], claimed)
+            node = values[like].producer() if like is not None else None
+            if like is not None and node is not None:
+                claimed.add(like)
                 set_provenance(node, Provenance(call.layer, call.class_name))
     _claim_leftovers(model)
 

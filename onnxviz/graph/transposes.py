@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.tidy import add_initializer, drop_unread
 
 __all__ = ["move_transposes"]
 
@@ -99,23 +98,12 @@ def _operands(graph: ir.Graph, node: ir.Node, reader: ir.Node, perm: Sequence[in
 def _turned(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProtocol, perm: Sequence[int]) -> ir.Value:
     array = tensor.numpy()
     full = array.reshape([1] * (len(perm) - array.ndim) + list(array.shape))
-    return _constant(graph, np.ascontiguousarray(full.transpose(np.argsort(perm))), str(value.name))
-
-
-def _constant(graph: ir.Graph, array: npt.NDArray[Any], like: str) -> ir.Value:
-    taken = set(graph.initializers) | {v.name for n in graph for v in n.outputs} | {v.name for v in graph.inputs}
-    name, number = f"{like}_turned", 1
-    while name in taken:
-        name, number = f"{like}_turned_{number}", number + 1
-    tensor = ir.Tensor(array, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-    graph.register_initializer(value)
-    return value
+    return add_initializer(graph, full.transpose(np.argsort(perm)), f"{value.name}_turned")
 
 
 def _swap(graph: ir.Graph, node: ir.Node, reader: ir.Node, operands: dict[int, ir.Value]) -> None:
     """Let the reader work on what was before the transpose, and transpose what it gives."""
-    others = [value.producer() for value in reader.inputs if value is not None and value is not node.outputs[0]]
+    others = [value for value in reader.inputs if value is not None and value is not node.outputs[0]]
     old = reader.outputs[0]
     for index, value in operands.items():
         reader.replace_input_with(index, value)
@@ -128,14 +116,8 @@ def _swap(graph: ir.Graph, node: ir.Node, reader: ir.Node, operands: dict[int, i
     node.replace_input_with(0, old)
     old.name, fresh.name = f"{name}_before", name
     old.shape = None
-    for producer in others:
-        if producer is not None and producer is not node and producer.graph is graph:
-            _drop_unread(graph, producer)
-
-
-def _drop_unread(graph: ir.Graph, node: ir.Node) -> None:
-    if not any(list(value.uses()) or value.is_graph_output() for value in node.outputs):
-        graph.remove(node, safe=True)
+    for value in others:
+        drop_unread(graph, value)
 
 
 def _into_reduction(graph: ir.Graph, node: ir.Node, reader: ir.Node, source: ir.Value, perm: Sequence[int]) -> bool:
@@ -150,7 +132,9 @@ def _into_reduction(graph: ir.Graph, node: ir.Node, reader: ir.Node, source: ir.
     if "axes" in reader.attributes:
         reader.attributes["axes"] = ir.AttrInt64s("axes", before)
     else:
-        reader.replace_input_with(1, _constant(graph, np.array(before, np.int64), f"{reader.name or 'reduce'}/axes"))
+        reader.replace_input_with(
+            1, add_initializer(graph, np.array(before, np.int64), f"{reader.name or 'reduce'}/axes")
+        )
     reader.replace_input_with(0, source)
     graph.remove(node, safe=True)
     return True
@@ -173,7 +157,7 @@ def _raise_over_pad(graph: ir.Graph, node: ir.Node) -> int:
     pad = value.producer() if value is not None else None
     if perm is None or value is None or pad is None or pad.op_type != "Pad" or _lone_reader(value) is not node:
         return 0
-    if len(pad.inputs) < 2 or (len(pad.inputs) > 3 and pad.inputs[3] is not None):
+    if pad.domain not in ("", "ai.onnx") or len(pad.inputs) < 2 or (len(pad.inputs) > 3 and pad.inputs[3] is not None):
         return 0
     amounts, source = constant_tensor(pad.inputs[1]), pad.inputs[0]
     if amounts is None or source is None:
@@ -181,7 +165,7 @@ def _raise_over_pad(graph: ir.Graph, node: ir.Node) -> int:
     begins, ends = amounts.numpy().reshape(2, -1)
     turned = np.concatenate([begins[list(perm)], ends[list(perm)]])
     last = node.outputs[0]
-    pad.replace_input_with(1, _constant(graph, turned, str(pad.inputs[1].name if pad.inputs[1] else "pads")))
+    pad.replace_input_with(1, add_initializer(graph, turned, f"{pad.name or 'pad'}/pads"))
     ir.convenience.replace_all_uses_with(last, value, replace_graph_outputs=True)
     value.type, value.shape = last.type, last.shape
     name = last.name

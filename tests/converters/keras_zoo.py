@@ -54,18 +54,34 @@ def branches() -> keras.Model:
     return keras.Model([picture, other], [up, score], name="branches")
 
 
+class Block(layers.Layer):
+    """A layer of the user's own, made of others; attributes have other names than the layers in them."""
+
+    def __init__(self, width: int, name: str) -> None:
+        super().__init__(name=name)
+        self.fc_a = layers.Dense(width, name="expand")
+        self.bn = layers.BatchNormalization(name="norm")
+        self.fc_b = layers.Dense(8, name="shrink")
+
+    def call(self, x: Any) -> Any:
+        return x + self.fc_b(keras.ops.relu(self.bn(self.fc_a(x))))
+
+
 class Subclassed(keras.Model):
     def __init__(self) -> None:
         super().__init__(name="subclassed")
-        self.first = layers.Conv1D(8, 5, padding="causal", name="first")
+        self.stem = layers.Conv1D(8, 5, padding="causal", name="first")
         self.norm = layers.BatchNormalization(name="norm")
         self.attend = layers.MultiHeadAttention(2, 4, name="attend")
         self.layer_norm = layers.LayerNormalization(name="layer_norm")
+        self.blocks = [Block(16, f"block{number}") for number in range(2)]
         self.second = layers.Dense(4, name="second")
 
     def call(self, x: Any, training: bool = False) -> Any:
-        x = keras.ops.relu(self.norm(self.first(x), training=training))
+        x = keras.ops.relu(self.norm(self.stem(x), training=training))
         x = self.layer_norm(x + self.attend(x, x))
+        for block in self.blocks:
+            x = block(x)
         return self.second(keras.ops.mean(x, axis=1))
 
 
@@ -158,6 +174,36 @@ def planted(layer: str, how: str) -> str:
     return "" if first is None else first.layer
 
 
+def kept() -> dict[str, Any]:
+    """Convert a network whose BatchNorms stay, and return what became of them."""
+    from onnxviz.converters import convert
+
+    result = convert(trained(sequential), keep_batchnorm=True)
+    assert result.parity is not None
+    (layered,) = result.parity.layers
+    assert layered.worst is not None
+    nodes = [node for node in result.model.graph if node.op_type == "BatchNormalization"]
+    weights = [value.name for node in nodes for value in node.inputs[1:] if value is not None]
+    return {"names": [node.name for node in nodes], "weights": weights[:4], "error": layered.worst.relative,
+            "notes": result.notes}  # fmt: skip
+
+
+def opened() -> dict[str, str]:
+    """Convert networks whose time axis stays open; return the shapes of input and output, or the error."""
+    from onnxviz.converters import convert
+    from onnxviz.errors import ConversionError
+
+    found = {}
+    for name, layer in (("conv", layers.Conv1D(4, 3, name="conv")), ("lstm", layers.LSTM(4, name="lstm"))):
+        model = keras.Sequential([keras.Input((None, 5), name="signal"), layer, layers.Dense(2, name="score")])
+        try:
+            graph = convert(model, input_shape=(1, 12, 5), dynamic={"signal": {1: "time"}}).model.graph
+            found[name] = f"{graph.inputs[0].shape} -> {graph.outputs[0].shape}"
+        except ConversionError as error:
+            found[name] = str(error)
+    return found
+
+
 def main() -> None:
     from onnxviz.converters import convert
     from onnxviz.graph.provenance import provenance_of
@@ -181,9 +227,11 @@ def main() -> None:
             "nodes": result.model.graph.num_nodes(),
             "ops": sorted({node.op_type for node in result.model.graph}),
             "sourced": sum(bool((s := provenance_of(node)) and s.layer) for node in result.model.graph),
+            "lines": sorted({s.line for node in result.model.graph if (s := provenance_of(node)) and s.line}),
             "axes": [str(value.shape[0]) for value in result.model.graph.inputs if value.shape is not None],
         }
     found["planted"] = {f"{layer} {how}": planted(layer, how) for layer in ("conv1", "dense") for how in ERRORS}
+    found |= {"kept": kept(), "opened": opened()}
     for name in ("MobileNetV2", "ResNet50"):
         network = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), classes=4)
         found[name] = {"nodes": convert(network, parity=False).model.graph.num_nodes()}

@@ -10,6 +10,7 @@ from onnxviz.converters import cleanup
 from onnxviz.converters.base import LayerCall
 from onnxviz.converters.cleanup import clean
 from onnxviz.converters.matching import claim_by_value
+from onnxviz.graph import fold
 from onnxviz.graph.model import to_proto
 from onnxviz.graph.provenance import Provenance, provenance_of, set_provenance
 from onnxviz.runtime.session import run_model
@@ -66,7 +67,11 @@ def test_what_exporters_leave_behind_goes() -> None:
 
 
 def test_batchnorm_is_kept_on_request() -> None:
-    cleaned, _ = clean(keras_like(), feeds(), fold=False)
+    def foldable(node: ir.Node) -> bool:
+        source = provenance_of(node)
+        return source is None or source.layer != "bn1"
+
+    cleaned, _ = clean(keras_like(), feeds(), foldable=foldable)
     ops = [node.op_type for node in cleaned.graph]
     assert ops.count("Sub") == ops.count("Mul") == ops.count("Add") == 1
     assert "Identity" not in ops
@@ -74,7 +79,7 @@ def test_batchnorm_is_kept_on_request() -> None:
 
 
 def test_a_wrong_rewrite_is_taken_back_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(model: ir.Model) -> int:
+    def wrong(model: ir.Model, accept: object) -> int:
         value = model.graph.initializers["w2"]
         assert value.const_value is not None
         value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.0001), name="w2")
@@ -86,6 +91,69 @@ def test_a_wrong_rewrite_is_taken_back_and_told(monkeypatch: pytest.MonkeyPatch)
     assert len(notes) == 1
     assert notes[0].startswith("folding BatchNorm was left out: output 'y' would differ by")
     assert [node.op_type for node in cleaned.graph].count("Sub") == 1
+
+
+def test_a_wrong_scale_in_the_fold_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    scaled = fold._scaled
+    monkeypatch.setattr(fold, "_scaled", lambda node, weight, scale: scaled(node, weight, scale) * 1.0001)
+    model = keras_like()
+    cleaned, notes = clean(model, feeds())
+    assert len(notes) == 1
+    assert notes[0].startswith("folding BatchNorm was left out: output 'y' would differ by ")
+    assert [node.op_type for node in cleaned.graph].count("Sub") == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda m: setattr(m.graph[2], "op_type", "Neg"), "would differ by"),
+        (lambda m: m.graph[3].replace_input_with(1, m.graph.inputs[0]), "onnxruntime"),
+    ],
+)
+def test_a_step_that_breaks_the_model_is_taken_back(damage, problem):
+    model = keras_like()
+    cleaned, notes = clean(model, feeds(), last=[("breaking it", damage)])
+    assert len(notes) == 1
+    assert notes[0].startswith("breaking it was left out: ")
+    assert problem in notes[0]
+    (feed, _) = feeds()
+    np.testing.assert_allclose(run_model(cleaned, feed)["y"], run_model(model, feed)["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_outputs_that_are_not_finite_or_not_floats_are_compared() -> None:
+    inf, nan = np.float32([1, np.inf, np.nan]), np.float32([1, np.nan, np.nan])
+    assert cleanup._difference({"y": inf}, {"y": inf}) == ""
+    assert "differ" in cleanup._difference({"y": inf}, {"y": nan})
+    assert "differ" in cleanup._difference({"y": np.array([1, 2])}, {"y": np.array([1, 3])})
+    assert cleanup._difference({"y": np.array(["a"])}, {"y": np.array(["a"])}) == ""
+    assert cleanup._difference({"y": np.float32([1e6, 0])}, {"y": np.float32([1e6, 9])}) == ""
+    assert "by 1.1e+01" in cleanup._difference({"y": np.float32([1e6, 0])}, {"y": np.float32([1e6, 11])})
+
+
+def test_what_does_not_run_or_is_too_large_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = keras_like()
+    same, notes = clean(model, [{"x": np.zeros((2, 2, 2, 2), np.float32)}])
+    assert same is model
+    assert notes[0].startswith("the graph was not cleaned up: it does not run: ")
+    monkeypatch.setattr(cleanup, "model_bytes", lambda model: None)
+    assert clean(model, feeds()) == (model, ("the graph was not cleaned up: it is larger than 2 GB",))
+
+
+def test_operators_of_onnxruntime_do_not_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = cleanup.optimized_model
+    monkeypatch.setattr(
+        cleanup, "optimized_model",
+        lambda model, providers, **options: original(model, providers, **{**options, "level": "all"}),
+    )  # fmt: skip
+    cleaned, _ = clean(keras_like(), feeds())
+    assert {node.domain for node in cleaned.graph} == {""}
+    assert set(cleaned.opset_imports) == {""}
+
+
+def test_it_is_repeatable() -> None:
+    model, inputs = keras_like(), feeds()
+    first, second = (to_proto(clean(model, inputs)[0]).SerializeToString(deterministic=True) for _ in range(2))
+    assert first == second
 
 
 def test_nodes_are_claimed_by_what_they_give() -> None:

@@ -65,6 +65,17 @@ def test_six_networks_agree_layer_by_layer(backend):
         "conv1 one percent off": "conv1", "conv1 transposed": "conv1",
         "dense one percent off": "dense", "dense transposed": "dense",
     }  # fmt: skip
+    kept, opened = found.pop("kept"), found.pop("opened")
+    assert kept["names"] == ["bn1", "bn2", "bn3"]
+    assert kept["weights"] == ["bn1/gamma", "bn1/beta", "bn1/moving_mean", "bn1/moving_variance"]
+    assert kept["notes"] == []
+    assert kept["error"] < 1e-5
+    assert opened["conv"].startswith("[batch,time,5] -> [batch,")
+    if backend == "torch":
+        assert "fixes 'time'" in opened["lstm"]
+        assert "KERAS_BACKEND=tensorflow" in opened["lstm"]
+    else:
+        assert opened["lstm"] == "[batch,time,5] -> [batch,2]"
     assert len(found) == 6
     for name, net in found.items():
         assert net["exporter"] == {"tensorflow": "Keras model.export (tf2onnx)", "torch": "torch.export"}[backend]
@@ -80,7 +91,10 @@ def test_six_networks_agree_layer_by_layer(backend):
         "conv1 + bn1", "relu1", "pool1", "depthwise + bn2", "gelu", "flatten", "dense + bn3", "classes"
     ]  # fmt: skip
     assert {"backbone/conv", "backbone/conv (2)", "excite", "added", "up"} <= set(found["branches"]["layers"])
-    assert {"attend", "layer_norm", "second"} <= set(found["subclassed"]["layers"])
+    blocks = {f"block{number}{part}" for number in range(2) for part in ("/expand + norm", "/shrink", "")}
+    assert {"first + norm", "attend", "layer_norm", "second"} | blocks <= set(found["subclassed"]["layers"])
+    assert {line.partition(":")[0] for line in found["subclassed"]["lines"]} == {"keras_zoo.py"}
+    assert len(found["subclassed"]["lines"]) >= 4
     assert len(found["mobilenet"]["layers"]) > 95
     assert found["preprocessing"]["layers"][:4] == ["rescale", "crop", "resize", "normal"] or backend == "tensorflow"
     assert {"rescale", "crop", "resize", "normal"} <= set(found["preprocessing"]["layers"])
@@ -224,6 +238,58 @@ def test_archives_without_a_network(config, tmp_path):
             archive.writestr("config.json", config)
     with pytest.raises(ConversionError):
         read_config(tmp_path / "net.keras")
+
+
+def test_layers_have_paths_of_their_own(keras):
+    from onnxviz.converters.keras_layers import layers_of
+
+    class Pair(keras.layers.Layer):
+        def __init__(self, name: str) -> None:
+            super().__init__(name=name)
+            self.parts = [keras.layers.Dense(2, name="dense"), keras.layers.Dense(2, name="dense")]
+            self.attend = keras.layers.MultiHeadAttention(1, 2, name="attend")
+
+        def call(self, x: Any) -> Any:
+            for part in self.parts:
+                x = part(x)
+            return x + self.attend(x[:, None], x[:, None])[:, 0]
+
+    inner = keras.Sequential([keras.Input((2,)), keras.layers.ReLU(name="relu")], name="inner")
+    model = keras.Sequential([keras.Input((2,)), Pair("pair"), inner])
+    assert list(layers_of(model)) == [
+        "pair", "pair/dense", "pair/dense_1", "pair/attend", "inner", "inner/relu"
+    ]  # fmt: skip
+    assert len({id(layer) for layer in layers_of(model).values()}) == 6
+
+
+def test_layers_are_watched_only_for_a_run(nets):
+    from onnxviz.converters.base import ConvertOptions
+    from onnxviz.converters.keras_layers import calling_lines, record_model
+    from onnxviz.converters.keras_signature import signature_of
+
+    keras = start_keras()
+    original = keras.Layer.__call__
+    signature = signature_of(nets["branches"], ConvertOptions(), "branches")
+    feeds = signature.example(0, batch=2)
+    calls = record_model(nets["branches"], signature, feeds)
+    assert keras.Layer.__call__ is original
+    layers = [call.layer for call in calls]
+    assert {"left", "right", "inner/point", "added", "pooled", "joined", "score"} <= set(layers)
+    added = calls[layers.index("added")]
+    assert {calls[index].layer for index in added.reads} == {"inner/point", "right"}
+    assert added.class_name == "keras.layers.Add"
+    with pytest.raises(KeyError):
+        calling_lines(nets["branches"], signature, {})
+    assert keras.Layer.__call__ is original
+
+
+def test_unknown_open_axes_name_what_there_is(nets):
+    with pytest.raises(ConversionError, match=r"has no input 'sound' to leave open; it has picture, side"):
+        convert(nets["branches"], dynamic={"sound": {1: "time"}})
+    with pytest.raises(ConversionError, match=r"'side' has no axis 2: its shape is \[1, 3\]"):
+        convert(nets["branches"], dynamic={"side": {2: "time"}})
+    with pytest.raises(ConversionError, match=r"fixes axis 1 of its input 'side' to 3"):
+        convert(nets["branches"], dynamic={"side": {1: "time"}})
 
 
 def test_an_operator_that_tf2onnx_passes_on_is_refused():

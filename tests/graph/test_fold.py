@@ -94,6 +94,18 @@ def test_what_cannot_be_folded_stays(body: str, weights: dict[str, Any]) -> None
     assert [node.op_type for node in model.graph] == before
 
 
+def test_a_bias_for_each_row_is_none_for_each_column() -> None:
+    for rows in ((6, 1), (3, 6)):
+        model = build("c = Gemm(x, w, v) y = Mul(c, k)", *ROWS, w=(4, 6), v=rows, k=(6,))
+        assert fold_affine(model) == 0
+
+
+def test_nodes_that_may_not_be_folded_end_the_chain() -> None:
+    model = build("c = Conv(x, w) t = Mul(c, k) y = Add(t, b)", *CONV, w=(6, 4, 1, 1), k=(6, 1, 1), b=(6, 1, 1))
+    assert fold_affine(model, lambda node: node.op_type == "Mul") == 1
+    assert [node.op_type for node in model.graph] == ["Conv", "Add"]
+
+
 def test_outputs_of_the_graph_stay() -> None:
     model = build("c = Conv(x, w) y = Mul(c, k)", CONV[0], "float[n, a, b, d] c, float[n, a, b, d] y",
                   w=(6, 4, 1, 1), k=())  # fmt: skip

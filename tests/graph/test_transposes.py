@@ -42,6 +42,12 @@ CASES: dict[str, tuple[ir.Model, list[str]]] = {
 }  # fmt: skip
 
 
+PADS = "int64[8] b = {0, 0, 1, 0, 0, 1, 2, 0}, float v = {7}"
+for how in ("(x, b)", "(x, b, v)", '<mode = "reflect">(x, b)'):
+    body = f"p = Pad{how} y = Transpose<perm = [0, 3, 1, 2]>(p)"
+    CASES[f"over Pad{how}"] = (build(body, "float[n, q, r, s] y", PADS), ["Transpose", "Pad"])
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_values_names_and_shapes_stay(name: str) -> None:
     model, ops = CASES[name]
@@ -71,6 +77,11 @@ def test_what_must_not_move_stays_or_gives_the_same(body: str, outputs: str, wei
     move_transposes(moved)
     feed = {"x": RNG.standard_normal((2, 3, 4, 5)).astype(np.float32)}
     np.testing.assert_allclose(run_model(moved, feed)["y"], run_model(model, feed)["y"], rtol=1e-6, atol=1e-6)
+
+
+def test_padding_that_the_caller_gives_stays() -> None:
+    model = build(f"p = Pad(x, b) y = {LAST}(p)", "float[n, q, r, s] y", "", "float[n, 3, 4, 5] x, int64[8] b")
+    assert move_transposes(model) == 0
 
 
 def test_an_output_in_the_middle_stays() -> None:
