@@ -27,8 +27,10 @@ def fold_elements(found: Elements, groups: Mapping[ir.Node, Scope]) -> Elements:
         found: What :func:`onnxviz.diagram.elements.collect_elements` returned.
         groups: The group of every node that is folded, from :func:`onnxviz.graph.scopes.choose_groups`.
     """
-    chosen = {
-        index: (groups[element.node], 0) for index, element in enumerate(found.elements) if element.node in groups
+    chosen: dict[int, Part] = {
+        index: (groups[element.node], 0)
+        for index, element in enumerate(found.elements)
+        if element.node is not None and element.node in groups
     }
     if not chosen:
         return found
@@ -45,15 +47,15 @@ def fold_elements(found: Elements, groups: Mapping[ir.Node, Scope]) -> Elements:
     moved: list[int] = []
     folded = Elements()
     for index, element in enumerate(found.elements):
-        part = chosen.get(index)
-        if part is None or sizes[part] < 2:
+        around = chosen.get(index)
+        if around is None or sizes[around] < 2:
             moved.append(len(folded.elements))
             folded.elements.append(element)
             continue
-        if part not in places:
-            places[part] = len(folded.elements)
-            folded.elements.append(_block_of(part[0], members[part]))
-        moved.append(places[part])
+        if around not in places:
+            places[around] = len(folded.elements)
+            folded.elements.append(_block_of(around[0], members[around]))
+        moved.append(places[around])
     _rewire(found, moved, folded)
     return folded
 
