@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxviz.graph.files import atomic_write, check_output
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from onnxviz.converters.parity import Parity
     from onnxviz.converters.registry import ConversionResult
     from onnxviz.diagram.architecture import Architecture
+    from onnxviz.diagram.overlay import Overlay
     from onnxviz.graph.expose import Rewritten
     from onnxviz.graph.summary import ModelSummary
     from onnxviz.report.page import Report
@@ -67,10 +69,15 @@ def convert(
     """
     from onnxviz.converters.registry import convert as convert_network
     from onnxviz.converters.sandbox import convert_isolated, executes_code
-    from onnxviz.errors import ParityError
+    from onnxviz.errors import InputError, ParityError
     from onnxviz.runtime.plan import parse_bytes
 
     files = [parity_file] if isinstance(parity_file, (str, os.PathLike)) else list(parity_file or ())
+    if not options.get("parity", True) and (files or options.get("precisions")):
+        raise InputError(
+            "without a comparison there is nothing to write or to compare in another precision",
+            hint="leave out --no-parity, or --parity and --precision",
+        )
     _check((output, (".onnx",)), *((file, (".json", *_PICTURES)) for file in files))
     try:
         if executes_code(source):
@@ -79,18 +86,25 @@ def convert(
         else:
             result = convert_network(source, **options)
     except ParityError as error:
-        _write_parity(files, error.parity)
+        _write_parity([file for file in files if error.parity.layers or _is_json(file)], error.parity)
         raise
+    pictures = [os.fspath(file) for file in files if not _is_json(file)]
+    if pictures and result.parity is not None and not any(c.layers for c in result.parity.layers):
+        raise InputError(f"no layer was compared, so {pictures[0]} would be empty", hint="ask for the .json instead")
     _write_parity(files, result.parity)
     if output is not None:
         save_model(result.model, output)
     return result
 
 
+def _is_json(path: Path_) -> bool:
+    return os.fspath(path).lower().endswith(".json")
+
+
 def _write_parity(files: Sequence[Path_], parity: Parity | None) -> None:
     for path in files if parity is not None else ():
         assert parity is not None
-        if os.fspath(path).lower().endswith(".json"):
+        if _is_json(path):
             atomic_write(path, json.dumps(parity.to_dict(), indent=1, allow_nan=False) + "\n")
         else:
             from onnxviz.plots.parity import plot_parity
@@ -207,8 +221,19 @@ def plan(model: Model, inputs: Feed = None, tensors: str | Sequence[str] = "*", 
     return plan_capture(as_model(model), inputs, tensors, **options)
 
 
-def graph(model: Model, output: Path_ | None = None, **options: Any) -> Architecture:
+def graph(
+    model: Model,
+    output: Path_ | None = None,
+    *,
+    color_by: str | Overlay | None = None,
+    inputs: Feed = None,
+    **options: Any,
+) -> Architecture:
     """Draw the architecture: see :func:`onnxviz.diagram.architecture.architecture`, which takes ``options``.
+
+    ``color_by`` may also be what a run tells: ``"time"`` (nothing fused), ``"zeros"`` (share of zeros, in %) or
+    ``"range"`` (largest magnitude) on ``inputs`` (seeded random numbers by default), or a ``.json`` file with a number
+    a node or tensor by name.
 
     ``output`` ends in ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd`` (Mermaid), ``.graphml`` or ``.json``. What a
     reader of the file should know, such as that a huge PNG was scaled down, is in the result's ``note``.
@@ -216,8 +241,50 @@ def graph(model: Model, output: Path_ | None = None, **options: Any) -> Architec
     from onnxviz.diagram.architecture import FORMATS, architecture
 
     _check((output, FORMATS))
-    drawing = architecture(as_model(model), **options)
+    opened = as_model(model)
+    drawing = architecture(opened, color_by=_overlay(opened, color_by, inputs), **options)
     return drawing if output is None else drawing.save(output)
+
+
+def _overlay(model: ir.Model, color_by: str | Overlay | None, inputs: Feed) -> str | Overlay | None:
+    """Return what colours the blocks: a run is made for what only a run tells."""
+    from onnxviz.diagram.overlay import METRICS, Overlay
+    from onnxviz.errors import InputError
+
+    if color_by is None or isinstance(color_by, Overlay) or color_by in METRICS:
+        return color_by
+    if color_by.lower().endswith(".json"):
+        return Overlay(Path(color_by).stem, _numbers(Path(color_by)), total=False)
+    if color_by == "time":
+        from onnxviz.runtime.profile import profile as profile_model
+
+        rows = profile_model(model, inputs, mode="semantic").rows
+        return Overlay("time", {row.outputs[0]: 1e6 * row.seconds for row in rows if row.outputs}, "µs")
+    if color_by not in ("zeros", "range"):
+        known = ", ".join((*METRICS, "time", "zeros", "range"))
+        raise InputError(
+            f"there is no metric {color_by!r}", hint=f"there are {known}, or a .json file of numbers by name"
+        )
+    from onnxviz.analysis.statistics import statistics
+    from onnxviz.runtime.capture import capture as run
+
+    rows = statistics(run(model, inputs, keep=False, reduce=_reducer(model, per_channel=False), bodies=False))
+    if color_by == "zeros":
+        return Overlay("zeros", {row.name: 100 * row.zero / row.size for row in rows if row.size}, "%", total=False)
+    found = {row.name: max(abs(row.min), abs(row.max)) for row in rows if row.min is not None and row.max is not None}
+    return Overlay("largest magnitude", found, total=False)
+
+
+def _numbers(path: Path) -> dict[str, float]:
+    from onnxviz.errors import InputError
+
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no readable JSON: {error}", hint='write {"name": number, …}') from error
+    if not isinstance(held, dict) or not all(isinstance(v, (int, float)) for v in held.values()):
+        raise InputError(f"{path} holds no numbers by name", hint='write {"name": number, …}')
+    return {str(name): float(value) for name, value in held.items()}
 
 
 def features(

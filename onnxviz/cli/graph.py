@@ -26,12 +26,34 @@ def graph(
         list[str] | None, typer.Option("--unfold", metavar="GLOB", help="Leave a group open in spite of --depth.")
     ] = None,
     theme: Annotated[str, typer.Option("--theme", metavar="light|dark|print", help="print is greyscale.")] = "light",
+    color_by: Annotated[
+        str | None,
+        typer.Option(
+            "--color-by",
+            metavar="METRIC",
+            help="parameters, macs, bytes, time, zeros, range, or a .json of numbers by name.",
+        ),
+    ] = None,
+    input_: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="FILE", help="What to run on for time, zeros and range."),
+    ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Heading; the model's name by default.")] = None,
 ) -> None:
     """Draw the architecture: operators, shapes, parameters."""
     from onnxviz.api import graph as graph_file
 
-    drawing = graph_file(model, output, title=title, depth=depth, fold=fold or (), unfold=unfold or (), theme=theme)
+    drawing = graph_file(
+        model,
+        output,
+        title=title,
+        depth=depth,
+        fold=fold or (),
+        unfold=unfold or (),
+        theme=theme,
+        color_by=color_by,
+        inputs=input_ or None,
+    )
     typer.echo(f"{output}: {drawing.scene.width:.0f}×{drawing.scene.height:.0f}")
     if drawing.note:
         typer.echo(drawing.note, err=True)

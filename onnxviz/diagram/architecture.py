@@ -20,6 +20,7 @@ from onnxviz.diagram.exchange import WRITERS, DiagramEdge, DiagramNode, Network,
 from onnxviz.diagram.groups import fold_elements
 from onnxviz.diagram.header import header_groups, model_line
 from onnxviz.diagram.layout import FloatArray, Layout, compute_layout
+from onnxviz.diagram.overlay import Overlay, Scale, legend_group, metric_overlay, number_text, value_of
 from onnxviz.diagram.ranks import Ranking, rank_nodes
 from onnxviz.diagram.scene import Group, Scene
 from onnxviz.diagram.svg import scene_to_svg
@@ -117,6 +118,7 @@ def architecture(
     fold: Iterable[str] = (),
     unfold: Iterable[str] = (),
     theme: str = "light",
+    color_by: str | Overlay | None = None,
 ) -> Architecture:
     """Draw a model as blocks, one a node, with shapes, parameter counts and kinds of operators.
 
@@ -132,9 +134,11 @@ def architecture(
         fold: Globs of groups to draw as one block, such as ``"encoder/layer*"``.
         unfold: Globs of groups to leave open in spite of ``depth``.
         theme: ``"light"``, ``"dark"``, or ``"print"`` (greyscale).
+        color_by: A number that colours the blocks: ``"parameters"``, ``"macs"`` or ``"bytes"`` (written), or any other
+            as an :class:`~onnxviz.diagram.overlay.Overlay`.
 
     Raises:
-        InputError: There is no such theme.
+        InputError: There is no such theme or metric.
         SelectionError: A glob fits no group; the text has the nearest ones.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
@@ -147,7 +151,8 @@ def architecture(
     inferred = infer_shapes(model)
     hierarchy = scopes(inferred.graph)
     found = fold_elements(collect_elements(inferred), choose_groups(hierarchy, depth, fold, unfold))
-    drawing = _Drawing(found)
+    overlay = metric_overlay(model, color_by) if isinstance(color_by, str) else color_by
+    drawing = _Drawing(found, overlay)
     kinds = [element.kind for element in found.elements if element.kind]
     line = model_line(model, model_parameters(model)[0])
     finished = drawing.finish(title or model_name(model), line, kinds)
@@ -165,8 +170,11 @@ def _format_of(path: str | os.PathLike[str]) -> str:
 class _Drawing:
     """Collects what the layout needs to know, then turns its positions into a scene."""
 
-    def __init__(self, found: Elements) -> None:
+    def __init__(self, found: Elements, overlay: Overlay | None = None) -> None:
         self.found = found
+        self.overlay = overlay
+        self.values = [None if overlay is None else value_of(overlay, element) for element in found.elements]
+        self.scale = None if overlay is None else Scale.of([value for value in self.values if value is not None])
         self.blocks: list[Block] = [make_block(element) for element in found.elements]
         self.bundles = collect_bundles(found)
         self.edges = np.array([(w.source, w.target) for w in found.wires], dtype=np.int64).reshape(-1, 2)
@@ -226,7 +234,11 @@ class _Drawing:
         """Return the scene: header and legend above, lines below boxes."""
         wide = max(self.layout.width, _LEAST_WIDTH)
         # In a very wide drawing the header stays where a reader looks first.
-        header, below = header_groups(title, line, kinds, _PAD, _PAD, min(wide, 1200.0))
+        shown = kinds if self.overlay is None else ()
+        header, below = header_groups(title, line, shown, _PAD, _PAD, min(wide, 1200.0))
+        if self.overlay is not None and self.scale is not None:
+            legend, below = legend_group(self.overlay, self.scale, _PAD, below, unknown=self._unknown())
+            header.append(legend)
         dx, dy = _PAD + (wide - self.layout.width) / 2, below + _PAD
         names = _Names()
         edges = self._edge_groups(names, dx, dy)
@@ -234,9 +246,19 @@ class _Drawing:
         scene = Scene(wide + 2 * _PAD, dy + self.layout.height + _PAD, title, tuple(header + edges + nodes))
         return Architecture(scene, self.layout, self._network(scene, nodes, dx, dy))
 
+    def _unknown(self) -> bool:
+        pairs = zip(self.found.elements, self.values, strict=True)
+        return any(value is None for element, value in pairs if element.role in ("node", "group"))
+
+    def _tooltip(self, index: int) -> str:
+        says, value = self.blocks[index].tooltip, self.values[index]
+        if self.overlay is None or value is None:
+            return says
+        return f"{says}\n{self.overlay.title}: {number_text(value, self.overlay.unit)}"
+
     def _network(self, scene: Scene, groups: list[Group], dx: float, dy: float) -> Network:
         nodes = []
-        for element, block, group in zip(self.found.elements, self.blocks, groups, strict=True):
+        for element, block, group, value in zip(self.found.elements, self.blocks, groups, self.values, strict=True):
             node, box = element.node, group.box
             assert box is not None
             name = node.name if node is not None else element.value.name if element.value is not None else None
@@ -247,7 +269,7 @@ class _Drawing:
                     group.id, element.role, name or "", node.op_type if node is not None else "",
                     node.domain if node is not None else "", element.kind,
                     tuple(filter(None, (block.heading, block.note, *block.lines))),
-                    _parameters(element), str(source or ""),
+                    _parameters(element), str(source or ""), value,
                     round(box.x, 2), round(box.y, 2), round(box.width, 2), round(box.height, 2),
                 )
             )  # fmt: skip
@@ -282,12 +304,13 @@ class _Drawing:
         boxes: FloatArray = self.layout.boxes + np.array([dx, dy, 0.0, 0.0])
         for index, (element, block) in enumerate(zip(self.found.elements, self.blocks, strict=True)):
             x, y, width, height = (float(v) for v in boxes[index])
-            box, items = block_items(element, block, x, y, width)
+            fill = None if self.scale is None else self.scale.colour(self.values[index])
+            box, items = block_items(element, block, x, y, width, fill)
             stubs = outgoing_stub_items(self.out_of[index], x + width, y + height / 2) if index in self.out_of else ()
             if index in self.into:
                 stubs += incoming_stub_items(self.into[index], x, y + height / 2)
             identity = names.take(element.role, _element_name(element))
-            groups.append(Group(identity, element.role, block.tooltip, items + stubs, box, element.kind))
+            groups.append(Group(identity, element.role, self._tooltip(index), items + stubs, box, element.kind))
         return groups
 
 

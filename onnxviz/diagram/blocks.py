@@ -137,13 +137,22 @@ def _value_line(value: ir.Value) -> str:
     return f"{printable(value.name or '', 200)} {shape_text(value, usual=None)}".rstrip()
 
 
-def block_items(element: Element, block: Block, x: float, y: float, width: float) -> tuple[Rect, tuple[Item, ...]]:
-    """Return the outline and the drawing of a box whose top left corner is at (x, y)."""
+def block_items(
+    element: Element, block: Block, x: float, y: float, width: float, fill: str | None = None
+) -> tuple[Rect, tuple[Item, ...]]:
+    """Return the outline and the drawing of a box whose top left corner is at (x, y).
+
+    Args:
+        element: What the box stands for.
+        block: What it says.
+        x, y, width: Where it stands.
+        fill: Colour of a node's block; by default that of its kind.
+    """
     if element.node is None and element.members is None:
         return _terminal_items(element, block, x, y, width)
     style = kind_style(element.kind)
     box = Rect(x, y, width, block.height, stroke=style.stroke, radius=4.0)
-    items: list[Item] = [Rect(x, y, width, block.height, fill=style.fill, radius=4.0)]
+    items: list[Item] = [Rect(x, y, width, block.height, fill=fill or style.fill, radius=4.0)]
     if block.lines:
         items.append(_lower_part(x, y + HEADER_HEIGHT, width, block.height - HEADER_HEIGHT))
     items.append(box)

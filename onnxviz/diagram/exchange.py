@@ -34,6 +34,7 @@ class DiagramNode:
         lines: What the box says, line by line.
         parameters: Learned elements that it holds.
         source: The layer of the source network, where the file says so.
+        value: The number that colours it, where one was asked for.
         x, y, width, height: The box in px, y downwards; x and y are its top left corner.
     """
 
@@ -46,6 +47,7 @@ class DiagramNode:
     lines: tuple[str, ...]
     parameters: int
     source: str
+    value: float | None
     x: float
     y: float
     width: float
@@ -125,7 +127,7 @@ def _graphml(network: Network) -> str:
     plain: nx.MultiDiGraph = nx.MultiDiGraph(title=_xml(network.title))
     for node in network.nodes:
         values = {**asdict(node), "label": "\n".join(node.lines)}
-        del values["lines"], values["id"]
+        values = {key: value for key, value in values.items() if key not in ("lines", "id") and value is not None}
         plain.add_node(node.id, **{key: _xml(v) if isinstance(v, str) else v for key, v in values.items()})
     for number, edge in enumerate(network.edges):
         plain.add_edge(

@@ -38,7 +38,7 @@ def model_line(model: ir.Model, parameters: int) -> str:
 def header_groups(
     title: str, line: str, kinds: Iterable[str], x: float, y: float, width: float
 ) -> tuple[list[Group], float]:
-    """Return title, model line and legend within ``width`` px, and the y below them."""
+    """Return title, model line and the legend of the kinds that occur within ``width`` px, and the y below them."""
     items: list[Item] = [
         Text(x, y + 14.0, fit_text(title, _TITLE, width, bold=True), _TITLE, INK, bold=True),
         Text(x, y + 31.0, fit_text(line, 10.0, width), 10.0, MUTED),
