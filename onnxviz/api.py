@@ -226,7 +226,7 @@ def graph(
     output: Path_ | None = None,
     *,
     color_by: str | Overlay | None = None,
-    inputs: Feed = None,
+    inputs: Inputs | Mapping[str, Any] | Sequence[Path_] | Path_ | None = None,
     **options: Any,
 ) -> Architecture:
     """Draw the architecture: see :func:`onnxviz.diagram.architecture.architecture`, which takes ``options``.
@@ -246,7 +246,11 @@ def graph(
     return drawing if output is None else drawing.save(output)
 
 
-def _overlay(model: ir.Model, color_by: str | Overlay | None, inputs: Feed) -> str | Overlay | None:
+def _overlay(
+    model: ir.Model,
+    color_by: str | Overlay | None,
+    inputs: Inputs | Mapping[str, Any] | Sequence[Path_] | Path_ | None,
+) -> str | Overlay | None:
     """Return what colours the blocks: a run is made for what only a run tells."""
     from onnxviz.diagram.overlay import METRICS, Overlay
     from onnxviz.errors import InputError
@@ -258,8 +262,8 @@ def _overlay(model: ir.Model, color_by: str | Overlay | None, inputs: Feed) -> s
     if color_by == "time":
         from onnxviz.runtime.profile import profile as profile_model
 
-        rows = profile_model(model, inputs, mode="semantic").rows
-        return Overlay("time", {row.outputs[0]: 1e6 * row.seconds for row in rows if row.outputs}, "µs")
+        nodes = profile_model(model, inputs, mode="semantic").rows
+        return Overlay("time", {node.outputs[0]: 1e6 * node.seconds for node in nodes if node.outputs}, "µs")
     if color_by not in ("zeros", "range"):
         known = ", ".join((*METRICS, "time", "zeros", "range"))
         raise InputError(
