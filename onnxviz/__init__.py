@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         doctor,
         expose,
         features,
+        graph_diff,
         inspect,
         open_model,
         plan,
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "capture", "convert", "doctor", "expose", "features", "graph", "inspect", "open_model", "plan", "preprocessing",
-    "profile", "report", "save_model", "weights",
+    "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
+    "preprocessing", "profile", "report", "save_model", "weights",
 )  # fmt: skip
 __all__ = [
-    "OnnxvizError", "__version__", "capture", "convert", "doctor", "expose", "features", "inspect", "open_model",
-    "plan", "preprocessing", "profile", "save_model", "weights",
+    "OnnxvizError", "__version__", "capture", "convert", "doctor", "expose", "features", "graph_diff", "inspect",
+    "open_model", "plan", "preprocessing", "profile", "save_model", "weights",
 ]  # fmt: skip
 
 

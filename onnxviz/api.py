@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onnxviz.converters.registry import ConversionResult
     from onnxviz.diagram.architecture import Architecture
     from onnxviz.diagram.overlay import Overlay
+    from onnxviz.graph.diff import GraphDiff
     from onnxviz.graph.expose import Rewritten
     from onnxviz.graph.summary import ModelSummary
     from onnxviz.report.page import Report
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "capture", "convert", "doctor", "expose", "features", "graph", "inspect", "open_model", "plan", "profile", "report",
-    "save_model", "weights",
+    "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
+    "profile", "report", "save_model", "weights",
 ]  # fmt: skip
 
 _PICTURES = (".png", ".svg", ".pdf")
@@ -244,6 +245,24 @@ def graph(
     opened = as_model(model)
     drawing = architecture(opened, color_by=_overlay(opened, color_by, inputs), **options)
     return drawing if output is None else drawing.save(output)
+
+
+def graph_diff(
+    before: Model, after: Model, output: Path_ | None = None, **options: Any
+) -> tuple[Architecture, GraphDiff]:
+    """Draw what differs between two models: see :func:`onnxviz.diagram.architecture.architecture_diff`.
+
+    ``output`` ends as for :func:`graph`; ``.json`` holds the difference itself.
+    """
+    from onnxviz.diagram.architecture import FORMATS, architecture_diff
+
+    _check((output, FORMATS))
+    drawing, diff = architecture_diff(as_model(before), as_model(after), **options)
+    if output is not None and os.fspath(output).lower().endswith(".json"):
+        atomic_write(output, json.dumps(diff.to_dict(), indent=1) + "\n")
+    elif output is not None:
+        drawing = drawing.save(output)
+    return drawing, diff
 
 
 def _overlay(

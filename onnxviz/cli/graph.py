@@ -8,14 +8,23 @@ from typing import Annotated
 import typer
 
 from onnxviz.cli.options import ModelFile
+from onnxviz.errors import InputError
 
 
 def graph(
     model: ModelFile,
+    other: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OTHER]", help="With --diff: the model to compare with.", show_default=False),
+    ] = None,
+    *,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FILE", help="The file: .svg, .png, .pdf, .dot, .mmd, .graphml, .json."),
     ],
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Draw what was added, removed and changed from MODEL to OTHER.")
+    ] = False,
     depth: Annotated[
         int | None, typer.Option("--depth", min=1, help="Levels of the hierarchy that stay open; all by default.")
     ] = None,
@@ -40,20 +49,22 @@ def graph(
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Heading; the model's name by default.")] = None,
 ) -> None:
-    """Draw the architecture: operators, shapes, parameters."""
-    from onnxviz.api import graph as graph_file
+    """Draw the architecture: operators, shapes, parameters. With --diff, what differs between two models."""
+    from onnxviz import api
 
-    drawing = graph_file(
-        model,
-        output,
-        title=title,
-        depth=depth,
-        fold=fold or (),
-        unfold=unfold or (),
-        theme=theme,
-        color_by=color_by,
-        inputs=input_ or None,
-    )
+    if diff != (other is not None):
+        raise InputError(
+            "--diff needs two models" if diff else "there are two models",
+            hint="onnxviz graph --diff A.onnx B.onnx -o FILE",
+        )
+    folding = {"title": title, "depth": depth, "fold": fold or (), "unfold": unfold or (), "theme": theme}
+    if other is not None:
+        if color_by is not None or input_:
+            raise InputError("--color-by and --input do not go with --diff", hint="leave them out")
+        drawing, found = api.graph_diff(model, other, output, **folding)
+        typer.echo(str(found))
+    else:
+        drawing = api.graph(model, output, color_by=color_by, inputs=input_ or None, **folding)
     typer.echo(f"{output}: {drawing.scene.width:.0f}×{drawing.scene.height:.0f}")
     if drawing.note:
         typer.echo(drawing.note, err=True)

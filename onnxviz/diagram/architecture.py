@@ -6,15 +6,17 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.diagram.blocks import Block, block_items, make_block
+from onnxviz.diagram.blocks import Block, annotated, block_items, make_block
+from onnxviz.diagram.comparison import STATUSES, notes_of, status_of, union_elements
+from onnxviz.diagram.comparison import legend_group as comparison_legend
 from onnxviz.diagram.elements import Element, Elements, collect_elements
 from onnxviz.diagram.exchange import WRITERS, DiagramEdge, DiagramNode, Network, to_networkx
 from onnxviz.diagram.groups import fold_elements
@@ -43,6 +45,7 @@ from onnxviz.diagram.wires import (
 )
 from onnxviz.errors import InputError, OutputError
 from onnxviz.graph.cost import model_parameters, node_cost
+from onnxviz.graph.diff import GraphDiff, diff_graphs
 from onnxviz.graph.files import atomic_path
 from onnxviz.graph.model import model_name
 from onnxviz.graph.provenance import provenance_of
@@ -52,7 +55,7 @@ from onnxviz.graph.shapes import dtype_name, infer_shapes, shape_list
 if TYPE_CHECKING:
     import networkx as nx
 
-__all__ = ["FORMATS", "Architecture", "architecture"]
+__all__ = ["FORMATS", "Architecture", "architecture", "architecture_diff"]
 
 #: File endings that :meth:`Architecture.save` writes.
 FORMATS = (".svg", ".png", ".pdf", *WRITERS)
@@ -152,7 +155,7 @@ def architecture(
     hierarchy = scopes(inferred.graph)
     found = fold_elements(collect_elements(inferred), choose_groups(hierarchy, depth, fold, unfold))
     overlay = metric_overlay(model, color_by) if isinstance(color_by, str) else color_by
-    drawing = _Drawing(found, overlay)
+    drawing = _Drawing(found, None if overlay is None else _numbered(found, overlay))
     kinds = [element.kind for element in found.elements if element.kind]
     line = model_line(model, model_parameters(model)[0])
     finished = drawing.finish(title or model_name(model), line, kinds)
@@ -167,15 +170,97 @@ def _format_of(path: str | os.PathLike[str]) -> str:
     return ending
 
 
+def architecture_diff(
+    before: ir.Model,
+    after: ir.Model,
+    *,
+    title: str | None = None,
+    depth: int | None = None,
+    fold: Iterable[str] = (),
+    unfold: Iterable[str] = (),
+    theme: str = "light",
+) -> tuple[Architecture, GraphDiff]:
+    """Draw two models in one: what was added, removed and changed, and what is the same.
+
+    Args:
+        before: The first model.
+        after: The second, which gives the drawing its shape; what only the first has is added to it.
+        title: The heading; by default both names.
+        depth, fold, unfold, theme: As :func:`architecture` takes them. A group in which anything differs is coloured.
+
+    Returns:
+        The drawing, and the difference as data.
+
+    Raises:
+        InputError: There is no such theme.
+        SelectionError: A glob fits no group.
+    """
+    if theme not in THEMES:
+        raise InputError(f"there is no theme {theme!r}", hint=f"the themes are {', '.join(THEMES)}")
+    old, new = infer_shapes(before), infer_shapes(after)
+    diff = diff_graphs(old, new)
+    union, fresh = union_elements(old, new, diff)
+    hierarchy = {**scopes(old.graph), **scopes(new.graph)}
+    shown = {element.node for element in union.elements if element.node is not None}
+    hierarchy = {node: scope for node, scope in hierarchy.items() if node in shown}
+    found = fold_elements(union, choose_groups(hierarchy, depth, fold, unfold))
+    marks = dict.fromkeys(diff.pairs, "same")
+    marks |= dict.fromkeys(diff.changes, "changed") | dict.fromkeys(diff.added, "added")
+    marks |= dict.fromkeys(diff.removed, "removed")
+    statuses = [status_of(element, marks, fresh) for element in found.elements]
+    paint = _Paint(
+        [STATUSES[status][0] for status in statuses],
+        [notes_of(element, diff, marks) for element in found.elements],
+        lambda x, y: comparison_legend(diff, x, y),
+        [STATUSES[status][1] for status in statuses],
+    )
+    drawing = _Drawing(found, paint)
+    finished = drawing.finish(title or f"{model_name(before)} → {model_name(after)}", str(diff), [])
+    return replace(finished, scene=apply_theme(finished.scene, theme)), diff
+
+
+@dataclass(frozen=True)
+class _Paint:
+    """What colours blocks other than by kind, one entry an element.
+
+    Attributes:
+        fills: Colour of a node's block; None for that of its kind.
+        notes: What its tooltip says further.
+        legend: Draws the legend at (x, y); returns the y below it.
+        signs: Put before headings; the notes are then drawn too.
+        values: The numbers behind the colours.
+    """
+
+    fills: list[str | None]
+    notes: list[list[str]]
+    legend: Callable[[float, float], tuple[Group, float]]
+    signs: list[str] = field(default_factory=list)
+    values: list[float | None] = field(default_factory=list)
+
+
+def _numbered(found: Elements, overlay: Overlay) -> _Paint:
+    values = [value_of(overlay, element) for element in found.elements]
+    scale = Scale.of([value for value in values if value is not None])
+    told = [[] if value is None else [f"{overlay.title}: {number_text(value, overlay.unit)}"] for value in values]
+    blocks = zip(found.elements, values, strict=True)
+    unknown = any(value is None for element, value in blocks if element.role in ("node", "group"))
+    return _Paint(
+        [scale.colour(value) for value in values],
+        told,
+        lambda x, y: legend_group(overlay, scale, x, y, unknown=unknown),
+        values=values,
+    )
+
+
 class _Drawing:
     """Collects what the layout needs to know, then turns its positions into a scene."""
 
-    def __init__(self, found: Elements, overlay: Overlay | None = None) -> None:
+    def __init__(self, found: Elements, paint: _Paint | None = None) -> None:
         self.found = found
-        self.overlay = overlay
-        self.values = [None if overlay is None else value_of(overlay, element) for element in found.elements]
-        self.scale = None if overlay is None else Scale.of([value for value in self.values if value is not None])
+        self.paint = paint
         self.blocks: list[Block] = [make_block(element) for element in found.elements]
+        if paint is not None and paint.signs:
+            self.blocks = [annotated(*entry) for entry in zip(self.blocks, paint.signs, paint.notes, strict=True)]
         self.bundles = collect_bundles(found)
         self.edges = np.array([(w.source, w.target) for w in found.wires], dtype=np.int64).reshape(-1, 2)
         self.ranking: Ranking = rank_nodes(len(self.blocks), self.edges)
@@ -234,10 +319,10 @@ class _Drawing:
         """Return the scene: header and legend above, lines below boxes."""
         wide = max(self.layout.width, _LEAST_WIDTH)
         # In a very wide drawing the header stays where a reader looks first.
-        shown = kinds if self.overlay is None else ()
+        shown = kinds if self.paint is None else ()
         header, below = header_groups(title, line, shown, _PAD, _PAD, min(wide, 1200.0))
-        if self.overlay is not None and self.scale is not None:
-            legend, below = legend_group(self.overlay, self.scale, _PAD, below, unknown=self._unknown())
+        if self.paint is not None:
+            legend, below = self.paint.legend(_PAD, below)
             header.append(legend)
         dx, dy = _PAD + (wide - self.layout.width) / 2, below + _PAD
         names = _Names()
@@ -246,19 +331,14 @@ class _Drawing:
         scene = Scene(wide + 2 * _PAD, dy + self.layout.height + _PAD, title, tuple(header + edges + nodes))
         return Architecture(scene, self.layout, self._network(scene, nodes, dx, dy))
 
-    def _unknown(self) -> bool:
-        pairs = zip(self.found.elements, self.values, strict=True)
-        return any(value is None for element, value in pairs if element.role in ("node", "group"))
-
     def _tooltip(self, index: int) -> str:
-        says, value = self.blocks[index].tooltip, self.values[index]
-        if self.overlay is None or value is None:
-            return says
-        return f"{says}\n{self.overlay.title}: {number_text(value, self.overlay.unit)}"
+        notes = [] if self.paint is None or self.paint.signs else self.paint.notes[index]
+        return "\n".join([self.blocks[index].tooltip, *notes])
 
     def _network(self, scene: Scene, groups: list[Group], dx: float, dy: float) -> Network:
         nodes = []
-        for element, block, group, value in zip(self.found.elements, self.blocks, groups, self.values, strict=True):
+        values = self.paint.values if self.paint is not None and self.paint.values else [None] * len(groups)
+        for element, block, group, value in zip(self.found.elements, self.blocks, groups, values, strict=True):
             node, box = element.node, group.box
             assert box is not None
             name = node.name if node is not None else element.value.name if element.value is not None else None
@@ -304,7 +384,7 @@ class _Drawing:
         boxes: FloatArray = self.layout.boxes + np.array([dx, dy, 0.0, 0.0])
         for index, (element, block) in enumerate(zip(self.found.elements, self.blocks, strict=True)):
             x, y, width, height = (float(v) for v in boxes[index])
-            fill = None if self.scale is None else self.scale.colour(self.values[index])
+            fill = None if self.paint is None else self.paint.fills[index]
             box, items = block_items(element, block, x, y, width, fill)
             stubs = outgoing_stub_items(self.out_of[index], x + width, y + height / 2) if index in self.out_of else ()
             if index in self.into:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -18,7 +19,7 @@ from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.provenance import provenance_of
 from onnxviz.graph.scopes import scope_name
 
-__all__ = ["Block", "block_items", "make_block"]
+__all__ = ["Block", "annotated", "block_items", "make_block"]
 
 HEADING = 11.0
 BODY = 9.5
@@ -53,6 +54,20 @@ def make_block(element: Element) -> Block:
     if element.node is None:
         return _terminal(element)
     return _node_block(element.node, element.kind)
+
+
+def annotated(block: Block, sign: str, notes: Sequence[str]) -> Block:
+    """Return a block with a sign before its heading and further lines below the others."""
+    heading = f"{sign}{block.heading}"
+    fitted = tuple(fit_text(line, BODY, _MOST) for line in notes)
+    lines = (*block.lines, *fitted)
+    width = block.width + text_width(sign, HEADING, bold=True)
+    width = max([width, *(text_width(line, BODY) + 2 * PADDING for line in fitted)])
+    tooltip = "\n".join([block.tooltip, *notes])
+    height = block.height
+    if fitted:
+        height = HEADER_HEIGHT + LINE_HEIGHT * len(lines) + 5.0
+    return Block(heading, block.note, lines, tooltip, width, height)
 
 
 def _terminal(element: Element) -> Block:

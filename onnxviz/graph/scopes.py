@@ -26,8 +26,9 @@ def scopes(graph: ir.Graph) -> dict[ir.Node, Scope]:
     (:mod:`onnxviz.graph.provenance`), and the node's name as a path (``/encoder/layer.0/conv/Conv``,
     ``encoder/conv/BiasAdd``) where names of the graph are paths.
 
-    >>> graph = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]> g (float[1] x) => (float[1] z) {
-    ...   [/enc/fc/MatMul] y = Neg(x) [/enc/act/Relu] z = Relu(y) }''').graph
+    >>> text = '<ir_version: 8, opset_import: ["": 17]> g (float[1] x) => (float[1] z) {y = Neg(x) z = Relu(y)}'
+    >>> graph = ir.from_onnx_text(text).graph
+    >>> graph[0].name, graph[1].name = "/enc/fc/MatMul", "/enc/act/Relu"
     >>> list(scopes(graph).values())
     [('enc', 'fc'), ('enc', 'act')]
     """
