@@ -95,6 +95,7 @@ class LayerCall:
         outputs: Every tensor that it gave, flattened.
         reads: Indices of the calls, in the run, whose outputs it took.
         hands_on: It gave what it took, as Dropout does outside of training.
+        aliases: Further paths under which the network holds the layer: nodes may name any of them.
     """
 
     layer: str
@@ -102,6 +103,12 @@ class LayerCall:
     outputs: tuple[Array, ...]
     reads: tuple[int, ...] = ()
     hands_on: bool = False
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every path of the layer."""
+        return (self.layer, *self.aliases)
 
 
 #: Runs the source network like :data:`Reference` and returns what each layer gave, in the order in which they ended.

@@ -26,9 +26,10 @@ __all__ = ["compare_layers", "layouts"]
 
 #: Where a clip or a cancellation leaves little of large values, single elements are off by more than the tensor is.
 _PEAK = 10.0
+_FLOATS = {"FLOAT": "float32", "FLOAT16": "float16", "BFLOAT16": "bfloat16", "DOUBLE": "float64"}
 Key = tuple[str, int, int]  # layer, number of the call, number of the output
 #: Relative error that a layer may have, by what the ONNX model computes in.
-TOLERANCE = {"float32": 1e-5, "float16": 1e-2, "int8": 1e-1}
+TOLERANCE = {"float64": 1e-5, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "int8": 1e-1}
 
 
 def compare_layers(
@@ -59,10 +60,9 @@ def compare_layers(
     """
     if conversion.record is None:
         return []
-    every = {"float32": conversion.model, **(models or {})}
+    every = [(_precision_of(conversion.model), conversion.model), *(models or {}).items()]
     runs = [
-        _Run(precision, model, TOLERANCE[precision] if tolerance is None else tolerance)
-        for precision, model in every.items()
+        _Run(precision, model, TOLERANCE[precision] if tolerance is None else tolerance) for precision, model in every
     ]
     graph = _Graph(conversion.model)
     batches = []
@@ -76,6 +76,15 @@ def compare_layers(
         for run in runs:
             joined = run.compare(_Comparison(graph, calls, run.limit, joined), feed)
     return [run.result(tuple(batches)) for run in runs]
+
+
+def _precision_of(model: ir.Model) -> str:
+    """Return the floating-point type that most of a model's weights have."""
+    sizes = Counter[str]()
+    for value in model.graph.initializers.values():
+        if value.dtype is not None and value.const_value is not None and str(value.dtype) in _FLOATS:
+            sizes[_FLOATS[str(value.dtype)]] += value.const_value.size
+    return sizes.most_common(1)[0][0] if sizes else "float32"
 
 
 @dataclass
@@ -142,6 +151,7 @@ class _Pair:
     place: int
     source: Array
     tensors: list[ir.Value]
+    options: dict[str, tuple[OutputParity, ir.Value, str]] = field(default_factory=dict)
     best: tuple[OutputParity, ir.Value, str] | None = None
 
 
@@ -164,10 +174,10 @@ class _Comparison:
             self._join(call, times[call.layer])
 
     def _join(self, call: LayerCall, number: int) -> None:
-        in_graph = call.layer in self.graph.nodes
-        if not call.layer or call.layer in self.graph.folded or (not in_graph and call.hands_on):
+        nodes = [node for path in call.paths for node in self.graph.nodes.get(path, ())]
+        if not call.layer or not self.graph.folded.isdisjoint(call.paths) or (not nodes and call.hands_on):
             return
-        given = leaving(self.graph.nodes[call.layer]) if in_graph else []
+        given = leaving(nodes)
         if not given:
             self.missing[call.layer] = "no node of it is left in the graph"
             return
@@ -183,35 +193,59 @@ class _Comparison:
             for value in tensors:
                 self.wanted[str(value.name)].append(pair)
 
-    def see(self, name: str, array: Any) -> None:
+    def see(self, name: str, array: Any) -> Any:
         """Compare a tensor of the ONNX model, as it comes, with every output that it may stand for."""
         for pair in self.wanted[name]:
             for layout, seen in layouts(np.asarray(array), pair.source.shape):
                 if seen.dtype != pair.source.dtype and seen.dtype.kind == pair.source.dtype.kind == "f":
                     seen = seen.astype(pair.source.dtype)  # of a model that was converted to another precision
-                error = compare(name, pair.source, seen, self.limit, peak=_PEAK)
-                if pair.best is None or _rank(error) < _rank(pair.best[0]):
+                limit = max(self.limit, TOLERANCE.get(str(pair.source.dtype), 0.0))
+                error = compare(name, pair.source, seen, limit, peak=_PEAK)
+                if name not in pair.options or _rank(error) < _rank(pair.options[name][0]):
                     value = next(v for v in pair.tensors if v.name == name)
-                    pair.best = (error, value, layout)
+                    pair.options[name] = (error, value, layout)
+
+    def _choose(self) -> None:
+        """Choose the nearest tensor for each output, but none that agrees with another output of the layer instead.
+
+        An output that nothing reads, as one state of an LSTM, leaves no tensor: it would be held against the other's.
+        """
+        for pair in self.pairs:
+            pair.best = _nearest(pair.options.values())
+        agreeing = {
+            (pair.call.layer, pair.best[1].name) for pair in self.pairs if pair.best and pair.best[0].problem is None
+        }
+        for pair in self.pairs:
+            if self.joined is None and pair.best is not None and pair.best[0].problem is not None:
+                free = (o for o in pair.options.values() if (pair.call.layer, o[1].name) not in agreeing)
+                pair.best = _nearest(free)
 
     def errors(self) -> Iterator[tuple[Key, LayerError]]:
         """Yield what was found; an output that nothing reads, as the last state of an LSTM, may be nowhere."""
+        self._choose()
         found = {(pair.call.layer, pair.number) for pair in self.pairs if pair.best is not None}
+        times: dict[str, list[tuple[str, int]]] = defaultdict(list)  # calls of a layer that others were folded into
         for pair in self.pairs:
             if pair.best is None:
                 if (pair.call.layer, pair.number) not in found:
                     shape = list(pair.source.shape)
-                    self.missing[pair.call.layer] = (
-                        f"no tensor of shape {shape} leaves it" if self.joined is None
+                    name = pair.call.layer if pair.number == 1 else f"{pair.call.layer} ({pair.number})"
+                    self.missing[name] = (
+                        "what it gives is not in the graph" if pair.options
+                        else f"no tensor of shape {shape} leaves it" if self.joined is None
                         else "its tensor is not in the converted model"
                     )  # fmt: skip
                 continue
             error, value, layout = pair.best
             node = value.producer()
             source = self.graph.sources.get(node) if node is not None else None
-            owns = source is not None and source.folded and source.folded[-1] == pair.call.layer
+            owns = source is not None and source.folded and source.folded[-1] in pair.call.paths
             chain = (source.layer, *source.folded) if owns and source is not None else (pair.call.layer,)
-            name = chain[0] if pair.number == 1 else f"{chain[0]} ({pair.number})"
+            number, call = pair.number, (pair.call.layer, pair.number)
+            if owns:
+                times[chain[0]] += [] if call in times[chain[0]] else [call]
+                number = times[chain[0]].index(call) + 1
+            name = chain[0] if number == 1 else f"{chain[0]} ({number})"
             yield (
                 (pair.call.layer, pair.number, pair.place),
                 LayerError(
@@ -221,7 +255,11 @@ class _Comparison:
             )  # fmt: skip
 
     def _class_of(self, layer: str, call: LayerCall) -> str:
-        return next((other.class_name for other in self.calls if other.layer == layer), call.class_name)
+        return next((other.class_name for other in self.calls if layer in other.paths), call.class_name)
+
+
+def _nearest(options: Iterable[tuple[OutputParity, ir.Value, str]]) -> tuple[OutputParity, ir.Value, str] | None:
+    return min(options, key=lambda option: _rank(option[0]), default=None)
 
 
 def _rank(error: OutputParity) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxviz.analysis.comparison import OutputParity, compare, worse
 from onnxviz.analysis.layer_parity import LayerParity
@@ -73,8 +74,11 @@ class Parity:
 def parity_feeds(conversion: Conversion, batches: Sequence[int] = (1, 2, 5), seed: int = 0) -> list[dict[str, Array]]:
     """Draw seeded inputs: one a batch size where the batch axis is dynamic, else as many of the fixed size.
 
-    Other axes have the size of the conversion's example, and integers lie in the example's range.
+    Every axis that shares the batch's name has its size; others have that of the conversion's example. Integers lie in
+    the example's range.
     """
+    firsts = [v.shape[0] for v in conversion.model.graph.inputs if v.shape is not None and len(v.shape)]
+    name = next((d.value for d in firsts if isinstance(d, ir.SymbolicDim) and d.value), None)
     feeds = []
     for index, batch in enumerate(batches):
         rng = np.random.default_rng([seed, index])
@@ -82,8 +86,9 @@ def parity_feeds(conversion: Conversion, batches: Sequence[int] = (1, 2, 5), see
         for value in conversion.model.graph.inputs:
             like = conversion.example[value.name or ""]
             shape = list(like.shape)
-            if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
-                shape[0] = batch
+            for axis, size in enumerate(value.shape or ()):
+                if isinstance(size, ir.SymbolicDim) and (axis == 0 or (name and size.value == name)):
+                    shape[axis] = batch
             feed[value.name or ""] = seeded(shape, like.dtype, rng, like)
         feeds.append(feed)
     return feeds
@@ -160,10 +165,23 @@ def _run_onnx(conversion: Conversion, feed: Mapping[str, Array], batch: int) -> 
     try:
         return run_model(conversion.model, feed)
     except OnnxvizError as error:
+        if not _runs(conversion):
+            raise ConversionError(
+                f"the converted model does not run, so nothing can be compared: {error.message}",
+                hint="convert the network in float32 where onnxruntime lacks a type, or add --no-parity",
+            ) from error
         raise ConversionError(
             f"the converted model does not run at batch size {batch}: {error.message}",
             hint="convert it with --static, or keep the shapes in the network free of constants",
         ) from error
+
+
+def _runs(conversion: Conversion) -> bool:
+    try:
+        run_model(conversion.model, conversion.example)
+    except OnnxvizError:
+        return False
+    return True
 
 
 def check_parity(
@@ -200,4 +218,11 @@ def _advice(conversion: Conversion) -> str:
             f"it was written by {conversion.exporter}: a branch on the data is fixed to one side; write it "
             "with torch.cond or torch.where"
         )
+    if _is_random(conversion):
+        return "the source network gives something else each time it runs, so add --no-parity"
     return f"it was written by {conversion.exporter}; do not use it"
+
+
+def _is_random(conversion: Conversion) -> bool:
+    first, second = (conversion.reference(conversion.example) for _ in range(2))
+    return any(a.tobytes() != b.tobytes() for a, b in zip(first, second, strict=True))

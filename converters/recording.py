@@ -32,14 +32,19 @@ class Recorder:
         self._made_by: dict[int, int] = {}
         self._alive: list[object] = []
 
-    def add(self, layer: str, class_name: str, inputs: Iterable[Any], outputs: Iterable[Any]) -> None:
+    def add(
+        self, layer: str, class_name: str, inputs: Iterable[Any], outputs: Iterable[Any], aliases: tuple[str, ...] = ()
+    ) -> None:
         """Note a call that has ended; a container that only hands on what its last part gave is left out.
+
+        Of several outputs, those that are what the layer took are left out: exporters leave no tensor for them.
 
         Args:
             layer: The layer's path.
             class_name: Its class.
             inputs: The framework's tensors that it took, flattened.
             outputs: Those that it gave.
+            aliases: Further paths of the layer.
         """
         taken, given = list(inputs), list(outputs)
         reads = dict.fromkeys(self._made_by[id(t)] for t in taken if id(t) in self._made_by)
@@ -48,8 +53,8 @@ class Recorder:
         self._alive += [*taken, *given]
         self._made_by |= {id(tensor): len(self.calls) for tensor in given}
         arrays = tuple(self._to_array(tensor) for tensor in given)
-        hands_on = len(given) == 1 and any(self._same(array, tensor) for array in arrays for tensor in taken)
-        self.calls.append(LayerCall(layer, class_name, arrays, tuple(reads), hands_on))
+        fresh = tuple(array for array in arrays if not any(self._same(array, tensor) for tensor in taken))
+        self.calls.append(LayerCall(layer, class_name, fresh or arrays, tuple(reads), not fresh, aliases))
 
     def _same(self, array: Array, tensor: Any) -> bool:
         return tuple(tensor.shape) == array.shape and np.array_equal(array, self._to_array(tensor))

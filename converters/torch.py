@@ -65,6 +65,8 @@ class TorchConverter:
             return _convert_program(source, network, options)
         module: Any = network
         notes: tuple[str, ...] = ()
+        if comes_from(module, "torch", "OptimizedModule"):
+            module = module._orig_mod  # torch.compile's wrapper hides the parts
         if options.weights is not None:
             notes = load_weights(module, options.weights)
         call = _example(source, module, options)
@@ -117,7 +119,7 @@ def _check_call(source: Source, module: Any, call: Call) -> None:
         shapes = ", ".join("×".join(map(str, t.shape)) or "scalar" for t in call.tensors())
         raise ConversionError(
             f"{source.label} does not run on inputs of shape {shapes}: {summary_line(error)}{_wanted(module)}",
-            hint="give --input-shape, one an input",
+            hint="give --input-shape, one an input, or let the factory return (module, example_inputs)",
         ) from error
     if not outputs:
         raise ConversionError(f"{source.label} returns no tensor")

@@ -6,6 +6,7 @@ Everything here imports torch lazily: the functions are called only once torch i
 from __future__ import annotations
 
 import io
+import logging
 import re
 import traceback
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxviz.converters.base import comes_from
 from onnxviz.converters.quiet import quiet
 from onnxviz.converters.torch_call import Call, evaluating, run_module
 from onnxviz.errors import ConversionError
 from onnxviz.graph.model import from_proto, summary_line
 
 Dynamic = Mapping[str, Mapping[int, str]]
+
+_LOWEST_TRACED = 9  # below, weights are inputs
+_LOWEST = 18  # the opset that torch.export's graphs are made of; lower ones are converted down
 
 __all__ = ["Exported", "export_module", "export_program", "export_script"]
 
@@ -74,26 +79,80 @@ def export_module(
         with torch.no_grad(), evaluating(module), quiet():
             program: Any = torch.onnx.export(
                 module, call.args, kwargs=call.kwargs, dynamo=True, verbose=False,
-                dynamic_shapes=shapes, opset_version=opset, optimize=not keep_batchnorm, **names,
+                dynamic_shapes=shapes, opset_version=_at_least(opset), optimize=not keep_batchnorm, **names,
             )  # fmt: skip
     except Exception as error:  # exporters raise anything; the reason is passed on
         reason = _reason(error)
-        if "onstraint" in reason or "pecializ" in reason:
+        if any(word in reason for word in ("onstraint", "pecializ", "inferred a static shape")):
             what = "its batch size" if not dynamic else "a size that is to stay open"
             hint = "convert it with --static" if not dynamic else "leave out --dynamic for that axis"
+            if dynamic and any(comes_from(part, "keras") for part in module.modules()):
+                hint += ", or set KERAS_BACKEND=tensorflow if the network is recurrent"  # on torch it is unrolled
             raise ConversionError(f"the network fixes {what}: {reason}", hint=hint) from error
-        model = _export_torchscript(
-            module, call, reason, axes=open_axes, opset=opset, names=names, keep_batchnorm=keep_batchnorm
-        )
-        note = (
-            f"torch.export failed ({reason}), so the network was traced with TorchScript: a branch that depends on the "
-            "data is fixed to what it was on the example"
-        )
-        return Exported(model, f"TorchScript (fallback: {reason})", (note,))
+        return _traced(module, call, reason, axes=open_axes, opset=opset, names=names, keep_batchnorm=keep_batchnorm)
     if keep_batchnorm:
         _optimize_without_folding(program.model)
+    if opset is not None and opset >= _LOWEST_TRACED and not _lower(program.model, opset):
+        reason = f"its graph cannot be written in opset {opset}"
+        return _traced(module, call, reason, axes=open_axes, opset=opset, names=names, keep_batchnorm=keep_batchnorm)
     _check_axes(program.model, open_axes)
     return Exported(_detached(program.model), "torch.export")
+
+
+def _traced(module: Any, call: Call, reason: str, **options: Any) -> Exported:
+    model = _export_torchscript(module, call, reason, **options)
+    note = (
+        f"torch.export failed ({reason}), so the network was traced with TorchScript: a branch that depends on the "
+        "data is fixed to what it was on the example"
+    )
+    return Exported(model, f"TorchScript (fallback: {reason})", (note,))
+
+
+def _at_least(opset: int | None) -> int | None:
+    return None if opset is None else max(opset, _LOWEST)
+
+
+def _lower(model: ir.Model, opset: int) -> bool:
+    """Convert a model down to an opset below torch.export's lowest, in place; say whether that worked.
+
+    The converter drops what the nodes say about their origin, so it is put back by the tensors that they make.
+    """
+    if opset >= _LOWEST:
+        return True
+    from onnxscript import version_converter
+
+    def nodes() -> dict[str, ir.Node]:
+        return {value.name: n for graph in model.graphs() for n in graph for value in n.outputs if value.name}
+
+    known = {name: dict(node.metadata_props) for name, node in nodes().items()}
+    logging.disable(logging.CRITICAL)
+    try:
+        with quiet():
+            version_converter.convert_version(model, opset, fallback=True)
+    except Exception:  # noqa: BLE001 - onnx's converter raises anything where it has no way down
+        return False
+    finally:
+        logging.disable(logging.NOTSET)
+    for name, node in nodes().items():
+        node.metadata_props.update(known.get(name, {}))
+    return model.opset_imports.get("") == opset and all(_is_of(node, opset) for node in nodes().values())
+
+
+def _is_of(node: ir.Node, opset: int) -> bool:
+    """Say whether an opset has all attributes of a node; those that say what is so anyway are taken off."""
+    if node.domain or not onnx.defs.has(node.op_type):
+        return True
+    try:
+        known = onnx.defs.get_schema(node.op_type, opset).attributes
+    except onnx.defs.SchemaError:
+        return False
+    today = onnx.defs.get_schema(node.op_type).attributes
+    for name in [name for name in node.attributes if name not in known]:
+        default = today[name].default_value if name in today else None
+        if default is None or ir.serde.deserialize_attribute(default).value != node.attributes[name].value:
+            return False
+        del node.attributes[name]
+    return True
 
 
 def _optimize_without_folding(model: ir.Model) -> None:
@@ -161,13 +220,23 @@ def _check_axes(model: ir.Model, axes: Sequence[Mapping[int, str]]) -> None:
         if value.shape is None:
             continue
         for axis in wanted:
-            if isinstance(value.shape[axis], int):
+            size = value.shape[axis]
+            if isinstance(size, int):
                 what = "its batch size" if axis == 0 else f"the size of axis {axis}"
+                elsewhere = _other_batches(model, size) if axis == 0 else ""
                 raise ConversionError(
                     f"the network fixes {what}: input {value.name!r} came out as {list(value.shape)}",
-                    hint="convert it with --static" if axis == 0 else "leave out --dynamic for that axis",
+                    hint=f"convert it with --static{elsewhere}" if axis == 0 else "leave out --dynamic for that axis",
                 )
     _rename_sizes(model, axes)
+
+
+def _other_batches(model: ir.Model, batch: int) -> str:
+    """Say how to open the batch where inputs may have it as another axis, as the states of an LSTM do."""
+    inputs = [(v.name, list(v.shape)) for v in model.graph.inputs if v.shape is not None and len(v.shape) > 1]
+    found = [f"--dynamic {name}:{shape.index(batch, 1)}=batch" for name, shape in inputs
+             if shape[0] != batch and batch in shape[1:]]  # fmt: skip
+    return f", or say which axis is the batch: {' '.join(found)}" if found else ""
 
 
 def _rename_sizes(model: ir.Model, axes: Sequence[Mapping[int, str]]) -> None:
@@ -205,9 +274,11 @@ def export_program(program: Any, opset: int | None) -> Exported:
 
     try:
         with quiet():
-            exported: Any = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
+            exported: Any = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=_at_least(opset))
     except Exception as error:
         raise ConversionError(f"torch.onnx cannot translate the program: {_reason(error)}") from error
+    if opset is not None and not _lower(exported.model, opset):
+        raise ConversionError(f"the program cannot be written in opset {opset}", hint="take a higher --opset")
     return Exported(_detached(exported.model), "torch.export")
 
 
@@ -248,9 +319,17 @@ def _dynamic_shapes(module: Any, call: Call, axes: Sequence[Mapping[int, str]]) 
     for parameter in parameters:
         if parameter.kind is parameter.VAR_POSITIONAL:
             shapes[parameter.name], given = tuple(given), []
+        elif parameter.kind is parameter.VAR_KEYWORD and kwargs:
+            names = ", ".join(kwargs)
+            raise ConversionError(
+                f"torch.export cannot leave an axis of {names} open: forward takes it as **{parameter.name}",
+                hint="name these arguments in forward, or convert it with --static",
+            )
         elif given and parameter.kind is not parameter.KEYWORD_ONLY:
             shapes[parameter.name] = given.pop(0)
-    return {**shapes, **kwargs}
+        elif parameter.name in kwargs:
+            shapes[parameter.name] = kwargs.pop(parameter.name)
+    return shapes
 
 
 def _export_torchscript(
@@ -291,9 +370,13 @@ def forward_names(module: Any, call: Call) -> list[str]:
 
     if hasattr(module.forward, "schema"):  # scripted: no Python signature
         return [argument.name for argument in module.forward.schema.arguments[1:]]
-    names = []
+    names: list[str] = []
     bound = inspect.signature(module.forward).bind(*call.args, **call.kwargs)
-    for parameter, value in bound.arguments.items():
+    arguments = dict(bound.arguments)
+    for name, declared in bound.signature.parameters.items():
+        if declared.kind is declared.VAR_KEYWORD:
+            arguments |= arguments.pop(name, {})
+    for parameter, value in arguments.items():
         count = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value))
         names += [parameter] if isinstance(value, torch.Tensor) else [f"{parameter}_{i}" for i in range(count)]
     return names
@@ -316,7 +399,9 @@ def _reason(error: BaseException) -> str:
         innermost = innermost.__cause__
     frames = [f for f in traceback.extract_tb(innermost.__traceback__) if _is_users(f.filename)]
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return summary_line(innermost).rstrip(". ") + where
+    _, listed, conflict = str(innermost).partition("inferred ranges from model tracing:\n- ")
+    says = conflict.split("\n")[0] if listed else summary_line(innermost)
+    return says.rstrip(". ") + where
 
 
 def _is_users(filename: str) -> bool:

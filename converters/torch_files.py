@@ -62,7 +62,11 @@ def open_torch_file(source: Source, options: ConvertOptions) -> object:
                 return loaded
             held = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
-        raise ConversionError(f"cannot open {path}: {summary_line(error)}") from error
+        lacks = isinstance(error, ModuleNotFoundError)
+        raise ConversionError(
+            f"cannot open {path}: {summary_line(error)}",
+            hint="put the folder of that code on PYTHONPATH, or name a factory in it" if lacks else None,
+        ) from error
     if not comes_from(held, "torch", "Module"):
         raise ConversionError(f"{path} holds weights but no network", hint=f"name the factory too: {how}")
     return held

@@ -22,6 +22,7 @@ __all__ = ["layer_of", "record_module", "record_program", "trace_layers"]
 def record_module(module: Any, call: Call) -> list[LayerCall]:
     """Run a module in evaluation mode, without gradients, and return what each of its parts gave."""
     import torch
+    from torch.nn.utils.parametrize import ParametrizationList
     from torch.utils import _pytree as pytree
 
     recorder = Recorder(to_array)
@@ -31,11 +32,19 @@ def record_module(module: Any, call: Call) -> list[LayerCall]:
 
     def watch(path: str, part: Any) -> Any:
         def hook(_: Any, args: Any, kwargs: Any, result: Any) -> None:
-            recorder.add(path, _class_name(part), tensors((args, kwargs)), tensors(result))
+            recorder.add(path, _class_name(part), tensors((args, kwargs)), tensors(result), aliases[part])
 
         return part.register_forward_hook(hook, with_kwargs=True)
 
-    hooks = [watch(path, part) for path, part in module.named_modules() if path]
+    paths: dict[Any, list[str]] = {}
+    for path, part in module.named_modules(remove_duplicate=False):
+        paths.setdefault(part, []).append(path)
+    aliases = {part: tuple(found[1:]) for part, found in paths.items()}
+    # What a parametrization computes depends on no input, so exporters make it a weight.
+    lists = [found[0] for part, found in paths.items() if isinstance(part, ParametrizationList)]
+    inside = tuple(f"{path}." for path in lists)
+    watched = {found[0]: part for part, found in paths.items() if found[0] not in ("", *lists)}
+    hooks = [watch(path, part) for path, part in watched.items() if not path.startswith(inside)]
     try:
         with torch.no_grad(), evaluating(module), quiet():
             module(*call.args, **call.kwargs)
@@ -70,7 +79,7 @@ def record_program(program: Any, call: Call) -> list[LayerCall]:
                     kind = dict(stacks[n])[path]
                     reads = tuple(dict.fromkeys(made_by[i] for i in n.all_input_nodes if i in made_by))
                     name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-                    calls.append(LayerCall(re.sub(r"@\d+$", "", path), name, (to_array(result),), reads))
+                    calls.append(LayerCall(_plain(path), name, (to_array(result),), reads))
                     made_by[n] = len(calls) - 1
             return result
 
@@ -89,15 +98,20 @@ def trace_layers(model: ir.Model, module: Any = None) -> None:
         model: The exported model.
         module: The module, for the classes of the parts that only a weight's name tells of.
     """
-    kinds = {path: _class_name(part) for path, part in module.named_modules()} if module is not None else {}
+    parts = module.named_modules(remove_duplicate=False) if module is not None else ()
+    kinds = {path: _class_name(part) for path, part in parts}
     for graph in model.graphs():
         for node in graph:
             source = provenance_of(node) or _from_name(node.name or "")
             if source is not None:
-                # A function called twice, or a module under another name, has @1 or so behind its path.
-                layer = re.sub(r"@\d+\b", "", source.layer)
+                layer, *folded = (path if path in kinds else _plain(path) for path in (source.layer, *source.folded))
                 kind = kinds.get(layer, source.class_name)
-                set_provenance(node, Provenance(layer, kind, source.line, source.folded))
+                set_provenance(node, Provenance(layer, kind, source.line, tuple(folded)))
+
+
+def _plain(path: str) -> str:
+    """Take off the @1 or so that torch.export puts behind the path of a module that is called again."""
+    return re.sub(r"(?<=[^./])@\d+(?=[./]|$)", "", path)
 
 
 def _from_name(name: str) -> Provenance | None:

@@ -116,7 +116,8 @@ class LayerParity:
             return f"{head}no layer could be compared"
         worst = f"the worst is {self.worst}, {self.worst.relative:.1e} relative"
         if self.first is None:
-            return f"{head}{len(self.layers)} layers agree: {worst}"
+            one = len(self.layers) == 1
+            return f"{head}{len(self.layers)} {'layer agrees' if one else 'layers agree'}: {worst}"
         differing = sum(layer.problem is not None for layer in self.layers)
         return (
             f"{head}{differing} of {len(self.layers)} layers differ: the first is {self.first}, "

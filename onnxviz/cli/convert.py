@@ -85,6 +85,8 @@ def convert(
         typer.echo(str(result.parity))
         for layers in result.parity.layers:
             typer.echo(str(layers))
+        if not result.parity.layers:
+            typer.echo("the layers were not compared: they cannot be watched in this source", err=True)
 
 
 def _dynamic(given: list[str]) -> dict[str, dict[int, str]]:

@@ -172,7 +172,7 @@ def _hashes(nodes: list[ir.Node], known: Mapping[ir.Node, int], *, forward: bool
             around = [_mark(value, marks) for value in node.inputs]
         else:
             uses = ((user, index, place) for place, v in enumerate(node.outputs) for user, index in v.uses())
-            around = sorted((marks.get(user, 0), index, place) for user, index, place in uses)
+            around += sorted((marks.get(user, 0), index, place) for user, index, place in uses)
             around += [value.name for value in node.outputs if value.is_graph_output()]
         marks[node] = hash((own, tuple(around)))
     return marks

@@ -48,7 +48,7 @@ def plot_parity(comparisons: Sequence[LayerParity]) -> Figure:
     figure_text(figure, 0.35, 0.18, "Error through the depth", fontsize=14, fontweight="bold")
     figure_text(figure, 0.35, 0.5, caption, fontsize=8, color=MUTED)
     axes = inch_axes(figure, 0.95, top, width - 1.3, 3.4)
-    places = {layer.tensor: index for index, layer in enumerate(layers)}
+    places = {_key(layer): index for index, layer in enumerate(layers)}
     for comparison, color in zip(comparisons, _COLORS, strict=False):
         _draw(axes, comparison, places, color)
     _furnish(axes, layers, names=names)
@@ -57,9 +57,9 @@ def plot_parity(comparisons: Sequence[LayerParity]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, comparison: LayerParity, places: dict[str, int], color: str) -> None:
-    known = [layer for layer in comparison.layers if layer.tensor in places]
-    x = [places[layer.tensor] for layer in known]
+def _draw(axes: Axes, comparison: LayerParity, places: dict[tuple[str, str], int], color: str) -> None:
+    known = [layer for layer in comparison.layers if _key(layer) in places]
+    x = [places[_key(layer)] for layer in known]
     y = [_height(layer) for layer in known]
     axes.plot(x, y, color=color, linewidth=1, alpha=0.45, zorder=2)
     axes.scatter(
@@ -71,12 +71,16 @@ def _draw(axes: Axes, comparison: LayerParity, places: dict[str, int], color: st
         xytext=(3, 2), textcoords="offset points", fontsize=6.5, color=color,
     )  # fmt: skip
     first = comparison.first
-    if first is not None and first.tensor in places:
-        left = places[first.tensor] > 0.6 * len(places)
+    if first is not None and _key(first) in places:
+        left = places[_key(first)] > 0.6 * len(places)
         axes.annotate(
-            f"first: {safe(str(first), 44)}", (places[first.tensor], _height(first)), xytext=(-6 if left else 6, 5),
+            f"first: {safe(str(first), 44)}", (places[_key(first)], _height(first)), xytext=(-6 if left else 6, 5),
             textcoords="offset points", ha="right" if left else "left", fontsize=8, color=_BAD, fontweight="bold",
         )  # fmt: skip
+
+
+def _key(layer: LayerError) -> tuple[str, str]:
+    return layer.layer, layer.tensor
 
 
 def _height(layer: LayerError) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from onnxviz.converters.base import Conversion, ConvertOptions, LayerCall, Sourc
 from onnxviz.converters.layers import compare_layers  # noqa: E402
 from onnxviz.converters.parity import measure_parity, parity_feeds  # noqa: E402
 from onnxviz.converters.torch import TorchConverter  # noqa: E402
-from onnxviz.errors import ConversionError, ParityError, SelectionError  # noqa: E402
+from onnxviz.errors import ConversionError, InputError, ParityError, SelectionError  # noqa: E402
 from onnxviz.graph.provenance import Provenance, provenance_of, set_provenance  # noqa: E402
 from onnxviz.graph.select import select  # noqa: E402
 
@@ -280,3 +281,184 @@ def test_further_axes_stay_open() -> None:
 def test_axes_that_cannot_stay_open(dynamic: dict[str, dict[int, str]], message: str) -> None:
     with pytest.raises(ConversionError, match=message):
         conversion_of("unet", dynamic=dynamic)
+
+
+class Twice(torch.nn.Module):
+    """One layer under two names, and one in a Sequential as well as beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(8, 8)
+        self.again = self.first
+        self.inner = torch.nn.Linear(8, 8)
+        self.block = torch.nn.Sequential(self.inner, torch.nn.Tanh())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(self.again(torch.relu(self.first(x))))  # type: ignore[no-any-return]
+
+
+class Skipping(torch.nn.Module):
+    """Hands a tensor that it took on beside its own, which torch.export leaves no tensor for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.body(x) * 2, skip
+
+
+class Odd(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = torch.nn.ModuleDict({"@1": torch.nn.Linear(8, 8), "a b": torch.nn.Linear(8, 8)})
+        self.normed = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(8, 8))
+        self.skipping = Skipping()
+        self.states = torch.nn.LSTM(8, 5, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self.parts.values():
+            x = torch.tanh(part(x))
+        y, x = self.skipping(self.normed(x), x)
+        _, (hidden, _) = self.states(torch.stack([y, x, y - x], 1))  # one state is read, the other is not
+        return hidden[-1]  # type: ignore[no-any-return]
+
+
+def test_a_layer_under_two_names_is_one_layer() -> None:
+    torch.manual_seed(0)
+    source = Source("n", network=Twice())
+    conversion = TorchConverter().convert(source, ConvertOptions(input_shapes=((2, 8),)))
+    (layers,) = measure_parity(conversion).layers
+    assert layers.passed
+    assert [layer.layer for layer in layers.layers] == ["first", "first (2)", "inner", "block.1"]
+    assert layers.missing == {}
+    weight = next(node.inputs[1] for node in conversion.model.graph if node.name == "block.0")
+    assert weight is not None
+    change(conversion, str(weight.name), lambda w: w * np.float32(1.01))
+    (layers,) = measure_parity(conversion).layers
+    assert layers.first is not None
+    assert layers.first.layer == "inner"
+
+
+def test_what_leaves_no_tensor_is_not_held_against_another() -> None:
+    torch.manual_seed(0)
+    (layers,) = measure_parity(
+        TorchConverter().convert(Source("n", network=Odd()), ConvertOptions(input_shapes=((2, 8),)))
+    ).layers
+    assert layers.passed
+    assert [layer.layer for layer in layers.layers] == [
+        "parts.@1", "parts.a b", "normed", "skipping.body", "skipping", "states"
+    ]  # fmt: skip
+    assert layers.missing == {}
+
+
+def test_what_was_folded_is_counted_by_its_own_calls() -> None:
+    class Shared(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 1)
+            self.norm = torch.nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.b(torch.relu(self.norm(self.a(x)))))  # type: ignore[no-any-return]
+
+    (layers,) = measure_parity(
+        TorchConverter().convert(Source("n", network=Shared()), ConvertOptions(input_shapes=((2, 3, 4, 4),)))
+    ).layers
+    assert [layer.name for layer in layers.layers] == ["a + norm", "b + norm"]
+
+
+def test_half_precision_networks_have_its_tolerance() -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3)).half()
+    result = convert(net, input_shape=(2, 3, 12, 12))
+    assert result.parity is not None
+    (layers,) = result.parity.layers
+    assert (layers.precision, layers.tolerance, layers.passed) == ("float16", 1e-2, True)
+    assert result.notes == ()
+
+
+def test_compiled_networks_show_their_layers() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        network = torch.compile(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()))
+    result = convert(network, input_shape=(2, 4))
+    assert result.parity is not None
+    assert [layer.layer for layer in result.parity.layers[0].layers] == ["0", "1"]
+
+
+@pytest.mark.parametrize(("opset", "exporter"), [(17, "torch.export"), (15, "torch.export"), (13, "TorchScript")])
+def test_lower_opsets_keep_the_layers(opset: int, exporter: str) -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.norm(self.conv(x))).mean((2, 3)).reshape(-1, 2, 2)
+
+    result = convert(Net(), input_shape=(2, 3, 8, 8), opset=opset)
+    assert result.exporter.startswith(exporter)
+    assert result.model.opset_imports[""] == opset
+    assert result.parity is not None
+    assert result.parity.layers[0].passed
+    assert result.parity.layers[0].layers[0].layer == "conv"
+    if exporter != "torch.export":
+        assert "cannot be written in opset 13" in result.exporter
+
+
+def test_the_batch_may_be_another_axis_of_a_state() -> None:
+    class Stepping(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cells = torch.nn.GRU(4, 3, batch_first=True)
+
+        def forward(self, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.cells(x, h)  # type: ignore[no-any-return]
+
+    shapes = [(2, 5, 4), (1, 2, 3)]
+    with pytest.raises(ConversionError) as error:
+        convert(Stepping(), input_shape=shapes)
+    assert "--dynamic h:1=batch" in str(error.value.hint)
+    result = convert(Stepping(), input_shape=shapes, dynamic={"h": {1: "batch"}})
+    assert result.parity is not None
+    assert result.parity.batches == (1, 2, 5)
+
+
+def test_a_size_that_the_network_fixes_is_named() -> None:
+    with pytest.raises(ConversionError, match=r"fixes a size that is to stay open: .*static shape of 4 .*shape\[1\]"):
+        convert(torch.nn.Linear(4, 2), input_shape=(2, 4), dynamic={"input": {1: "n"}})
+
+
+def test_what_cannot_be_compared_is_told_apart() -> None:
+    class Noisy(torch.nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input) + torch.randn_like(input)
+
+    with pytest.raises(ParityError, match="something else each time"):
+        convert(Noisy(4, 4), input_shape=(2, 4))
+    with pytest.raises(ConversionError, match="nothing can be compared.*no kernel for Conv") as error:
+        convert(torch.nn.Conv2d(3, 4, 3).double(), input_shape=(2, 3, 8, 8))
+    assert "float32" in str(error.value.hint)
+
+
+def test_a_picture_of_nothing_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        script = torch.jit.trace(torch.nn.Linear(4, 2), torch.zeros(2, 4))
+    table, picture, model = tmp_path / "p.json", tmp_path / "p.png", tmp_path / "n.onnx"
+    with pytest.raises(InputError, match=r"no layer was compared, so .*p\.png would be empty"):
+        api.convert(script, model, input_shape=(2, 4), parity_file=[table, picture])
+    with pytest.raises(InputError, match="without a comparison"):
+        api.convert(script, model, input_shape=(2, 4), parity_file=table, parity=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_open_axes_of_arguments_that_are_not_named_are_refused() -> None:
+    class Gathering(torch.nn.Module):
+        def forward(self, x: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
+            return x + more["b"]
+
+    source = Source("n", network=Gathering(), example_inputs={"x": torch.ones(2, 3), "b": torch.ones(2, 3)})
+    with pytest.raises(ConversionError, match=r"axis of b open: forward takes it as \*\*more"):
+        TorchConverter().convert(source, ConvertOptions())
+    assert measure_parity(TorchConverter().convert(source, ConvertOptions(static=True))).passed

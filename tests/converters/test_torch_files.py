@@ -143,7 +143,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "says"),
     [
         ("net.pt2", r"net\.pt2 is a torch\.export program: the pickles in it hold only tensors, but it is run"),
-        ("script.pt", r"TorchScript program of \d code files, which would be run: __torch__/.*container\.py"),
+        ("script.pt", r"TorchScript program of \d code files, which would be run: __torch__/.*container"),
         ("module.pt", r"would run code: it loads torch.*\.Sequential, .*\.Linear, .*\.ReLU;"),
         ("old.pt", r"would run code: it loads torch.*\.Sequential, .*\.Linear, .*\.ReLU;"),
     ],

@@ -65,3 +65,9 @@ def test_many_layers_and_hostile_names_are_drawn(tmp_path: Path) -> None:
 def test_nothing_compared_is_said() -> None:
     with pytest.raises(InputError, match="no layer was compared"):
         plot_parity([comparison({})])
+
+
+def test_layers_that_share_a_tensor_have_places_of_their_own() -> None:
+    layers = [LayerError(name, "L", (), "t", "", (1, 2), 1e-7, 1e-7, 1e-7, 1.0) for name in ("inner", "outer")]
+    figure = plot_parity([LayerParity(tuple(layers), {}, "float32", 1e-5, (1,))])
+    assert [x for x, _ in figure.axes[0].collections[0].get_offsets()] == [0, 1]
