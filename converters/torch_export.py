@@ -6,7 +6,6 @@ Everything here imports torch lazily: the functions are called only once torch i
 from __future__ import annotations
 
 import io
-import logging
 import re
 import traceback
 from collections.abc import Mapping, Sequence
@@ -21,13 +20,13 @@ import onnx_ir as ir
 from onnxviz.converters.base import comes_from
 from onnxviz.converters.quiet import quiet
 from onnxviz.converters.torch_call import Call, evaluating, run_module
+from onnxviz.converters.torch_graph import LOWEST, lower, optimize_without_folding
 from onnxviz.errors import ConversionError
 from onnxviz.graph.model import from_proto, summary_line
 
 Dynamic = Mapping[str, Mapping[int, str]]
 
 _LOWEST_TRACED = 9  # below, weights are inputs
-_LOWEST = 18  # the opset that torch.export's graphs are made of; lower ones are converted down
 
 __all__ = ["Exported", "export_module", "export_program", "export_script"]
 
@@ -91,8 +90,8 @@ def export_module(
             raise ConversionError(f"the network fixes {what}: {reason}", hint=hint) from error
         return _traced(module, call, reason, axes=open_axes, opset=opset, names=names, keep_batchnorm=keep_batchnorm)
     if keep_batchnorm:
-        _optimize_without_folding(program.model)
-    if opset is not None and opset >= _LOWEST_TRACED and not _lower(program.model, opset):
+        optimize_without_folding(program.model)
+    if opset is not None and opset >= _LOWEST_TRACED and not lower(program.model, opset):
         reason = f"its graph cannot be written in opset {opset}"
         return _traced(module, call, reason, axes=open_axes, opset=opset, names=names, keep_batchnorm=keep_batchnorm)
     _check_axes(program.model, open_axes)
@@ -109,77 +108,7 @@ def _traced(module: Any, call: Call, reason: str, **options: Any) -> Exported:
 
 
 def _at_least(opset: int | None) -> int | None:
-    return None if opset is None else max(opset, _LOWEST)
-
-
-def _lower(model: ir.Model, opset: int) -> bool:
-    """Convert a model down to an opset below torch.export's lowest, in place; say whether that worked.
-
-    The converter drops what the nodes say about their origin, so it is put back by the tensors that they make.
-    """
-    if opset >= _LOWEST:
-        return True
-    from onnxscript import version_converter
-
-    def nodes() -> dict[str, ir.Node]:
-        return {value.name: n for graph in model.graphs() for n in graph for value in n.outputs if value.name}
-
-    known = {name: dict(node.metadata_props) for name, node in nodes().items()}
-    logging.disable(logging.CRITICAL)
-    try:
-        with quiet():
-            version_converter.convert_version(model, opset, fallback=True)
-    except Exception:  # noqa: BLE001 - onnx's converter raises anything where it has no way down
-        return False
-    finally:
-        logging.disable(logging.NOTSET)
-    for name, node in nodes().items():
-        node.metadata_props.update(known.get(name, {}))
-    return model.opset_imports.get("") == opset and all(_is_of(node, opset) for node in nodes().values())
-
-
-def _is_of(node: ir.Node, opset: int) -> bool:
-    """Say whether an opset has all attributes of a node; those that say what is so anyway are taken off."""
-    if node.domain or not onnx.defs.has(node.op_type):
-        return True
-    try:
-        known = onnx.defs.get_schema(node.op_type, opset).attributes
-    except onnx.defs.SchemaError:
-        return False
-    today = onnx.defs.get_schema(node.op_type).attributes
-    for name in [name for name in node.attributes if name not in known]:
-        default = today[name].default_value if name in today else None
-        if default is None or ir.serde.deserialize_attribute(default).value != node.attributes[name].value:
-            return False
-        del node.attributes[name]
-    return True
-
-
-def _optimize_without_folding(model: ir.Model) -> None:
-    """Do what the exporter does to a graph by default, but for the rules that fold BatchNorm."""
-    import onnx_ir.passes.common as passes
-    from onnxscript import optimizer, rewriter
-    from onnxscript.rewriter.rules import common
-
-    rules = [
-        common.add_0_rule, common.sub_0_rule, common.mul_by_1_rule, common.div_by_1_rule, common.cast_cast_rule,
-        common.no_op_cast_rule, common.no_op_expand_rule, common.no_op_transpose_rule, common.transpose_transpose_rule,
-        common.reshape_reshape_rule, common.unsqueeze_unsqueeze_rule, common.squeeze_reshape_1d_rule,
-        common.dropout_inference_rule, common.collapse_slice_rule, common.collapse_slice2_rule,
-        common.materialize_reshape_shape_rule, common.fuse_pad_into_conv_rule,
-        common.remove_optional_bias_from_conv_rule, common.successive_relu_rule, common.successive_clip_rule,
-    ]  # fmt: skip
-    with quiet():
-        for _ in range(2):
-            optimizer.fold_constants(model)
-            rewriter.rewrite(model, rules)
-        ir.passes.Sequential(
-            passes.RemoveUnusedNodesPass(),
-            passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-            passes.DeduplicateInitializersPass(),
-            passes.CommonSubexpressionEliminationPass(),
-            passes.NameFixPass(),
-        )(model)
+    return None if opset is None else max(opset, LOWEST)
 
 
 def _open_axes(
@@ -277,7 +206,7 @@ def export_program(program: Any, opset: int | None) -> Exported:
             exported: Any = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=_at_least(opset))
     except Exception as error:
         raise ConversionError(f"torch.onnx cannot translate the program: {_reason(error)}") from error
-    if opset is not None and not _lower(exported.model, opset):
+    if opset is not None and not lower(exported.model, opset):
         raise ConversionError(f"the program cannot be written in opset {opset}", hint="take a higher --opset")
     return Exported(_detached(exported.model), "torch.export")
 

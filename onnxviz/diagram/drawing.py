@@ -1,0 +1,308 @@
+"""From boxes and wires to a finished drawing: sizes, layout, scene, and the same as data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxviz.diagram.blocks import Block, annotated, block_items, make_block
+from onnxviz.diagram.elements import Element, Elements
+from onnxviz.diagram.exchange import WRITERS, DiagramEdge, DiagramNode, Network, to_networkx
+from onnxviz.diagram.header import header_groups
+from onnxviz.diagram.layout import FloatArray, Layout, compute_layout
+from onnxviz.diagram.ranks import Ranking, rank_nodes
+from onnxviz.diagram.scene import Group, Scene
+from onnxviz.diagram.svg import scene_to_svg
+from onnxviz.diagram.text import text_width
+from onnxviz.diagram.wires import (
+    LABEL,
+    LABEL_HEIGHT,
+    STUB_LENGTH,
+    STUB_ROW,
+    Bundle,
+    bundle_items,
+    bundle_tooltip,
+    collect_bundles,
+    incoming_stub_items,
+    outgoing_stub_items,
+    stub_name,
+    stub_rows,
+    wire_label,
+)
+from onnxviz.errors import OutputError
+from onnxviz.graph.cost import node_cost
+from onnxviz.graph.files import atomic_path
+from onnxviz.graph.provenance import provenance_of
+from onnxviz.graph.scopes import scope_name
+from onnxviz.graph.shapes import dtype_name, shape_list
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+__all__ = ["FORMATS", "Architecture", "Drawing", "Paint"]
+
+#: File endings that :meth:`Architecture.save` writes.
+FORMATS = (".svg", ".png", ".pdf", *WRITERS)
+
+_PAD = 24.0
+_LEAST_WIDTH = 520.0
+_PORT = 14.0
+_MOST_LABELS = 6  # outputs of one node that get a label each
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model's block diagram.
+
+    Attributes:
+        scene: Everything that is drawn, with positions in px.
+        layout: The positions of the boxes and lines alone; its origin is the corner of the graph, below the header.
+        network: The boxes and lines as data, with the scene's positions.
+        note: What a reader of the saved file should know, such as that a huge PNG was scaled down; empty otherwise.
+    """
+
+    scene: Scene
+    layout: Layout
+    network: Network
+    note: str = ""
+
+    def save(self, path: str | os.PathLike[str]) -> Architecture:
+        """Write the diagram in the format that the ending of ``path`` names; return it with its ``note`` filled in.
+
+        SVG, PNG and PDF are drawn; DOT, Mermaid (``.mmd``), GraphML and JSON hold the boxes and lines as data.
+
+        The same diagram gives the same bytes.
+
+        Raises:
+            OutputError: The ending is none of :data:`FORMATS`, or the file cannot be written.
+        """
+        ending = _format_of(path)
+        note = None
+        with atomic_path(path) as temporary:
+            if ending in WRITERS:
+                temporary.write_text(WRITERS[ending](self.network), encoding="utf-8", newline="\n")
+            elif ending == ".svg":
+                temporary.write_text(scene_to_svg(self.scene), encoding="utf-8", newline="\n")
+            else:
+                from onnxviz.diagram.raster import write_pdf, write_png
+
+                note = (write_png if ending == ".png" else write_pdf)(self.scene, temporary)
+        return replace(self, note=note or "")
+
+    def to_networkx(self) -> nx.MultiDiGraph:
+        """Return the boxes and lines as a networkx graph: see :func:`onnxviz.diagram.exchange.to_networkx`."""
+        return to_networkx(self.network)
+
+    def _repr_svg_(self) -> str:
+        return scene_to_svg(self.scene, standalone=False)
+
+
+def _format_of(path: str | os.PathLike[str]) -> str:
+    ending = FilePath(path).suffix.lower()
+    if ending not in FORMATS:
+        what = f"as {ending!r}" if ending else "to a file without an ending"
+        raise OutputError(f"cannot write a diagram {what}", hint=f"use {', '.join(FORMATS)}")
+    return ending
+
+
+@dataclass(frozen=True)
+class Paint:
+    """What colours blocks other than by kind, one entry an element.
+
+    Attributes:
+        fills: Colour of a node's block; None for that of its kind.
+        notes: What its tooltip says further.
+        legend: Draws the legend at (x, y); returns the y below it.
+        signs: Put before headings; the notes are then drawn too.
+        values: The numbers behind the colours.
+    """
+
+    fills: list[str | None]
+    notes: list[list[str]]
+    legend: Callable[[float, float], tuple[Group, float]]
+    signs: list[str] = field(default_factory=list)
+    values: list[float | None] = field(default_factory=list)
+
+
+class Drawing:
+    """Collects what the layout needs to know, then turns its positions into a scene."""
+
+    def __init__(self, found: Elements, paint: Paint | None = None) -> None:
+        self.found = found
+        self.paint = paint
+        self.blocks: list[Block] = [make_block(element) for element in found.elements]
+        if paint is not None and paint.signs:
+            self.blocks = [annotated(*entry) for entry in zip(self.blocks, paint.signs, paint.notes, strict=True)]
+        self.bundles = collect_bundles(found)
+        self.edges = np.array([(w.source, w.target) for w in found.wires], dtype=np.int64).reshape(-1, 2)
+        self.ranking: Ranking = rank_nodes(len(self.blocks), self.edges)
+        self.widths = [block.width for block in self.blocks]
+        self.margins = np.zeros((len(self.blocks), 4))
+        self.ports = np.zeros(len(self.edges))
+        self.into: dict[int, list[str]] = defaultdict(list)
+        self.out_of: dict[int, list[str]] = defaultdict(list)
+        self._place_ports()
+        self._reserve_stubs()
+        sizes = [(width, block.height) for width, block in zip(self.widths, self.blocks, strict=True)]
+        self.layout = compute_layout(sizes, self.edges, margins=self.margins, ports=self.ports, ranking=self.ranking)
+
+    def _place_ports(self) -> None:
+        """Spread the outputs of each box along its lower side, wide enough for their labels."""
+        by_source: dict[int, list[Bundle]] = defaultdict(list)
+        for bundle in self.bundles:
+            if not all(self.ranking.stub[bundle.wires]):
+                by_source[bundle.source].append(bundle)
+        for source, bundles in by_source.items():
+            element = self.found.elements[source]
+            for bundle in bundles if len(bundles) <= _MOST_LABELS else ():
+                wire = self.found.wires[bundle.wires[0]]
+                bundle.label = wire_label(element, wire, self.found.elements[wire.target])
+            rooms = [text_width(b.label, LABEL) + 12.0 if b.label else _PORT for b in bundles]
+            span = sum(rooms[:-1])
+            self.widths[source] = max(self.widths[source], min(span + 20.0, 600.0))
+            scale = min(1.0, (self.widths[source] - 20.0) / span) if span else 1.0
+            at = -span * scale / 2
+            for bundle, room in zip(bundles, rooms, strict=True):
+                bundle.offset = at
+                self.ports[bundle.wires] = at
+                at += room * scale
+            half = self.widths[source] / 2
+            reach = max(b.offset + (text_width(b.label, LABEL) + 8.0 if b.label else 0.0) for b in bundles)
+            self.margins[source, 2] = max(0.0, reach - half)
+            self.margins[source, 3] = LABEL_HEIGHT if any(b.label for b in bundles) else 0.0
+
+    def _reserve_stubs(self) -> None:
+        """Keep room for the labelled ends beside the boxes: incoming at the left, outgoing at the right."""
+        for bundle in self.bundles:
+            stubs = [w for w in bundle.wires if self.ranking.stub[w]]
+            if stubs:
+                self.out_of[bundle.source].append(stub_name(self.found.wires[stubs[0]], uses=len(stubs)))
+            for wire in stubs:
+                self.into[self.found.wires[wire].target].append(stub_name(self.found.wires[wire]))
+        for side, stubs_of in ((0, self.into), (2, self.out_of)):
+            for index, names in stubs_of.items():
+                rows = stubs_of[index] = stub_rows(names)
+                wide = STUB_LENGTH + 6.0 + max(text_width(row, LABEL) for row in rows)
+                over = max(0.0, (STUB_ROW * len(rows) - self.blocks[index].height) / 2)
+                margin = self.margins[index]
+                margin[side], margin[1], margin[3] = max(margin[side], wide), max(margin[1], over), max(margin[3], over)
+
+    def finish(self, title: str, line: str, kinds: list[str]) -> Architecture:
+        """Return the scene: header and legend above, lines below boxes."""
+        wide = max(self.layout.width, _LEAST_WIDTH)
+        # In a very wide drawing the header stays where a reader looks first.
+        shown = kinds if self.paint is None else ()
+        header, below = header_groups(title, line, shown, _PAD, _PAD, min(wide, 1200.0))
+        if self.paint is not None:
+            legend, below = self.paint.legend(_PAD, below)
+            header.append(legend)
+        dx, dy = _PAD + (wide - self.layout.width) / 2, below + _PAD
+        names = _Names()
+        edges = self._edge_groups(names, dx, dy)
+        nodes = self._node_groups(names, dx, dy)
+        scene = Scene(wide + 2 * _PAD, dy + self.layout.height + _PAD, title, tuple(header + edges + nodes))
+        return Architecture(scene, self.layout, self._network(scene, nodes, dx, dy))
+
+    def _tooltip(self, index: int) -> str:
+        notes = [] if self.paint is None or self.paint.signs else self.paint.notes[index]
+        return "\n".join([self.blocks[index].tooltip, *notes])
+
+    def _network(self, scene: Scene, groups: list[Group], dx: float, dy: float) -> Network:
+        nodes = []
+        values = self.paint.values if self.paint is not None and self.paint.values else [None] * len(groups)
+        for element, block, group, value in zip(self.found.elements, self.blocks, groups, values, strict=True):
+            node, box = element.node, group.box
+            assert box is not None
+            name = node.name if node is not None else element.value.name if element.value is not None else None
+            name = scope_name(element.members.scope) if element.members is not None else name
+            source = provenance_of(node) if node is not None else None
+            nodes.append(
+                DiagramNode(
+                    group.id, element.role, name or "", node.op_type if node is not None else "",
+                    node.domain if node is not None else "", element.kind,
+                    tuple(filter(None, (block.heading, block.note, *block.lines))),
+                    _parameters(element), str(source or ""), value,
+                    round(box.x, 2), round(box.y, 2), round(box.width, 2), round(box.height, 2),
+                )
+            )  # fmt: skip
+        return Network(
+            scene.title, round(scene.width, 2), round(scene.height, 2), tuple(nodes), self._lines(nodes, dx, dy)
+        )
+
+    def _lines(self, nodes: list[DiagramNode], dx: float, dy: float) -> tuple[DiagramEdge, ...]:
+        edges = []
+        for index, wire in enumerate(self.found.wires):
+            shape = shape_list(wire.value)
+            corners = [(round(float(x + dx), 2), round(float(y + dy), 2)) for x, y in self.layout.path(index)]
+            edges.append(
+                DiagramEdge(
+                    nodes[wire.source].id, nodes[wire.target].id, wire.value.name or "", dtype_name(wire.value) or "",
+                    None if shape is None else tuple(shape), bool(self.layout.stub[index]), wire.outer, tuple(corners),
+                )
+            )  # fmt: skip
+        return tuple(edges)
+
+    def _edge_groups(self, names: _Names, dx: float, dy: float) -> list[Group]:
+        groups = []
+        for bundle in self.bundles:
+            items = bundle_items(bundle, self.found, self.layout, dx, dy)
+            if items:
+                name = self.found.wires[bundle.wires[0]].value.name
+                groups.append(Group(names.take("edge", name), "edge", bundle_tooltip(bundle, self.found), items))
+        return groups
+
+    def _node_groups(self, names: _Names, dx: float, dy: float) -> list[Group]:
+        groups = []
+        boxes: FloatArray = self.layout.boxes + np.array([dx, dy, 0.0, 0.0])
+        for index, (element, block) in enumerate(zip(self.found.elements, self.blocks, strict=True)):
+            x, y, width, height = (float(v) for v in boxes[index])
+            fill = None if self.paint is None else self.paint.fills[index]
+            box, items = block_items(element, block, x, y, width, fill)
+            stubs = outgoing_stub_items(self.out_of[index], x + width, y + height / 2) if index in self.out_of else ()
+            if index in self.into:
+                stubs += incoming_stub_items(self.into[index], x, y + height / 2)
+            identity = names.take(element.role, _element_name(element))
+            groups.append(Group(identity, element.role, self._tooltip(index), items + stubs, box, element.kind))
+        return groups
+
+
+def _parameters(element: Element) -> int:
+    if element.members is not None:
+        return element.members.parameters
+    return node_cost(element.node).parameters if element.node is not None else 0
+
+
+def _element_name(element: Element) -> str | None:
+    """Return what identifies an element across exports: its first output's name, else its own."""
+    if element.members is not None:
+        return scope_name(element.members.scope)
+    if element.node is None:
+        return element.value.name if element.value is not None else None
+    return next((v.name for v in element.node.outputs if v.name), None) or element.node.name
+
+
+class _Names:
+    """Hands out ids that are unique, safe in XML and the same in every run."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, role: str, name: str | None) -> str:
+        raw = name or "unnamed"
+        safe = re.sub(r"[^A-Za-z0-9_.-]", "_", raw[:64])
+        if safe != raw:
+            safe = f"{safe}-{hashlib.sha256(raw.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+        identity, again = f"{role}-{safe}", 1
+        while identity in self._taken:
+            again += 1
+            identity = f"{role}-{safe}.{again}"
+        self._taken.add(identity)
+        return identity
