@@ -12,7 +12,7 @@ from onnxviz.converters.base import Array
 from onnxviz.errors import OnnxvizError
 from onnxviz.graph.convolutions import drop_unit_axes
 from onnxviz.graph.fold import fold_affine
-from onnxviz.graph.model import copy_model, model_bytes
+from onnxviz.graph.model import INLINE_LIMIT, copy_model, weight_bytes
 from onnxviz.graph.products import drop_flattening
 from onnxviz.graph.provenance import Provenance, provenance_of, set_provenance
 from onnxviz.graph.transposes import move_transposes
@@ -46,7 +46,7 @@ def clean(
         foldable: Which nodes of per-channel arithmetic may be folded.
         last: Rewrites of a copy in place that come last, each with what it does.
     """
-    if model_bytes(model) is None:
+    if weight_bytes(model) > INLINE_LIMIT:
         return model, ("the graph was not cleaned up: it is larger than 2 GB",)
     steps: list[tuple[str, Rewrite]] = [
         ("dropping reshapes around products", _in_copy(drop_flattening)),  # first: shapes are still as exported

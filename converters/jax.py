@@ -12,9 +12,9 @@ from onnxviz.converters.base import Array, Conversion, ConvertOptions, LayerCall
 from onnxviz.converters.flax_layers import in_scopes, inference_copy, label_nodes, nodes_in_scopes, record_layers
 from onnxviz.converters.jax_inputs import EXAMPLE, inputs_of, named_leaves
 from onnxviz.converters.naming import name_by_layer, strip_paths
-from onnxviz.converters.quiet import quiet
 from onnxviz.errors import ConversionError, MissingDependencyError
 from onnxviz.graph.model import summary_line
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["JaxConverter"]
 

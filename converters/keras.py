@@ -27,12 +27,12 @@ from onnxviz.converters.keras_start import start_keras
 from onnxviz.converters.keras_tensorflow import export_with_keras
 from onnxviz.converters.keras_torch import export_with_torch
 from onnxviz.converters.naming import name_by_layer, name_weights, strip_paths
-from onnxviz.converters.quiet import quiet
-from onnxviz.errors import ConversionError, OnnxvizError
+from onnxviz.errors import ConversionError, OnnxvizError, listed
 from onnxviz.graph.batchnorm import gather_batchnorms
 from onnxviz.graph.inference import infer_in_place
 from onnxviz.graph.model import summary_line
 from onnxviz.graph.provenance import provenance_of
+from onnxviz.runtime.quiet import quiet
 from onnxviz.runtime.session import run_model
 
 __all__ = ["KerasConverter"]
@@ -139,8 +139,7 @@ def _clean_but_batchnorm(
     converted, notes = clean(converted, feeds, foldable=lambda node: _layer_of(node) not in norms, last=last)
     kept = {_layer_of(node) for node in converted.graph if node.op_type == "BatchNormalization"}
     if lost := [path for path in norms if path not in kept]:
-        listed = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
-        notes = (*notes, f"no BatchNormalization in the graph stands for {listed}")
+        notes = (*notes, f"no BatchNormalization in the graph stands for {listed(lost)}")
     return converted, notes
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from onnxviz.errors import ConversionError, MissingDependencyError, TrustError
+from onnxviz.errors import ConversionError, MissingDependencyError, TrustError, listed
 
 __all__ = ["check_trust", "code_in", "read_config"]
 
@@ -105,7 +105,6 @@ def check_trust(path: Path, config: dict[str, Any]) -> None:
     """
     found = list(dict.fromkeys(code_in(config)))
     if found:
-        listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
         raise TrustError(
-            f"{path} would run code of its own: {listed}", hint="add --trust if you know where it comes from"
+            f"{path} would run code of its own: {listed(found)}", hint="add --trust if you know where it comes from"
         )

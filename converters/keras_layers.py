@@ -15,9 +15,9 @@ import onnx_ir as ir
 from onnxviz.converters.base import Array, LayerCall
 from onnxviz.converters.keras_signature import Signature
 from onnxviz.converters.naming import name_by_layer
-from onnxviz.converters.quiet import quiet
 from onnxviz.converters.recording import Recorder
 from onnxviz.graph.provenance import Provenance, provenance_of, set_provenance
+from onnxviz.runtime.quiet import quiet
 
 __all__ = [
     "calling_lines",

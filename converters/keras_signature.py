@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from onnxviz.converters.base import Array, ConvertOptions, comes_from, seeded
-from onnxviz.converters.quiet import quiet
 from onnxviz.errors import ConversionError
 from onnxviz.graph.model import summary_line
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["Signature", "signature_of"]
 

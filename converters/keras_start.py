@@ -7,8 +7,8 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
-from onnxviz.converters.quiet import quiet
 from onnxviz.errors import ConversionError, MissingDependencyError
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["start_keras"]
 

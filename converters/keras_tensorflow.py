@@ -16,9 +16,9 @@ from onnxviz.converters.base import Array, ConvertOptions
 from onnxviz.converters.keras_layers import record_model, scope_finder, set_layers
 from onnxviz.converters.keras_signature import Signature
 from onnxviz.converters.matching import claim_by_value
-from onnxviz.converters.quiet import quiet
 from onnxviz.errors import ConversionError
 from onnxviz.graph.model import from_proto, summary_line
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["OPSET", "captured_constants", "export_with_keras", "finish_tensorflow_graph"]
 

@@ -199,7 +199,8 @@ class _Comparison:
             for layout, seen in layouts(np.asarray(array), pair.source.shape):
                 if seen.dtype != pair.source.dtype and seen.dtype.kind == pair.source.dtype.kind == "f":
                     seen = seen.astype(pair.source.dtype)  # of a model that was converted to another precision
-                limit = max(self.limit, TOLERANCE.get(str(pair.source.dtype), 0.0))
+                half = pair.source.dtype.itemsize == 2  # a layer that computes in half precision among others
+                limit = max(self.limit, TOLERANCE.get(str(pair.source.dtype), 0.0)) if half else self.limit
                 error = compare(name, pair.source, seen, limit, peak=_PEAK)
                 if name not in pair.options or _rank(error) < _rank(pair.options[name][0]):
                     value = next(v for v in pair.tensors if v.name == name)

@@ -16,8 +16,7 @@ import numpy as np
 
 from onnxviz.converters.base import Source
 from onnxviz.converters.keras_start import start_keras
-from onnxviz.converters.pickles import listed
-from onnxviz.errors import ConversionError, MissingDependencyError, TrustError
+from onnxviz.errors import ConversionError, MissingDependencyError, TrustError, listed
 from onnxviz.graph.model import summary_line
 
 __all__ = ["load_source"]

@@ -9,11 +9,11 @@ import pickletools
 import re
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["foreign_globals", "listed", "pickled_globals", "pickled_parts"]
+__all__ = ["foreign_globals", "pickled_globals", "pickled_parts"]
 
 _STRINGS = frozenset(
     ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING")
@@ -27,15 +27,6 @@ _DATA = re.compile(
     | torch\._utils\._rebuild_(tensor(_v[23])?|parameter(_with_state)?|qtensor|sparse_tensor|nested_tensor)""",
     re.VERBOSE,
 )
-
-
-def listed(names: Sequence[str], limit: int = 5) -> str:
-    """Join the first names, and count the others.
-
-    >>> listed(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def foreign_globals(names: Iterable[str]) -> list[str]:

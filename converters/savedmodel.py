@@ -15,10 +15,10 @@ from onnxviz.converters.base import Array, Conversion, ConvertOptions, Source, s
 from onnxviz.converters.cleanup import clean
 from onnxviz.converters.keras_tensorflow import OPSET, captured_constants, finish_tensorflow_graph
 from onnxviz.converters.naming import name_by_layer, name_weights, strip_paths
-from onnxviz.converters.quiet import quiet
 from onnxviz.errors import ConversionError, MissingDependencyError, TrustError
 from onnxviz.graph.model import from_proto, summary_line
 from onnxviz.graph.provenance import Provenance, set_provenance
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["SavedModelConverter"]
 

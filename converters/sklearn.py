@@ -8,7 +8,6 @@ import onnx_ir as ir
 
 from onnxviz.converters.base import Array, Conversion, ConvertOptions, LayerCall, Source, comes_from
 from onnxviz.converters.naming import name_by_layer
-from onnxviz.converters.quiet import quiet
 from onnxviz.converters.sklearn_files import SUFFIXES, estimator_of
 from onnxviz.converters.sklearn_inputs import inputs_of
 from onnxviz.converters.sklearn_steps import (
@@ -22,6 +21,7 @@ from onnxviz.converters.sklearn_steps import (
 )
 from onnxviz.errors import ConversionError, MissingDependencyError
 from onnxviz.graph.model import from_proto, summary_line
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["SklearnConverter"]
 

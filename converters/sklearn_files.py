@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxviz.converters.base import ConvertOptions, Source, comes_from
-from onnxviz.converters.pickles import listed, pickled_globals
-from onnxviz.errors import ConversionError, MissingDependencyError, TrustError
+from onnxviz.converters.pickles import pickled_globals
+from onnxviz.errors import ConversionError, MissingDependencyError, TrustError, listed
 from onnxviz.graph.model import summary_line
 
 __all__ = ["SUFFIXES", "estimator_of", "imports_of_joblib"]

@@ -12,11 +12,11 @@ import onnx
 import onnx_ir as ir
 
 from onnxviz.converters.base import Array, LayerCall
-from onnxviz.converters.quiet import quiet
 from onnxviz.converters.recording import Recorder
 from onnxviz.errors import ConversionError, ExecutionError
 from onnxviz.graph.model import summary_line
 from onnxviz.graph.provenance import Provenance, set_provenance
+from onnxviz.runtime.quiet import quiet
 from onnxviz.runtime.session import run_model
 
 _SECOND = {"predict_proba": "probabilities", "decision_function": "scores", "transform": "distances"}

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.converters.base import Array
-from onnxviz.converters.quiet import quiet
 from onnxviz.errors import ConversionError, MissingDependencyError
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["Call", "evaluating", "output_names", "require_torch", "run_module", "to_array", "to_tensor", "with_batch"]
 

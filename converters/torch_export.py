@@ -18,11 +18,11 @@ import onnx
 import onnx_ir as ir
 
 from onnxviz.converters.base import comes_from
-from onnxviz.converters.quiet import quiet
 from onnxviz.converters.torch_call import Call, evaluating, run_module
 from onnxviz.converters.torch_graph import LOWEST, lower, optimize_without_folding
 from onnxviz.errors import ConversionError
 from onnxviz.graph.model import from_proto, summary_line
+from onnxviz.runtime.quiet import quiet
 
 Dynamic = Mapping[str, Mapping[int, str]]
 

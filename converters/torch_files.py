@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from onnxviz.converters.base import ConvertOptions, Source, comes_from
-from onnxviz.converters.pickles import foreign_globals, listed, pickled_parts
-from onnxviz.converters.quiet import quiet
-from onnxviz.errors import ConversionError, TrustError
+from onnxviz.converters.pickles import foreign_globals, pickled_parts
+from onnxviz.errors import ConversionError, TrustError, listed
 from onnxviz.graph.model import summary_line
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["TORCH_SUFFIXES", "open_torch_file", "runs_code"]
 

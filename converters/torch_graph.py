@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 import onnx
 import onnx_ir as ir
 
-from onnxviz.converters.quiet import quiet
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["LOWEST", "lower", "optimize_without_folding"]
 
@@ -28,14 +26,11 @@ def lower(model: ir.Model, opset: int) -> bool:
         return {value.name: n for graph in model.graphs() for n in graph for value in n.outputs if value.name}
 
     known = {name: dict(node.metadata_props) for name, node in nodes().items()}
-    logging.disable(logging.CRITICAL)
     try:
         with quiet():
             version_converter.convert_version(model, opset, fallback=True)
     except Exception:  # noqa: BLE001 - onnx's converter raises anything where it has no way down
         return False
-    finally:
-        logging.disable(logging.NOTSET)
     for name, node in nodes().items():
         node.metadata_props.update(known.get(name, {}))
     return model.opset_imports.get("") == opset and all(_is_of(node, opset) for node in nodes().values())

@@ -11,10 +11,10 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxviz.converters.base import LayerCall
-from onnxviz.converters.quiet import quiet
 from onnxviz.converters.recording import Recorder
 from onnxviz.converters.torch_call import Call, evaluating, to_array
 from onnxviz.graph.provenance import Provenance, provenance_of, set_provenance
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["layer_of", "record_module", "record_program", "trace_layers"]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onnxviz.converters.pickles import foreign_globals, listed, pickled_parts
-from onnxviz.converters.quiet import quiet
-from onnxviz.errors import ConversionError, TrustError
+from onnxviz.converters.pickles import foreign_globals, pickled_parts
+from onnxviz.errors import ConversionError, TrustError, listed
 from onnxviz.graph.model import summary_line
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["load_weights", "read_state_dict"]
 

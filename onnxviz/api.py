@@ -195,7 +195,6 @@ def _capture_apart(
 ) -> Any:
     """Run :func:`capture` in a process of its own; a model in memory goes there as a file."""
     import tempfile
-    from pathlib import Path
 
     from onnxviz.graph.model import model_name
     from onnxviz.runtime.isolated import isolated
@@ -271,13 +270,13 @@ def _overlay(
     inputs: Inputs | Mapping[str, Any] | Sequence[Path_] | Path_ | None,
 ) -> str | Overlay | None:
     """Return what colours the blocks: a run is made for what only a run tells."""
-    from onnxviz.diagram.overlay import METRICS, Overlay
+    from onnxviz.diagram.overlay import METRICS, Overlay, read_overlay
     from onnxviz.errors import InputError
 
     if color_by is None or isinstance(color_by, Overlay) or color_by in METRICS:
         return color_by
     if color_by.lower().endswith(".json"):
-        return Overlay(Path(color_by).stem, _numbers(Path(color_by)), total=False)
+        return read_overlay(color_by)
     if color_by == "time":
         from onnxviz.runtime.profile import profile as profile_model
 
@@ -296,18 +295,6 @@ def _overlay(
         return Overlay("zeros", {row.name: 100 * row.zero / row.size for row in rows if row.size}, "%", total=False)
     found = {row.name: max(abs(row.min), abs(row.max)) for row in rows if row.min is not None and row.max is not None}
     return Overlay("largest magnitude", found, total=False)
-
-
-def _numbers(path: Path) -> dict[str, float]:
-    from onnxviz.errors import InputError
-
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable JSON: {error}", hint='write {"name": number, …}') from error
-    if not isinstance(held, dict) or not all(isinstance(v, (int, float)) for v in held.values()):
-        raise InputError(f"{path} holds no numbers by name", hint='write {"name": number, …}')
-    return {str(name): float(value) for name, value in held.items()}
 
 
 def features(

@@ -10,6 +10,7 @@ Names inside a model are untrusted, so control characters never reach the termin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ProviderError",
     "SelectionError",
     "TrustError",
+    "listed",
     "printable",
 ]
 
@@ -106,3 +108,12 @@ class ParityError(OnnxvizError):
 
     exit_code = 1
     parity: Any = None
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """Join the first names, and count the others.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -14,8 +14,7 @@ from onnxviz.diagram.elements import Elements, collect_elements
 from onnxviz.diagram.groups import fold_elements
 from onnxviz.diagram.header import model_line
 from onnxviz.diagram.overlay import Overlay, Scale, legend_group, metric_overlay, number_text, value_of
-from onnxviz.diagram.themes import THEMES, apply_theme
-from onnxviz.errors import InputError
+from onnxviz.diagram.themes import apply_theme, check_theme
 from onnxviz.graph.cost import model_parameters
 from onnxviz.graph.diff import GraphDiff, diff_graphs
 from onnxviz.graph.model import model_name
@@ -61,8 +60,7 @@ def architecture(
     >>> [group.id for group in architecture(model).scene.groups if group.box]
     ['input-x', 'node-y', 'output-y']
     """
-    if theme not in THEMES:
-        raise InputError(f"there is no theme {theme!r}", hint=f"the themes are {', '.join(THEMES)}")
+    check_theme(theme)
     inferred = infer_shapes(model)
     hierarchy = scopes(inferred.graph)
     found = fold_elements(collect_elements(inferred), choose_groups(hierarchy, depth, fold, unfold))
@@ -99,8 +97,7 @@ def architecture_diff(
         InputError: There is no such theme.
         SelectionError: A glob fits no group.
     """
-    if theme not in THEMES:
-        raise InputError(f"there is no theme {theme!r}", hint=f"the themes are {', '.join(THEMES)}")
+    check_theme(theme)
     old, new = infer_shapes(before), infer_shapes(after)
     diff = diff_graphs(old, new)
     union, fresh = union_elements(old, new, diff)

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
@@ -65,14 +66,18 @@ class Architecture:
     Attributes:
         scene: Everything that is drawn, with positions in px.
         layout: The positions of the boxes and lines alone; its origin is the corner of the graph, below the header.
-        network: The boxes and lines as data, with the scene's positions.
         note: What a reader of the saved file should know, such as that a huge PNG was scaled down; empty otherwise.
     """
 
     scene: Scene
     layout: Layout
-    network: Network
+    _as_data: Callable[[], Network] = field(repr=False, compare=False)
     note: str = ""
+
+    @cached_property
+    def network(self) -> Network:
+        """The boxes and lines as data, with the scene's positions."""
+        return self._as_data()
 
     def save(self, path: str | os.PathLike[str]) -> Architecture:
         """Write the diagram in the format that the ending of ``path`` names; return it with its ``note`` filled in.
@@ -209,7 +214,7 @@ class Drawing:
         edges = self._edge_groups(names, dx, dy)
         nodes = self._node_groups(names, dx, dy)
         scene = Scene(wide + 2 * _PAD, dy + self.layout.height + _PAD, title, tuple(header + edges + nodes))
-        return Architecture(scene, self.layout, self._network(scene, nodes, dx, dy))
+        return Architecture(scene, self.layout, lambda: self._network(scene, nodes, dx, dy))
 
     def _tooltip(self, index: int) -> str:
         notes = [] if self.paint is None or self.paint.signs else self.paint.notes[index]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx_ir as ir
 
@@ -18,10 +21,10 @@ from onnxviz.graph.cost import node_bytes, node_cost
 from onnxviz.graph.shapes import infer_shapes
 from onnxviz.graph.summary import batch_dims
 
-__all__ = ["METRICS", "Overlay", "Scale", "legend_group", "metric_overlay", "value_of"]
+__all__ = ["METRICS", "Overlay", "Scale", "legend_group", "metric_overlay", "read_overlay", "value_of"]
 
 #: White to dark orange, light enough for black text, monotone in lightness (after ColorBrewer's Oranges).
-_RAMP = ((255, 255, 255), (254, 230, 206), (253, 190, 133), (253, 141, 60), (230, 110, 40))
+_RAMP = ((255, 255, 255), (254, 230, 206), (253, 190, 133), (253, 162, 90), (250, 131, 50))
 _UNKNOWN = "#eceff2"
 _STEPS = 32
 _WIDE = 160.0  # of the legend's bar, px
@@ -79,6 +82,22 @@ def metric_overlay(model: ir.Model, metric: str) -> Overlay:
     found = {_key(node): value for node in nodes if (value := read(node)) is not None}
     at = ", ".join(f"{name} = {size}" for name, size in sizes.items()) if metric != "parameters" else ""
     return Overlay(f"{title} at {at}" if at else title, found, unit)
+
+
+def read_overlay(path: str | os.PathLike[str]) -> Overlay:
+    """Read numbers by the names of nodes or tensors from a JSON file; it is called after the file.
+
+    Raises:
+        InputError: The file is no JSON object of numbers.
+    """
+    file, hint = Path(path), 'write {"name": number, …}'
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is no readable JSON: {error}", hint=hint) from error
+    if not isinstance(held, dict) or not all(isinstance(v, (int, float)) for v in held.values()):
+        raise InputError(f"{file} holds no numbers by name", hint=hint)
+    return Overlay(file.stem, {str(name): float(value) for name, value in held.items()}, total=False)
 
 
 def _key(node: ir.Node) -> str:

@@ -8,8 +8,22 @@ from dataclasses import replace
 from functools import cache
 
 from onnxviz.diagram.scene import Group, Item, Scene, Text
+from onnxviz.errors import InputError
 
-__all__ = ["THEMES", "apply_theme"]
+__all__ = ["THEMES", "apply_theme", "check_theme"]
+
+
+_LIGHT = 0.57  # luminance from which a colour is a fill
+
+
+def check_theme(theme: str) -> None:
+    """Raise where there is no such theme, before a drawing is made for it.
+
+    Raises:
+        InputError: There is none.
+    """
+    if theme not in THEMES:
+        raise InputError(f"there is no theme {theme!r}", hint=f"the themes are {', '.join(THEMES)}")
 
 
 def apply_theme(scene: Scene, theme: str) -> Scene:
@@ -42,8 +56,10 @@ def _dark(colour: str) -> str:
     hue, lightness, saturation = colorsys.rgb_to_hls(*_rgb(colour))
     if saturation < 0.2:  # paper, ink and what lies between
         return _hex(colorsys.hls_to_rgb(hue, 0.07 + 0.9 * (1 - lightness), saturation))
-    # Light fills become dark ones that white text stands on; dark outlines become light.
-    return _hex(colorsys.hls_to_rgb(hue, 0.28 if _luminance(colour) > 0.57 else 0.72, 0.6 * saturation))
+    # Light fills become dark ones that white text stands on, the darker the lighter; dark outlines become light.
+    luminance = _luminance(colour)
+    lightness = 0.15 + 0.38 * (1 - luminance) if luminance > _LIGHT else 0.72
+    return _hex(colorsys.hls_to_rgb(hue, lightness, 0.6 * saturation))
 
 
 @cache

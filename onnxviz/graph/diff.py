@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ __all__ = ["GraphDiff", "diff_graphs"]
 
 _MOST_ALIGNED = 4000  # nodes a side that are aligned by their place: that takes quadratic time at worst
 _SHOWN = 60  # characters of a value
+_TOLD = 8  # values of a tensor that are written out
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,19 @@ class GraphDiff:
         added: Nodes that only the second graph has, in its order.
         removed: Nodes that only the first graph has, in its order.
         changes: Node of the second graph -> what differs from its partner, one line each; only where something does.
+        interface: What differs in the inputs and outputs of the graphs, one line each.
     """
 
     pairs: Mapping[ir.Node, ir.Node]
     added: tuple[ir.Node, ...]
     removed: tuple[ir.Node, ...]
     changes: Mapping[ir.Node, tuple[str, ...]]
+    interface: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
         """True where nothing was added, removed or changed."""
-        return not (self.added or self.removed or self.changes)
+        return not (self.added or self.removed or self.changes or self.interface)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -54,7 +58,7 @@ class GraphDiff:
         ]
         return {
             "equal": self.equal, "matched": len(self.pairs), "added": [told(node) for node in self.added],
-            "removed": [told(node) for node in self.removed], "changed": changed,
+            "removed": [told(node) for node in self.removed], "changed": changed, "interface": list(self.interface),
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -62,7 +66,7 @@ class GraphDiff:
             return f"no difference in {len(self.pairs):,} nodes"
         counts = (("added", len(self.added)), ("removed", len(self.removed)), ("changed", len(self.changes)))
         listed = ", ".join(f"{count:,} {what}" for what, count in counts if count)
-        return f"{len(self.pairs):,} nodes matched: {listed}"
+        return "; ".join([f"{len(self.pairs):,} nodes matched: {listed or 'all the same'}", *self.interface])
 
 
 def diff_graphs(before: ir.Model, after: ir.Model) -> GraphDiff:
@@ -90,13 +94,16 @@ def diff_graphs(before: ir.Model, after: ir.Model) -> GraphDiff:
     job.by_structure(forward=False)
     job.by_place()
     pairs = {node: job.partner[node] for node in job.after if node in job.partner}
-    changes = {node: lines for node, was in pairs.items() if (lines := tuple(_changes(was, node)))}
+    changes = {
+        node: lines for node, was in pairs.items() if (lines := (*_changes(was, node), *_rewired(job, was, node)))
+    }
     taken = set(pairs.values())
     return GraphDiff(
         pairs,
         tuple(node for node in job.after if node not in pairs),
         tuple(node for node in job.before if node not in taken),
         changes,
+        tuple(_interface(job, before.graph, after.graph)),
     )
 
 
@@ -211,6 +218,39 @@ def _changes(was: ir.Node, node: ir.Node) -> Iterator[str]:
             yield f"output{f' {index}' if len(node.outputs) > 1 else ''}: {old} → {new}"
 
 
+def _rewired(job: _Matching, was: ir.Node, node: ir.Node) -> Iterator[str]:
+    """Tell which inputs come from elsewhere."""
+    for index, (old, new) in enumerate(zip(was.inputs, node.inputs, strict=False)):
+        if old is None or new is None or constant_tensor(old) is not None or constant_tensor(new) is not None:
+            continue
+        if not _same_source(job, old, new):
+            yield f"input {index}: {_cut(old.name or '?')} → {_cut(new.name or '?')}"
+
+
+def _same_source(job: _Matching, old: ir.Value, new: ir.Value) -> bool:
+    """Say whether two tensors come from the same place, or from one that is new or gone and tells of itself."""
+    before, after = old.producer(), new.producer()
+    if before is None and after is None:
+        return old.name == new.name
+    if (before is not None and before not in job.taken) or (after is not None and after not in job.partner):
+        return True
+    return before is not None and job.taken[before] is after and old.index() == new.index()
+
+
+def _interface(job: _Matching, before: ir.Graph, after: ir.Graph) -> Iterator[str]:
+    """Tell which inputs and outputs of the graph came, went, or are something else."""
+    for what, olds, news in (("input", before.inputs, after.inputs), ("output", before.outputs, after.outputs)):
+        old, new = ({str(v.name): v for v in values if constant_tensor(v) is None} for values in (olds, news))
+        yield from (f"{what} {name!r} is gone" for name in old if name not in new)
+        yield from (f"{what} {name!r} is new" for name in new if name not in old)
+        for name in (name for name in new if name in old):
+            types = [_type(values[name]) for values in (old, new)]
+            if types[0] != types[1] and all(types):
+                yield f"{what} {name!r}: {types[0]} → {types[1]}"
+            if what == "output" and not _same_source(job, old[name], new[name]):
+                yield f"output {name!r} comes from another node"
+
+
 def _changed_input(was: ir.Node, node: ir.Node, index: int) -> Iterator[str]:
     values = [n.inputs[index] if index < len(n.inputs) else None for n in (was, node)]
     one, other = (None if value is None else constant_tensor(value) for value in values)
@@ -237,14 +277,45 @@ def _equal(one: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:
 
 
 def _text(attribute: ir.Attr) -> str:
+    """Return an attribute as text that differs wherever the attribute does."""
+    if attribute.is_ref():
+        return f"@{attribute.ref_attr_name}"
     if attribute.type == ir.AttributeType.TENSOR:
-        tensor = attribute.as_tensor()
-        return f"{tensor.dtype} {list(tensor.shape.numpy())} {tensor.numpy().tobytes().hex()[:64]}"
+        return _digest(attribute.as_tensor())
+    if attribute.type == ir.AttributeType.TENSORS:
+        return "; ".join(map(_digest, attribute.as_tensors()))
     if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
         graphs = attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else [attribute.as_graph()]
-        return "; ".join(" ".join(node.op_type for node in graph) for graph in graphs)
+        return "; ".join(map(_body, graphs))
     value = attribute.value
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _digest(tensor: ir.TensorProtocol) -> str:
+    """Return type, shape and what tells the values of one tensor from those of another; few values are told."""
+    array = tensor.numpy()
+    data = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+    values = str(array.tolist()) if array.size <= _TOLD else hashlib.sha256(data).hexdigest()[:12]
+    return f"{tensor.dtype} {'×'.join(map(str, tensor.shape.numpy())) or 'scalar'} {values}"
+
+
+def _body(graph: ir.Graph) -> str:
+    """Return a body as text in which tensors of its own are numbered, so that other names make no difference."""
+    numbers: dict[ir.Value, str] = {value: f"%{i}" for i, value in enumerate(graph.inputs)}
+    lines = []
+    for node in graph:
+        read = [_operand(value, numbers) for value in node.inputs]
+        own = ", ".join(f"{name}={_text(attribute)}" for name, attribute in sorted(node.attributes.items()))
+        numbers |= {value: f"%{len(numbers) + i}" for i, value in enumerate(node.outputs)}
+        lines.append(f"{node.domain}:{node.op_type}<{own}>({', '.join(read)})")
+    return f"{' '.join(lines)} → {', '.join(_operand(value, numbers) for value in graph.outputs)}"
+
+
+def _operand(value: ir.Value | None, numbers: Mapping[ir.Value, str]) -> str:
+    if value is None or value in numbers:
+        return "" if value is None else numbers[value]
+    tensor = constant_tensor(value)
+    return "outside" if tensor is None else _digest(tensor)
 
 
 def _cut(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
-from onnxviz.errors import printable
+from onnxviz.errors import listed, printable
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.correspondence import VIEWS, Correspondence
 from onnxviz.graph.equality import Side, is_copy, label, reads
@@ -318,9 +318,7 @@ class _Trace:
         main = [node for node in nodes if node.op_type not in VIEWS] or nodes
         ops = ", ".join(dict.fromkeys(node.op_type for node in main))
         if not reason:
-            shown = ", ".join(repr(label(node)) for node in main[:_SHOWN])
-            more = f" and {len(main) - _SHOWN} more" if len(main) > _SHOWN else ""
-            reason = f"fused into {shown}{more} ({ops})"
+            reason = f"fused into {listed([repr(label(node)) for node in main], _SHOWN)} ({ops})"
         return TensorLineage(name, "fused", tuple(label(node) for node in main), ops, None, stored_as, reason)
 
     def _lost(self, name: str) -> TensorLineage:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import onnx_ir as ir
 from onnxviz.errors import ModelError
 from onnxviz.graph.io import open_model, save_model
 from onnxviz.graph.model import from_proto, summary_line, to_proto
+from onnxviz.runtime.quiet import quiet
 
 __all__ = ["PRECISIONS", "in_precision"]
 
@@ -40,7 +38,7 @@ def in_precision(model: ir.Model, precision: str, feeds: Iterable[Feed]) -> ir.M
         ModelError: onnxruntime cannot convert the model.
     """
     try:
-        with _silent():
+        with quiet():
             return _float16(model) if precision == "float16" else _int8(model, feeds)
     except Exception as error:
         raise ModelError(
@@ -75,16 +73,3 @@ def _int8(model: ir.Model, feeds: Iterable[Feed]) -> ir.Model:
             activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
         )  # fmt: skip
         return open_model(after)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep the tools' advice, which they log and warn, to themselves."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

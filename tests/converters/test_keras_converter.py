@@ -20,9 +20,9 @@ if find_spec("keras") is None:  # looked for, not imported: its backend is settl
 from onnxviz.converters import convert
 from onnxviz.converters.keras_files import check_trust, code_in, read_config
 from onnxviz.converters.keras_start import start_keras
-from onnxviz.converters.quiet import quiet
 from onnxviz.errors import ConversionError, MissingDependencyError, TrustError
 from onnxviz.graph.model import to_proto
+from onnxviz.runtime.quiet import quiet
 
 NETS = Path(__file__).with_name("keras_nets.py")
 

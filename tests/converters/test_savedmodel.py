@@ -14,10 +14,10 @@ if not all(find_spec(name) for name in ("tensorflow", "tf2onnx", "keras")):
 
 from onnxviz.converters.base import Conversion, ConvertOptions, Source
 from onnxviz.converters.parity import measure_parity
-from onnxviz.converters.quiet import quiet
 from onnxviz.converters.savedmodel import SavedModelConverter
 from onnxviz.errors import ConversionError, TrustError
 from onnxviz.graph.provenance import provenance_of
+from onnxviz.runtime.quiet import quiet
 
 
 @pytest.fixture(scope="module")

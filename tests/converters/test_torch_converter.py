@@ -159,7 +159,7 @@ def test_exported_program(tmp_path):
 
 
 def test_torchscript_archive(tmp_path):
-    from onnxviz.converters.quiet import quiet
+    from onnxviz.runtime.quiet import quiet
 
     with quiet():  # tracing is deprecated, and says so
         torch.jit.trace(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU()), torch.ones(2, 3)).save(

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from onnxviz.converters.loading import load_source
-from onnxviz.converters.pickles import foreign_globals, listed, pickled_globals, pickled_parts
-from onnxviz.errors import ConversionError, TrustError
+from onnxviz.converters.pickles import foreign_globals, pickled_globals, pickled_parts
+from onnxviz.errors import ConversionError, TrustError, listed
 
 
 class System:
@@ -123,7 +123,7 @@ def test_archives_within_archives_are_read(tmp_path: Path) -> None:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small network in every kind of torch file."""
     torch = pytest.importorskip("torch")
-    from onnxviz.converters.quiet import quiet
+    from onnxviz.runtime.quiet import quiet
 
     folder: Path = tmp_path_factory.mktemp("files")
     net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU()).eval()

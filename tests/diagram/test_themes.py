@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxviz.diagram.architecture import architecture
+from onnxviz.diagram.overlay import Scale
 from onnxviz.diagram.palette import KIND_TITLES, kind_style
 from onnxviz.diagram.scene import Group, Rect, Scene, Text
 from onnxviz.diagram.themes import THEMES, apply_theme
@@ -37,6 +38,19 @@ def test_headings_are_legible_on_every_kind(theme: str) -> None:
         assert fill.fill is not None
         assert contrast(fill.fill, text.fill) > 4.5, kind
     assert contrast(scene.background, text.fill) > 10
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_numbers_stay_in_order_and_headings_legible_on_them(theme: str) -> None:
+    scale = Scale(0.0, 10.0, False)
+    items = tuple(Rect(0, 0, 9, 9, scale.colour(value)) for value in range(11))
+    scene = apply_theme(Scene(9, 9, "t", (Group("g", "node", "", (*items, Text(0, 0, "Conv", 11))),)), theme)
+    *fills, text = scene.groups[0].items
+    assert isinstance(text, Text)
+    contrasts = [contrast(fill.fill or "", text.fill) for fill in fills if isinstance(fill, Rect)]
+    assert contrasts == sorted(contrasts, reverse=True)
+    assert contrasts[-1] > 4.5
+    assert contrasts[0] > 1.5 * contrasts[-1]
 
 
 @pytest.mark.parametrize("theme", ["dark", "print"])

@@ -64,7 +64,7 @@ def test_a_model_and_itself(small_cnn: ir.Model) -> None:
     diff = diff_graphs(small_cnn, copy_model(small_cnn))
     assert diff.equal
     assert str(diff) == "no difference in 5 nodes"
-    assert diff.to_dict() == {"equal": True, "matched": 5, "added": [], "removed": [], "changed": []}
+    assert diff.to_dict() == {"equal": True, "matched": 5, "added": [], "removed": [], "changed": [], "interface": []}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -76,6 +76,44 @@ def test_what_changed_is_told(change: str, small_cnn: ir.Model) -> None:
     assert not diff.added
     assert not diff.removed
     assert {node.op_type: found for node, found in diff.changes.items()} == {op_type: lines}
+
+
+def two(body: str, other: str, outputs: str = "float[2] y") -> tuple[ir.Model, ir.Model]:
+    text = '<ir_version: 8, opset_import: ["": 17]> g (float[2] x, bool c) => (%s) { %s }'
+    one, two = (ir.from_onnx_text(text % (outputs, b)) for b in (body, other))
+    return one, two
+
+
+IF = "y = If<then_branch = t () => (float[2] p) {%s}, else_branch = e () => (float[2] q) {q = Abs(x)}>(c)"
+LONG = "k = Constant<value = float[12] {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, %d}>() s = ReduceSum(k) y = Mul(x, s)"
+
+
+@pytest.mark.parametrize(
+    ("models", "changed", "line"),
+    [
+        (two("a = Neg(x) b = Abs(x) y = Sub(a, b)", "a = Neg(x) b = Abs(x) y = Sub(b, a)"), "Sub", "input 0: a → b"),
+        (two(IF % "p = Neg(x)", IF % "p = Exp(x)"), "If", "then_branch: "),
+        (two(IF % "p = LeakyRelu<alpha = 0.5>(x)", IF % "p = LeakyRelu<alpha = 0.6>(x)"), "If", "then_branch: "),
+        (two(LONG % 12, LONG % 13), "Constant", "value: FLOAT 12 "),
+    ],
+)
+def test_what_is_easily_missed(models: tuple[ir.Model, ir.Model], changed: str, line: str) -> None:
+    """Swapped inputs, something inside a branch, the last value of a constant."""
+    diff = diff_graphs(*models)
+    found = {node.op_type: lines for node, lines in diff.changes.items()}
+    assert found[changed][0].startswith(line)
+    assert not diff.equal
+
+
+def test_the_interface_counts() -> None:
+    outputs = "float[2] y, float[2] z"
+    before, after = two("y = Neg(x) z = Abs(x)", "y = Neg(x) z = Abs(x)", outputs)
+    after.graph.outputs.pop()
+    assert diff_graphs(before, after).interface == ("output 'z' is gone",)
+    assert not diff_graphs(before, after).equal
+    before, after = two("y = Neg(x)", "y = Neg(x)")
+    after.graph.inputs[0].shape = ir.Shape([3])
+    assert diff_graphs(before, after).interface == ("input 'x': float32 2 → float32 3",)
 
 
 def test_other_names_are_no_difference(small_cnn: ir.Model) -> None:
