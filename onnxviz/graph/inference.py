@@ -2,7 +2,8 @@
 
 onnx stops at operators that it does not know, and with it every tensor behind them. So inference runs on a throw-away
 skeleton without weights, in which the common operators of com.microsoft are replaced by standard ones of the same
-output shape. What is still untyped then gets its element type from the operators' schemas.
+output shape. What is still untyped then gets its element type from the operators' schemas. Sizes that onnx cannot
+express are worked out last: see ``propagation``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from onnxviz.graph.contents import is_made_up
 from onnxviz.graph.model import copy_model, to_proto
+from onnxviz.graph.propagation import propagate
 
 __all__ = ["infer_in_place"]
 
@@ -58,6 +61,7 @@ def infer_in_place(model: ir.Model) -> None:
     _run(model)
     if _propagate_types(model):
         _run(model)
+    propagate(model)
 
 
 def _skeleton(model: ir.Model) -> onnx.ModelProto:
@@ -133,12 +137,7 @@ def _merge(mine: ir.Value, found: ir.Value) -> None:
         mine.shape = found.shape.copy()
         return
     pairs = zip(mine.shape, found.shape, strict=True)
-    mine.shape = ir.Shape([new if isinstance(new, int) or _made_up(old) else old for old, new in pairs])
-
-
-def _made_up(dim: int | ir.SymbolicDim) -> bool:
-    """Whether an open dimension has no name of its own: a declared name says more than one that inference makes up."""
-    return not isinstance(dim, int) and (dim.value is None or dim.value.startswith("unk__"))
+    mine.shape = ir.Shape([new if isinstance(new, int) or is_made_up(old) else old for old, new in pairs])
 
 
 def _propagate_types(model: ir.Model) -> bool:

@@ -8,13 +8,12 @@ import onnx
 import onnx_ir as ir
 
 from onnxviz.errors import InputError
+from onnxviz.graph.contents import NAMELESS, is_made_up
 from onnxviz.graph.inference import infer_in_place
 from onnxviz.graph.model import copy_model
+from onnxviz.graph.propagation import SYMBOLS
 
-__all__ = ["bind_dims", "dtype_name", "infer_shapes", "model_inputs", "open_dims", "shape_list"]
-
-#: What some exporters write as the name of a dimension that they know nothing of.
-_NAMELESS = ("", "None", "?", "-1")
+__all__ = ["bind_dims", "dtype_name", "infer_shapes", "model_inputs", "open_dims", "shape_list", "symbolic_shape"]
 
 
 def dtype_name(value: ir.Value) -> str | None:
@@ -50,7 +49,7 @@ def _type_text(kind: onnx.TypeProto) -> str:
 def _dim(dim: int | str | None) -> int | str | None:
     if isinstance(dim, int):
         return dim if dim >= 0 else None
-    return None if dim in _NAMELESS else dim
+    return None if dim in NAMELESS else dim
 
 
 def shape_list(value: ir.Value) -> list[int | str | None] | None:
@@ -58,6 +57,28 @@ def shape_list(value: ir.Value) -> list[int | str | None] | None:
     if value.shape is None:
         return None
     return [_dim(dim if isinstance(dim, int) else dim.value) for dim in value.shape]
+
+
+def symbolic_shape(value: ir.Value) -> tuple[int | str | None, ...] | None:
+    """Return a shape for a reader: as :func:`shape_list`, without names that inference made up for what it cannot say.
+
+    A nameless dimension of an input has the letter that :func:`infer_shapes` calls it by in the tensors behind it.
+
+    >>> model = ir.from_onnx_text(
+    ...     '<ir_version: 8, opset_import: ["": 17]> g (float[?, 3, ?, ?] x) => (float[?, 3, ?, ?] y)'
+    ...     '{p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x) y = Relu(p)}'
+    ... )
+    >>> inferred = infer_shapes(model)
+    >>> symbolic_shape(inferred.graph.inputs[0]), symbolic_shape(inferred.graph.node(0).outputs[0])
+    (('N', 3, 'H', 'W'), ('N', 3, 'floor(H/2)', 'floor(W/2)'))
+    """
+    if value.shape is None:
+        return None
+    letters = value.meta.get(SYMBOLS, {})
+    return tuple(
+        letters.get(axis) if is_made_up(dim) else dim if isinstance(dim, int) else str(dim.value)
+        for axis, dim in enumerate(value.shape)
+    )
 
 
 def model_inputs(model: ir.Model) -> list[ir.Value]:
@@ -125,7 +146,9 @@ def infer_shapes(model: ir.Model, dims: Mapping[str, int] | None = None) -> ir.M
     """Return a copy with the types and shapes of its tensors filled in where they can be inferred.
 
     Weights are not loaded: only constants up to 1 KB take part. What the model states about its inputs and outputs is
-    kept; what it states wrongly about intermediate tensors is overruled by what can be inferred.
+    kept; what it states wrongly about intermediate tensors is overruled by what can be inferred. Sizes that depend on
+    open dimensions are written with their names, such as ``"floor((H + 1)/2)"`` or ``"past + tokens"``, in the form
+    that :meth:`onnx_ir.SymbolicDim.evaluate` reads; each name is taken to stand for 1 or more.
 
     Args:
         model: The model; it is not changed. A model whose graph has a cycle comes back as it is.
