@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from onnxviz.diagram.details import attribute_text, body_text, count_text, settings, shape_text, weights_text
+from onnxviz.diagram.details import attribute_text, body_text, count_text, settings, weights_text
 from onnxviz.diagram.elements import Element, Members
 from onnxviz.diagram.palette import INK, KIND_TITLES, MUTED, WARNING, glyph, kind_style
 from onnxviz.diagram.scene import Item, Path, Rect, Text
+from onnxviz.diagram.seen import Seen, ShapeKind, ShapeLabel, label_items
 from onnxviz.diagram.text import ellipsize, fit_text, text_width
+from onnxviz.diagram.thumbnails import Strip
 from onnxviz.errors import printable
 from onnxviz.graph.cost import node_cost
 from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.provenance import provenance_of
-from onnxviz.graph.scopes import scope_name
+from onnxviz.graph.scopes import Scope, scope_name
 
 __all__ = ["Block", "annotated", "block_items", "make_block"]
 
@@ -29,14 +31,16 @@ PADDING = 8.0
 GLYPH = 9.0
 _INDENT = PADDING + GLYPH + 6.0
 _MOST = 230.0  # widest line of a block, px
+_TERMINAL = 34.0  # height of a terminal
 _COMPACT = 120.0  # widest note beside the heading of a one-line block
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What a box says: heading, a note beside it, lines below it; its size in px.
+    """What a box says: heading, a note beside it, lines and perhaps a picture below it; its size in px.
 
-    A block without lines is drawn compact, as one line in the kind's colour.
+    A block without lines or picture is drawn compact, as one line in the kind's colour. ``shape`` is the kind of the
+    shape that a terminal's note says.
     """
 
     heading: str
@@ -45,15 +49,30 @@ class Block:
     tooltip: str
     width: float
     height: float
+    shape: ShapeKind = "known"
+    strip: Strip | None = None
 
 
-def make_block(element: Element) -> Block:
+def make_block(element: Element, seen: Seen | None = None) -> Block:
     """Choose the text of a box and its size."""
+    seen = seen or Seen()
     if element.members is not None:
         return _group_block(element.members)
     if element.node is None:
-        return _terminal(element)
-    return _node_block(element.node, element.kind)
+        block = _terminal(element, seen)
+        return block if element.role == "output" else _pictured(block, seen, element.value)
+    return _pictured(_node_block(element.node, element.kind, seen), seen, *element.node.outputs)
+
+
+def _pictured(block: Block, seen: Seen, *values: ir.Value | None) -> Block:
+    """Return a block with room for the thumbnail of the first of its tensors that has one."""
+    found = seen.strip(*values)
+    if found is None:
+        return block
+    name, strip = found
+    tooltip = "\n".join(filter(None, [block.tooltip, seen.describe(name)]))
+    width = max(block.width, strip.width + 2 * PADDING)
+    return replace(block, tooltip=tooltip, width=width, height=block.height + strip.height, strip=strip)
 
 
 def annotated(block: Block, sign: str, notes: Sequence[str]) -> Block:
@@ -66,29 +85,33 @@ def annotated(block: Block, sign: str, notes: Sequence[str]) -> Block:
     tooltip = "\n".join([block.tooltip, *notes])
     height = block.height
     if fitted:
-        height = HEADER_HEIGHT + LINE_HEIGHT * len(lines) + 5.0
-    return Block(heading, block.note, lines, tooltip, width, height)
+        height = HEADER_HEIGHT + LINE_HEIGHT * len(lines) + 5.0 + (block.strip.height if block.strip else 0.0)
+    return replace(block, heading=heading, lines=lines, tooltip=tooltip, width=width, height=height)
 
 
-def _terminal(element: Element) -> Block:
+def _terminal(element: Element, seen: Seen) -> Block:
     value = element.value
     assert value is not None
     name = fit_text(value.name or "(unnamed)", HEADING, _MOST, bold=True)
-    note = shape_text(value, usual=None) or "type unknown"
+    label, said = seen.label(value, usual=None, size=BODY, room=_MOST), seen.in_words(value) or "type unknown"
+    note = label.text or "type unknown"
     if element.role == "missing":
-        note = "nothing produces this tensor"
+        note = said = "nothing produces this tensor"
+        label = ShapeLabel(note)
     note = fit_text(note, BODY, _MOST)
-    width = max(text_width(name, HEADING, bold=True), text_width(note, BODY)) + 2 * PADDING + 8.0
+    width = max(text_width(name, HEADING, bold=True), text_width(note, BODY) + label.mark) + 2 * PADDING + 8.0
     what = {"input": "graph input", "output": "graph output", "constant": "constant", "missing": "missing tensor"}
-    tooltip = f"{what[element.role]} {printable(value.name or '')}\n{note}"
-    return Block(name, note, (), tooltip, width, 34.0)
+    tooltip = f"{what[element.role]} {printable(value.name or '')}\n{said}"
+    return Block(name, note, (), tooltip, width, _TERMINAL, label.kind)
 
 
 def _group_block(members: Members) -> Block:
     """Say what is folded away: the group's name, how much it holds, and its most frequent operators."""
     scope = members.scope
-    short = scope[-2:] if scope[-1].isdigit() else scope[-1:]  # a number alone says nothing
-    heading = fit_text("/".join(short), HEADING, _MOST - 80.0, bold=True)
+    if len(scope) > 1 and " > " in scope[-2]:
+        return _chain_block(members)
+    title, differs = _group_title(scope)
+    heading = fit_text(title, HEADING, _MOST - (30.0 if "×" in title else 80.0), bold=True)
     note = f"{count_text(members.parameters)} params" if members.parameters else ""
     order = list(KIND_TITLES)
     kinds = {
@@ -99,7 +122,7 @@ def _group_block(members: Members) -> Block:
     says = [f"{op} ×{count}" if count > 1 else op for op, count in ops]
     lines = [
         " · ".join(says[:3]) + (f" · {len(says) - 3} more" if len(says) > 3 else ""),
-        f"{len(members.nodes):,} nodes",
+        f"{len(members.nodes):,} node{'s' if len(members.nodes) != 1 else ''}{differs}",
     ]
     fitted = tuple(fit_text(line, BODY, _MOST) for line in lines)
     width = _INDENT + text_width(heading, HEADING, bold=True) + 12.0 + text_width(note, BODY) + PADDING
@@ -109,12 +132,36 @@ def _group_block(members: Members) -> Block:
     return Block(heading, note, fitted, "\n".join(tooltip), width, HEADER_HEIGHT + LINE_HEIGHT * len(fitted) + 5.0)
 
 
-def _node_block(node: ir.Node, kind: str) -> Block:
+def _group_title(scope: Scope) -> tuple[str, str]:
+    """Return what to call a group, and what to say of blocks that repeat but not quite the same."""
+    short = scope[-2:] if scope[-1].isdigit() else scope[-1:]  # a number alone says nothing
+    name = short[0].removesuffix(" (varied)")
+    if len(short) == 1:
+        return name, " · blocks differ" if name != short[0] else ""
+    kind, times, count = name.partition(" ×")
+    return (f"{kind} {short[1]} of {count.partition(' ')[0]}" if times else "/".join(short)), ""
+
+
+def _chain_block(members: Members) -> Block:
+    """Say what a chain of operators does: their names, and the settings and weights of the first that has weights."""
+    main = next((node for node in members.nodes if weights_text(node)), members.nodes[0])
+    heading = fit_text(members.scope[-2].replace(" > ", " → "), HEADING, _MOST - 20.0, bold=True)
+    note = f"{count_text(members.parameters)} params" if members.parameters else ""
+    lines = [" · ".join(settings(main)[:4]), " · ".join(weights_text(main)[:3])]
+    fitted = tuple(fit_text(line, BODY, _MOST) for line in lines if line)
+    width = _INDENT + text_width(heading, HEADING, bold=True) + 12.0 + text_width(note, BODY) + PADDING
+    width = max([width, *(text_width(line, BODY) + 2 * PADDING for line in fitted)])
+    tooltip = [printable(scope_name(members.scope), 300), f"{members.parameters:,} parameters"]
+    tooltip += [f"{printable(node.op_type)}  {printable(node.name or '')}".rstrip() for node in members.nodes]
+    return Block(heading, note, fitted, "\n".join(tooltip), width, HEADER_HEIGHT + LINE_HEIGHT * len(fitted) + 5.0)
+
+
+def _node_block(node: ir.Node, kind: str, seen: Seen) -> Block:
     parameters = node_cost(node).parameters
     facts, weights, bodies = settings(node), weights_text(node), body_text(node)
     heading = fit_text(node.op_type, HEADING, _MOST - 60.0, bold=True)
     brief = " · ".join(facts[:4])
-    tooltip = _tooltip(node, facts, weights, parameters)
+    tooltip = _tooltip(node, facts, weights, parameters, seen)
     if not weights and not bodies and text_width(brief, BODY) <= _COMPACT:
         width = _INDENT + text_width(heading, HEADING, bold=True) + PADDING
         width += text_width(brief, BODY) + 8.0 if brief else 0.0
@@ -129,11 +176,11 @@ def _node_block(node: ir.Node, kind: str) -> Block:
     return Block(heading, note, fitted, tooltip, width, HEADER_HEIGHT + LINE_HEIGHT * len(fitted) + 5.0)
 
 
-def _tooltip(node: ir.Node, facts: list[str], weights: list[str], parameters: int) -> str:
+def _tooltip(node: ir.Node, facts: list[str], weights: list[str], parameters: int, seen: Seen) -> str:
     domain = f"{printable(node.domain)}::" if node.domain not in ("", "ai.onnx") else ""
     lines = [f"{domain}{printable(node.op_type)}  {printable(node.name or '')}".rstrip()]
-    lines += [f"in   {_value_line(v)}" for v in node.inputs[:8] if v is not None]
-    lines += [f"out  {_value_line(v)}" for v in node.outputs[:8]]
+    lines += [f"in   {_value_line(v, seen)}" for v in node.inputs[:8] if v is not None]
+    lines += [f"out  {_value_line(v, seen)}" for v in node.outputs[:8]]
     shown = [(name, a) for name, a in node.attributes.items() if not a.is_ref()][:16]
     lines += [f"{ellipsize(name, 40)} = {text}" for name, a in shown if (text := attribute_text(a))]
     if facts and not shown:
@@ -148,8 +195,8 @@ def _tooltip(node: ir.Node, facts: list[str], weights: list[str], parameters: in
     return "\n".join(lines)
 
 
-def _value_line(value: ir.Value) -> str:
-    return f"{printable(value.name or '', 200)} {shape_text(value, usual=None)}".rstrip()
+def _value_line(value: ir.Value, seen: Seen) -> str:
+    return f"{printable(value.name or '', 200)} {seen.in_words(value)}".rstrip()
 
 
 def block_items(
@@ -168,7 +215,7 @@ def block_items(
     style = kind_style(element.kind)
     box = Rect(x, y, width, block.height, stroke=style.stroke, radius=4.0)
     items: list[Item] = [Rect(x, y, width, block.height, fill=fill or style.fill, radius=4.0)]
-    if block.lines:
+    if block.lines or block.strip:
         items.append(_lower_part(x, y + HEADER_HEIGHT, width, block.height - HEADER_HEIGHT))
     items.append(box)
     items.append(glyph(element.kind, x + PADDING, y + (HEADER_HEIGHT - GLYPH) / 2, GLYPH))
@@ -177,6 +224,8 @@ def block_items(
         items.append(Text(x + width - PADDING, y + 14.0, block.note, BODY, INK, anchor="end"))
     for i, line in enumerate(block.lines):
         items.append(Text(x + PADDING, y + HEADER_HEIGHT + LINE_HEIGHT * (i + 1) - 2.0, line, BODY, INK))
+    if block.strip:
+        items += block.strip.items(x + width / 2, y + block.height - block.strip.height)
     return box, tuple(items)
 
 
@@ -184,12 +233,16 @@ def _terminal_items(element: Element, block: Block, x: float, y: float, width: f
     missing = element.role == "missing"
     stroke = WARNING if missing else "#3c4043"
     fill = {"missing": "#fdecea", "constant": "#fbfbfb"}.get(element.role, "#eef1f4")
-    box = Rect(x, y, width, block.height, fill, stroke, 1.2, block.height / 2, dashed=missing)
+    box = Rect(x, y, width, block.height, fill, stroke, 1.2, _TERMINAL / 2, dashed=missing)
     middle = x + width / 2
+    ink = WARNING if missing else MUTED
+    note = label_items(ShapeLabel(block.note, block.shape), middle, y + 27.0, BODY, ink=ink, middle=True)
+    strip = block.strip.items(middle, y + block.height - block.strip.height) if block.strip else ()
     return box, (
         box,
         Text(middle, y + 14.0, block.heading, HEADING, WARNING if missing else INK, bold=True, anchor="middle"),
-        Text(middle, y + 27.0, block.note, BODY, WARNING if missing else MUTED, anchor="middle"),
+        *note,
+        *strip,
     )
 
 

@@ -12,9 +12,9 @@ import onnx_ir as ir
 from onnxviz.diagram.text import ellipsize
 from onnxviz.graph.constants import constant_tensor, is_parameter
 from onnxviz.graph.kinds import kind_of
-from onnxviz.graph.shapes import dtype_name, shape_list
+from onnxviz.graph.shapes import dtype_name, symbolic_shape
 
-__all__ = ["attribute_text", "body_text", "count_text", "dims_text", "settings", "shape_text", "weights_text"]
+__all__ = ["attribute_text", "body_text", "count_text", "dims_text", "settings", "shape_text", "typed", "weights_text"]
 
 _SIGNS = {"Add": "+", "Sub": "−", "Mul": "×", "Div": "÷", "Pow": "^", "Equal": "=", "Greater": ">", "Less": "<"}
 _QUIET = {
@@ -26,6 +26,9 @@ _QUIET = {
 _GEOMETRY = {"kernel_shape", "strides", "pads", "dilations", "group", "auto_pad", "output_padding", "output_shape"}
 _SMALL = 6  # elements of a constant that are written out
 _INFERRED = re.compile(r"unk__\d+")  # onnx's names for sizes that it could not infer
+_EXPRESSION = re.compile(r"floor\(|m(?:ax|in)\(|\w\*\w| [+-] ")
+_NAMES = re.compile(r"[^\s+*/(),]{3,}")
+_ROUNDED_UP = re.compile(r"\((.{1,300}) \+ (\d{1,9})\)/(\d{1,9})")
 _UNBOUNDED = 2**31 - 1
 
 
@@ -41,25 +44,64 @@ def count_text(number: int) -> str:
     return str(number)
 
 
-def dims_text(dims: Sequence[object]) -> str:
+def dims_text(dims: Sequence[object], longest: int = 14) -> str:
     """Return dimensions joined by ``×``: sizes, names of symbolic ones, ``?`` for unknown ones.
 
-    >>> dims_text(["batch", 3, None])
-    'batch×3×?'
+    Args:
+        dims: Sizes, names, expressions as :func:`onnxviz.graph.shapes.infer_shapes` writes them, None.
+        longest: Most characters of a name, also within an expression.
+
+    >>> dims_text(["batch", 3, None]), dims_text(["N", "floor((H + 1)/2)", "past + 1"])
+    ('batch×3×?', 'N×⌈H/2⌉×(past+1)')
     """
-    shown = [_dim(dim) for dim in dims[:8]] + (["…"] if len(dims) > 8 else [])
+    shown = [_dim(dim, longest) for dim in dims[:8]] + (["…"] if len(dims) > 8 else [])
     return "×".join(shown) if shown else "scalar"
 
 
-def _dim(dim: object) -> str:
-    return "?" if dim is None or _INFERRED.fullmatch(str(dim)) else ellipsize(str(dim), 14)
+def _dim(dim: object, longest: int) -> str:
+    text = str(dim)
+    if dim is None or _INFERRED.fullmatch(text):
+        return "?"
+    if isinstance(dim, int) or not _EXPRESSION.search(text):
+        return ellipsize(text, longest)
+    named = _NAMES.sub(lambda name: ellipsize(name[0], longest), text[:2000])
+    written = _rounding(named).replace(" + ", "+").replace(" - ", "−").replace("*", "·")
+    if re.search(r"[+−]", re.sub(r"⌈[^⌉]*⌉|⌊[^⌋]*⌋|\([^()]*\)", "", written)):
+        written = f"({written})"
+    return ellipsize(written, 4 * longest)
+
+
+def _rounding(text: str) -> str:
+    """Return an expression with brackets for rounding: ``⌊H/2⌋``, and ``⌈H/2⌉`` for ``floor((H + 1)/2)``."""
+    start = text.find("floor(")
+    end, depth = start + 6, 1
+    while start >= 0 and end < len(text) and depth:
+        depth += {"(": 1, ")": -1}.get(text[end], 0)
+        end += 1
+    if start < 0 or depth:
+        return text
+    inner = text[start + 6 : end - 1]
+    up = _ROUNDED_UP.fullmatch(inner)
+    if up is not None and int(up[2]) == int(up[3]) - 1:
+        above = _rounding(up[1])
+        shown = f"⌈({above})/{up[3]}⌉" if re.search(r" [+-] ", above) else f"⌈{above}/{up[3]}⌉"
+    else:
+        shown = f"⌊{_rounding(inner)}⌋"
+    return f"{text[:start]}{shown}{_rounding(text[end:])}"
 
 
 def shape_text(value: ir.Value, *, usual: str | None = "float32") -> str:
     """Return a value's shape, after its element type unless that is the ``usual`` one; empty where nothing is known."""
-    dtype = dtype_name(value)
-    dims = shape_list(value)
-    known = "?" if dims is None else dims_text(dims)
+    return typed(dtype_name(value), symbolic_shape(value), usual=usual)
+
+
+def typed(dtype: str | None, dims: Sequence[object] | None, *, usual: str | None, longest: int = 14) -> str:
+    """Return a shape after its element type, unless that is the ``usual`` one; empty where nothing is known.
+
+    >>> typed("float32", [1, 3], usual="float32"), typed("int64", None, usual="float32")
+    ('1×3', 'int64 ?')
+    """
+    known = "?" if dims is None else dims_text(dims, longest)
     if dtype is None or dtype == usual:
         return "" if known == "?" and (usual or dtype is None) else known
     return f"{dtype} {known}"

@@ -66,6 +66,9 @@ class DiagramEdge:
         stub: It is drawn as two labelled ends.
         outer: Only a body of the target (If, Loop, Scan) reads it.
         points: Corners of the line; empty for a stub.
+        shape_kind: ``known`` (numbers only), ``symbolic`` (names of open dimensions, or expressions of them),
+            ``observed`` (open in the file, but seen in a run) or ``unknown``.
+        observed: The sizes that were seen in a run; None where none was shown.
     """
 
     source: str
@@ -76,6 +79,8 @@ class DiagramEdge:
     stub: bool
     outer: bool
     points: tuple[Point, ...]
+    shape_kind: str = "unknown"
+    observed: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ def to_networkx(network: Network) -> nx.MultiDiGraph:
         graph.add_edge(
             edge.source, edge.target, tensor=edge.tensor, dtype=edge.dtype,
             shape=None if edge.shape is None else list(edge.shape), stub=edge.stub, outer=edge.outer,
+            shape_kind=edge.shape_kind, observed=None if edge.observed is None else list(edge.observed),
         )  # fmt: skip
     return graph
 
@@ -132,7 +138,8 @@ def _graphml(network: Network) -> str:
     for number, edge in enumerate(network.edges):
         plain.add_edge(
             edge.source, edge.target, key=number, tensor=_xml(edge.tensor), dtype=edge.dtype,
-            shape=_xml(_shape(edge)), stub=edge.stub, outer=edge.outer,
+            shape=_xml(_shape(edge)), stub=edge.stub, outer=edge.outer, shape_kind=edge.shape_kind,
+            observed="×".join(map(str, edge.observed or ())),
         )  # fmt: skip
     return "\n".join(nx.generate_graphml(plain, named_key_ids=True)) + "\n"
 

@@ -18,7 +18,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.path import Path as Outline
 from matplotlib.transforms import Affine2D
 
-from onnxviz.diagram.scene import Item, Path, Rect, Scene, Text
+from onnxviz.diagram.scene import Image, Item, Path, Rect, Scene, Text
 
 __all__ = ["write_pdf", "write_png"]
 
@@ -90,6 +90,8 @@ class _SceneArtist(Artist):
     def _draw_item(self, renderer: RendererBase, gc: GraphicsContextBase, item: Item, place: Affine2D) -> None:
         if isinstance(item, Text):
             self._draw_text(renderer, gc, item, place)
+        elif isinstance(item, Image):
+            _draw_image(renderer, gc, item, place, self._scale)
         else:
             _draw_outline(renderer, gc, _outline(item), item, place, self._scale)
 
@@ -97,8 +99,8 @@ class _SceneArtist(Artist):
         points = item.size * self._scale / _pixels_a_point(renderer)
         if points < 0.3:  # smaller than a dot
             return
-        font = FontProperties(family="DejaVu Sans", weight="bold" if item.bold else "normal", size=points)
-        text = _showable(item.text, item.bold)
+        font = _font(item.bold, item.italic, points)
+        text = _showable(item.text, item.bold, item.italic)
         width, _, _ = renderer.get_text_width_height_descent(text, font, False)
         x, y = place.transform((item.x, item.y))
         x -= {"start": 0.0, "middle": 0.5, "end": 1.0}[item.anchor] * width
@@ -106,6 +108,23 @@ class _SceneArtist(Artist):
         if renderer.flipy():
             y = renderer.get_canvas_width_height()[1] - y
         renderer.draw_text(gc, x, y, text, font, 0.0)
+
+
+def _draw_image(renderer: RendererBase, gc: GraphicsContextBase, item: Image, place: Affine2D, scale: float) -> None:
+    """Draw a picture without smoothing, its rows upwards as renderers take them."""
+    pixels = np.frombuffer(item.rgb, np.uint8).reshape(item.rows, item.columns, 3)[::-1]
+    x, y = place.transform((item.x, item.y + item.height))
+    width, height = item.width * scale, item.height * scale
+    stretch = Affine2D().scale(width, height) if renderer.option_scale_image() else None
+    if stretch is None:
+        x, y = round(x), round(y)
+        rows, columns = (
+            np.arange(max(round(size), 1)) * count // max(round(size), 1)
+            for size, count in ((height, item.rows), (width, item.columns))
+        )
+        pixels = pixels[rows[:, None], columns]
+    opaque = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    renderer.draw_image(gc, x, y, opaque, *([] if stretch is None else [stretch]))
 
 
 def _pixels_a_point(renderer: RendererBase) -> float:
@@ -139,14 +158,17 @@ def _outline(item: Rect | Path) -> Outline:
     return Outline(points, [_CODES[code] for code in "MLCCCLCCCLCCCLCCCZ"])
 
 
-@lru_cache(maxsize=2)
-def _characters(bold: bool) -> frozenset[int]:
-    return frozenset(
-        get_font(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal"))).get_charmap()
-    )
+def _font(bold: bool, italic: bool, size: float = 10.0) -> FontProperties:
+    weight = "bold" if bold else "normal"
+    return FontProperties(family="DejaVu Sans", weight=weight, style="italic" if italic else "normal", size=size)
 
 
-def _showable(text: str, bold: bool) -> str:
+@lru_cache(maxsize=4)
+def _characters(bold: bool, italic: bool) -> frozenset[int]:
+    return frozenset(get_font(findfont(_font(bold, italic))).get_charmap())
+
+
+def _showable(text: str, bold: bool, italic: bool) -> str:
     """Replace characters that matplotlib's own font lacks, such as ideographs, by a box."""
-    known = _characters(bold)
+    known = _characters(bold, italic)
     return "".join(c if ord(c) in known else "□" for c in text)

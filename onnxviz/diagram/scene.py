@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnxviz.diagram.text import text_width
 
-__all__ = ["FONT_FAMILIES", "Group", "Item", "Path", "Rect", "Scene", "Text"]
+__all__ = ["FONT_FAMILIES", "Group", "Image", "Item", "Path", "Rect", "Scene", "Text"]
 
 #: Fonts that writers ask for, the first that is installed counts.
 FONT_FAMILIES = ("DejaVu Sans", "Verdana", "Arial", "sans-serif")
@@ -68,6 +68,7 @@ class Text:
     fill: str = "#1b1b1b"
     bold: bool = False
     anchor: str = "start"
+    italic: bool = False
 
     @property
     def width(self) -> float:
@@ -81,7 +82,23 @@ class Text:
         return left, left + self.width
 
 
-Item = Rect | Path | Text
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture with its top left corner at (x, y), ``width`` × ``height`` px large; themes leave its colours.
+
+    ``rgb`` holds ``rows`` × ``columns`` pixels of three bytes each, row by row.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    columns: int
+    rows: int
+    rgb: bytes
+
+
+Item = Rect | Path | Text | Image
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from xml.sax.saxutils import escape
 
-from onnxviz.diagram.scene import FONT_FAMILIES, Group, Item, Path, Rect, Scene, Text
+from onnxviz.diagram.scene import FONT_FAMILIES, Group, Image, Item, Path, Rect, Scene, Text
 from onnxviz.errors import printable
 
-__all__ = ["scene_to_svg"]
+__all__ = ["path_data", "png_address", "scene_to_svg"]
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -49,11 +51,17 @@ def _group(group: Group) -> str:
 
 def _item(item: Item) -> str:
     if isinstance(item, Text):
-        weight = ' font-weight="bold"' if item.bold else ""
+        weight = (' font-weight="bold"' if item.bold else "") + (' font-style="italic"' if item.italic else "")
         anchor = f' text-anchor="{item.anchor}"' if item.anchor != "start" else ""
         return (
             f'<text x="{_number(item.x)}" y="{_number(item.y)}" font-size="{_number(item.size)}"{weight}{anchor} '
             f'fill="{item.fill}">{_text(item.text)}</text>'
+        )
+    if isinstance(item, Image):
+        return (
+            f'<image x="{_number(item.x)}" y="{_number(item.y)}" width="{_number(item.width)}" '
+            f'height="{_number(item.height)}" preserveAspectRatio="none" style="image-rendering:pixelated" '
+            f'href="{png_address(item)}"/>'
         )
     dashed = ' stroke-dasharray="4 3"' if item.dashed else ""
     width = f' stroke-width="{_number(item.stroke_width)}"' if item.stroke and item.stroke_width != 1.0 else ""
@@ -65,10 +73,11 @@ def _item(item: Item) -> str:
             f'<rect x="{_number(item.x)}" y="{_number(item.y)}" width="{_number(item.width)}" '
             f'height="{_number(item.height)}"{radius} {paint}/>'
         )
-    return f'<path d="{_path_data(item)}" {paint}/>'
+    return f'<path d="{path_data(item)}" {paint}/>'
 
 
-def _path_data(path: Path) -> str:
+def path_data(path: Path) -> str:
+    """Return the ``d`` of a path element."""
     parts = []
     curve = 0
     for code, (x, y) in zip(path.codes, path.points, strict=True):
@@ -78,6 +87,15 @@ def _path_data(path: Path) -> str:
         parts.append(f"{'' if code == 'C' and curve % 3 else code}{_number(x)},{_number(y)}")
         curve = curve + 1 if code == "C" else 0
     return " ".join(parts)
+
+
+def png_address(image: Image) -> str:
+    """Return a picture as a PNG in a data address."""
+    import PIL.Image
+
+    buffer = io.BytesIO()
+    PIL.Image.frombytes("RGB", (image.columns, image.rows), image.rgb).save(buffer, "PNG", compress_level=9)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def _number(value: float) -> str:

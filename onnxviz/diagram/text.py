@@ -24,6 +24,7 @@ _BOLD = """
 702 702 1362 702 2134 1458 1407 1466 1466 1010 1219 979 1458 1335 1892 1321 1335 1192 1458 748 1458 1716
 """
 _SIGNS = {"…": 2048, "×": 1716, "→": 1716, "·": 778, "−": 1716, "÷": 1716, "↓": 1716, "↑": 1716}
+_SIGNS |= dict.fromkeys("⌈⌉⌊⌋", 800)
 _REGULAR_WIDTHS = {chr(32 + i): int(w) for i, w in enumerate(_ASCII.split())} | _SIGNS | {"·": 651}
 _BOLD_WIDTHS = {chr(32 + i): int(w) for i, w in enumerate(_BOLD.split())} | _SIGNS
 

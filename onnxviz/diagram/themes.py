@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
-from onnxviz.diagram.scene import Group, Item, Scene, Text
+from onnxviz.diagram.scene import Group, Image, Item, Scene, Text
 from onnxviz.errors import InputError
 
 __all__ = ["THEMES", "apply_theme", "check_theme"]
@@ -47,6 +47,8 @@ def _recoloured(group: Group, change: Callable[[str], str]) -> Group:
 def _item(item: Item, change: Callable[[str], str]) -> Item:
     if isinstance(item, Text):
         return replace(item, fill=change(item.fill))
+    if isinstance(item, Image):
+        return item  # its colours are a scale
     fill, stroke = (change(colour) if colour else colour for colour in (item.fill, item.stroke))
     return replace(item, fill=fill, stroke=stroke)
 

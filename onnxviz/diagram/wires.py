@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
-from onnxviz.diagram.details import shape_text
 from onnxviz.diagram.elements import Element, Elements, Wire
 from onnxviz.diagram.layout import FloatArray, Layout
-from onnxviz.diagram.palette import INK, LINE, MUTED
+from onnxviz.diagram.palette import INK, LINE
 from onnxviz.diagram.scene import Item, Path, Text
+from onnxviz.diagram.seen import Seen, ShapeKind, ShapeLabel, label_items
 from onnxviz.diagram.text import fit_text, text_width
 from onnxviz.errors import printable
 from onnxviz.graph.constants import constant_tensor
@@ -36,6 +37,12 @@ class Bundle:
     wires: list[int] = field(default_factory=list)
     label: str = ""
     offset: float = 0.0  # of the port, px right of the box's middle
+    kind: ShapeKind = "known"  # of the shape that the label says
+
+    @property
+    def label_width(self) -> float:
+        """How wide the label is drawn, in px."""
+        return ShapeLabel(self.label, self.kind).width(LABEL)
 
 
 def collect_bundles(found: Elements) -> list[Bundle]:
@@ -49,29 +56,35 @@ def collect_bundles(found: Elements) -> list[Bundle]:
     return [bundles[key] for key in sorted(bundles)]
 
 
-def wire_label(element: Element, wire: Wire, target: Element) -> str:
+def wire_label(element: Element, wire: Wire, target: Element, seen: Seen | None = None) -> ShapeLabel:
     """Return the shape to write on a tensor's line; empty where it is said right beside it already."""
-    node = element.node
+    node, seen = element.node, seen or Seen()
     if target.role == "output" or (node is None and element.members is None):
-        return ""
-    label = shape_text(wire.value)
+        return ShapeLabel("")
+    label = seen.label(wire.value)
     if node is not None and element.kind in ("activation", "norm", "elementwise") and len(node.outputs) == 1:
         data = [v for v in node.inputs if v is not None and constant_tensor(v) is None]
-        if len(data) == 1 and shape_text(data[0]) == label:
-            return ""
-    return fit_text(label, LABEL, 150.0)
+        if len(data) == 1 and seen.label(data[0]).text == label.text:
+            return ShapeLabel("")
+    return ShapeLabel(fit_text(label.text, LABEL, 210.0 if label.kind == "symbolic" else 150.0), label.kind)
 
 
-def bundle_tooltip(bundle: Bundle, found: Elements) -> str:
+def bundle_tooltip(bundle: Bundle, found: Elements, seen: Seen | None = None) -> str:
     """Return name, type and shape of a tensor and how many use it."""
     value = found.wires[bundle.wires[0]].value
     uses = len(bundle.wires)
     name = printable(value.name or "(unnamed)")
-    return f"{name}\n{shape_text(value, usual=None) or 'type unknown'}\n{uses} use{'s' if uses != 1 else ''}"
+    shape = (seen or Seen()).in_words(value) or "type unknown"
+    return f"{name}\n{shape}\n{uses} use{'s' if uses != 1 else ''}"
 
 
-def bundle_items(bundle: Bundle, found: Elements, layout: Layout, dx: float, dy: float) -> tuple[Item, ...]:
-    """Return the lines, arrowheads, label and outgoing stub of one tensor, moved by (dx, dy)."""
+def bundle_items(
+    bundle: Bundle, found: Elements, layout: Layout, dx: float, dy: float, headless: Container[int] = ()
+) -> tuple[Item, ...]:
+    """Return the lines, arrowheads, label and outgoing stub of one tensor, moved by (dx, dy).
+
+    A line to an element in ``headless`` goes on from there and has no arrowhead.
+    """
     lines, dashes, heads = _Pen(), _Pen(), _Pen()
     stubs = 0
     for wire in bundle.wires:
@@ -79,15 +92,17 @@ def bundle_items(bundle: Bundle, found: Elements, layout: Layout, dx: float, dy:
             stubs += 1
             continue
         points = layout.path(wire) + np.array([dx, dy])
-        (dashes if found.wires[wire].outer else lines).curve(points)
-        heads.arrow(points[-1])
+        ends = found.wires[wire].target not in headless
+        (dashes if found.wires[wire].outer else lines).curve(points, ends=ends)
+        if ends:
+            heads.arrow(points[-1])
     items: list[Item] = [lines.path(stroke=LINE, stroke_width=1.1)] if lines.codes else []
     items += [dashes.path(stroke=LINE, stroke_width=1.1, dashed=True)] if dashes.codes else []
     items += [heads.path(fill=LINE)] if heads.codes else []
     box = layout.boxes[bundle.source]
     if bundle.label:
         x, y = box[0] + box[2] / 2 + bundle.offset + dx + 4.0, box[1] + box[3] + dy + 10.5
-        items.append(Text(float(x), float(y), bundle.label, LABEL, MUTED))
+        items += label_items(ShapeLabel(bundle.label, bundle.kind), float(x), float(y), LABEL)
     return tuple(items)
 
 
@@ -98,10 +113,11 @@ class _Pen:
         self.points: list[tuple[float, float]] = []
         self.codes: list[str] = []
 
-    def curve(self, corners: FloatArray) -> None:
+    def curve(self, corners: FloatArray, *, ends: bool = True) -> None:
         """Draw straight where the line is vertical and an S-curve where it changes its column."""
         points = [(float(x), float(y)) for x, y in corners]
-        points[-1] = (points[-1][0], points[-1][1] - _ARROW + 1.0)
+        if ends:  # below the arrowhead
+            points[-1] = (points[-1][0], points[-1][1] - _ARROW + 1.0)
         self.points.append(points[0])
         self.codes.append("M")
         for (x0, y0), (x1, y1) in pairwise(points):
