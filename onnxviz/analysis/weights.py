@@ -19,7 +19,9 @@ from onnxviz.analysis.weight_values import Source, apply_slot, quantization_of, 
 from onnxviz.errors import ModelError
 from onnxviz.graph.inline import inline_functions
 
-__all__ = ["LayerWeights", "layer_weights"]
+__all__ = ["LayerWeights", "layer_weights", "weights_in_words"]
+
+_MOST_SUMMARISED = 200_000_000  # learned elements of a model
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +144,38 @@ def layer_weights(model: ir.Model) -> list[LayerWeights]:
             source = trace(node.inputs[slot.position])
             if source is not None and _is_learned(source, slot, node):
                 found.append(_layer_weights(layer, node, slot, source))
+    return found
+
+
+def weights_in_words(model: ir.Model) -> dict[str, str]:
+    """Return in words how the values of each learned tensor are spread, by its name.
+
+    Tensors beyond 200 million elements in all are not read.
+
+    >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
+    ...   g (float[1, 2] x) => (float[1, 2] y) <float[2, 2] w = {0, 1, 2, 3}> {y = MatMul(x, w)}''')
+    >>> weights_in_words(model)
+    {'w': '0 … 3 · mean 1.5 · std 1.118 · 25 % zeros'}
+    """
+    found: dict[str, str] = {}
+    seen = 0
+    for layer in layer_weights(model):
+        seen += layer.parameters
+        if seen > _MOST_SUMMARISED:
+            found[layer.tensor] = "not summarised: the model is too large"
+            continue
+        try:
+            row = layer.statistics
+        except ModelError as error:
+            found[layer.tensor] = str(error)
+            continue
+        if row.min is None or row.max is None or not row.size:
+            continue
+        parts = [f"{row.min:.4g} … {row.max:.4g}"]
+        parts += [f"mean {row.mean:.4g}"] if row.mean is not None else []
+        parts += [f"std {row.std:.4g}"] if row.std is not None else []
+        parts += [f"{100 * row.zero / row.size:.3g} % zeros"] if row.zero else []
+        found[layer.tensor] = " · ".join(parts)
     return found
 
 

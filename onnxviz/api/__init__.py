@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnxviz.graph.files import atomic_write, check_output
+from onnxviz.api.common import check_outputs, reducer
+from onnxviz.api.graphs import graph, graph_diff
+from onnxviz.graph.files import atomic_write
 from onnxviz.graph.io import as_model, open_model, save_model
 
 if TYPE_CHECKING:
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
     from onnxviz.analysis.feature_maps import Score
     from onnxviz.converters.parity import Parity
     from onnxviz.converters.registry import ConversionResult
-    from onnxviz.diagram.architecture import Architecture
-    from onnxviz.diagram.overlay import Overlay
-    from onnxviz.graph.diff import GraphDiff
     from onnxviz.graph.expose import Rewritten
     from onnxviz.graph.summary import ModelSummary
     from onnxviz.report.page import Report
@@ -79,7 +78,7 @@ def convert(
             "without a comparison there is nothing to write or to compare in another precision",
             hint="leave out --no-parity, or --parity and --precision",
         )
-    _check((output, (".onnx",)), *((file, (".json", *_PICTURES)) for file in files))
+    check_outputs((output, (".onnx",)), *((file, (".json", *_PICTURES)) for file in files))
     try:
         if executes_code(source):
             memory = None if max_memory is None else parse_bytes(max_memory)
@@ -117,7 +116,7 @@ def expose(model: Model, tensors: str | Sequence[str] | None = None, output: Pat
     """Make intermediate tensors outputs: see :func:`onnxviz.graph.expose.expose`."""
     from onnxviz.graph.expose import expose as expose_tensors
 
-    _check((output, (".onnx",)))
+    check_outputs((output, (".onnx",)))
     rewritten = expose_tensors(as_model(model), tensors)
     if output is not None:
         save_model(rewritten.model, output)
@@ -157,13 +156,13 @@ def capture(
     """
     from onnxviz.runtime.capture import capture as capture_tensors
 
-    _check((output, (".safetensors", ".npz")), (stats, (".json",)), (repro, (".onnx",)))
+    check_outputs((output, (".safetensors", ".npz")), (stats, (".json",)), (repro, (".onnx",)))
     if isolated:
         options |= {"keep": keep, "per_channel": per_channel}
         captured: Capture = _capture_apart(model, inputs, tensors, timeout, **options)
     else:
         opened = as_model(model)
-        reduce = None if keep and stats is None and not per_channel else _reducer(opened, per_channel)
+        reduce = None if keep and stats is None and not per_channel else reducer(opened, per_channel)
         captured = capture_tensors(opened, inputs, tensors, keep=keep, reduce=reduce, **options)
     if output is not None:
         captured.save(output)
@@ -180,14 +179,6 @@ def write_statistics(captured: Capture, path: Path_) -> None:
 
     rows = [row.to_dict() for row in statistics(captured)]
     atomic_write(path, json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _reducer(model: ir.Model, per_channel: bool) -> Callable[[str, Any], Any]:
-    """Return what makes statistics of a tensor while the model runs."""
-    from onnxviz.analysis.statistics import Summary, channel_axes
-
-    axes = channel_axes(model) if per_channel else {}
-    return lambda name, array: Summary.of(array, channel_axis=axes.get(name))
 
 
 def _capture_apart(
@@ -221,82 +212,6 @@ def plan(model: Model, inputs: Feed = None, tensors: str | Sequence[str] = "*", 
     return plan_capture(as_model(model), inputs, tensors, **options)
 
 
-def graph(
-    model: Model,
-    output: Path_ | None = None,
-    *,
-    color_by: str | Overlay | None = None,
-    inputs: Inputs | Mapping[str, Any] | Sequence[Path_] | Path_ | None = None,
-    **options: Any,
-) -> Architecture:
-    """Draw the architecture: see :func:`onnxviz.diagram.architecture.architecture`, which takes ``options``.
-
-    ``color_by`` may also be what a run tells: ``"time"`` (nothing fused), ``"zeros"`` (share of zeros, in %) or
-    ``"range"`` (largest magnitude) on ``inputs`` (seeded random numbers by default), or a ``.json`` file with a number
-    a node or tensor by name.
-
-    ``output`` ends in ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd`` (Mermaid), ``.graphml`` or ``.json``. What a
-    reader of the file should know, such as that a huge PNG was scaled down, is in the result's ``note``.
-    """
-    from onnxviz.diagram.architecture import FORMATS, architecture
-
-    _check((output, FORMATS))
-    opened = as_model(model)
-    drawing = architecture(opened, color_by=_overlay(opened, color_by, inputs), **options)
-    return drawing if output is None else drawing.save(output)
-
-
-def graph_diff(
-    before: Model, after: Model, output: Path_ | None = None, **options: Any
-) -> tuple[Architecture, GraphDiff]:
-    """Draw what differs between two models: see :func:`onnxviz.diagram.architecture.architecture_diff`.
-
-    ``output`` ends as for :func:`graph`; ``.json`` holds the difference itself.
-    """
-    from onnxviz.diagram.architecture import FORMATS, architecture_diff
-
-    _check((output, FORMATS))
-    drawing, diff = architecture_diff(as_model(before), as_model(after), **options)
-    if output is not None and os.fspath(output).lower().endswith(".json"):
-        atomic_write(output, json.dumps(diff.to_dict(), indent=1) + "\n")
-    elif output is not None:
-        drawing = drawing.save(output)
-    return drawing, diff
-
-
-def _overlay(
-    model: ir.Model,
-    color_by: str | Overlay | None,
-    inputs: Inputs | Mapping[str, Any] | Sequence[Path_] | Path_ | None,
-) -> str | Overlay | None:
-    """Return what colours the blocks: a run is made for what only a run tells."""
-    from onnxviz.diagram.overlay import METRICS, Overlay, read_overlay
-    from onnxviz.errors import InputError
-
-    if color_by is None or isinstance(color_by, Overlay) or color_by in METRICS:
-        return color_by
-    if color_by.lower().endswith(".json"):
-        return read_overlay(color_by)
-    if color_by == "time":
-        from onnxviz.runtime.profile import profile as profile_model
-
-        nodes = profile_model(model, inputs, mode="semantic").rows
-        return Overlay("time", {node.outputs[0]: 1e6 * node.seconds for node in nodes if node.outputs}, "µs")
-    if color_by not in ("zeros", "range"):
-        known = ", ".join((*METRICS, "time", "zeros", "range"))
-        raise InputError(
-            f"there is no metric {color_by!r}", hint=f"there are {known}, or a .json file of numbers by name"
-        )
-    from onnxviz.analysis.statistics import statistics
-    from onnxviz.runtime.capture import capture as run
-
-    rows = statistics(run(model, inputs, keep=False, reduce=_reducer(model, per_channel=False), bodies=False))
-    if color_by == "zeros":
-        return Overlay("zeros", {row.name: 100 * row.zero / row.size for row in rows if row.size}, "%", total=False)
-    found = {row.name: max(abs(row.min), abs(row.max)) for row in rows if row.min is not None and row.max is not None}
-    return Overlay("largest magnitude", found, total=False)
-
-
 def features(
     model: Model,
     inputs: Feed = None,
@@ -323,7 +238,7 @@ def features(
     from onnxviz.analysis.layers import layer_feature_maps
     from onnxviz.plots.feature_maps import plot_feature_maps, plot_feature_sheet
 
-    _check((output, _PICTURES))
+    check_outputs((output, _PICTURES))
     opened = as_model(model)
     captured = capture(opened, inputs, "*" if tensors is None else tensors, bodies=False, **options)
     maps = layer_feature_maps(opened, captured, every=tensors is not None, top=top, by=by)
@@ -349,19 +264,12 @@ def weights(model: Model, output: Path_ | None = None, layers: str | Sequence[st
     from onnxviz.graph.model import model_name
     from onnxviz.plots.weight_sheet import plot_weight_sheet
 
-    _check((output, _PICTURES))
+    check_outputs((output, _PICTURES))
     opened = as_model(model)
     chosen = select_weights(layer_weights(opened), layers)
     figure = plot_weight_sheet(chosen, title=f"Weights of {model_name(opened)}")
     _save_figure(figure, output)
     return figure
-
-
-def _check(*outputs: tuple[Path_ | None, Sequence[str]]) -> None:
-    """Refuse what cannot be written before the work that it would hold."""
-    for path, endings in outputs:
-        if path is not None:
-            check_output(path, endings)
 
 
 def _save_figure(figure: Figure, output: Path_ | None) -> None:
@@ -391,7 +299,7 @@ def report(
     from onnxviz.analysis.classification import load_labels
     from onnxviz.report.page import build_report
 
-    _check((output, (".html", ".htm")))
+    check_outputs((output, (".html", ".htm")))
     opened = as_model(model)
     names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
     page = build_report(opened, capture(opened, inputs, bodies=False, **options), labels=names)
@@ -420,7 +328,7 @@ def profile(
     from onnxviz.runtime.profile import profile as profile_model
 
     files = [] if output is None else [output] if isinstance(output, (str, os.PathLike)) else list(output)
-    _check(*((file, (".json", *_PICTURES)) for file in files), (trace, (".json",)))
+    check_outputs(*((file, (".json", *_PICTURES)) for file in files), (trace, (".json",)))
     _check_distinct([*files, *([] if trace is None else [trace])])
     measured = profile_model(as_model(model), inputs, **options)
     for file in files:

@@ -20,16 +20,30 @@ def graph(
     *,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FILE", help="The file: .svg, .png, .pdf, .dot, .mmd, .graphml, .json."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The file: .svg, .png, .pdf, .html, .dot, .mmd, .graphml, .json.",
+        ),
     ],
     diff: Annotated[
         bool, typer.Option("--diff", help="Draw what was added, removed and changed from MODEL to OTHER.")
     ] = False,
+    style: Annotated[
+        str,
+        typer.Option(
+            "--style", metavar="graph|volumes", help="volumes draws a convolutional network as boxes to scale."
+        ),
+    ] = "graph",
     depth: Annotated[
         int | None, typer.Option("--depth", min=1, help="Levels of the hierarchy that stay open; all by default.")
     ] = None,
     fold: Annotated[
-        list[str] | None, typer.Option("--fold", metavar="GLOB", help="Draw a group as one block: 'encoder/layer*'.")
+        list[str] | None,
+        typer.Option(
+            "--fold", metavar="GLOB", help="Draw a group as one block: 'encoder/layer*'; or a chain: 'Conv > *Relu'."
+        ),
     ] = None,
     unfold: Annotated[
         list[str] | None, typer.Option("--unfold", metavar="GLOB", help="Leave a group open in spite of --depth.")
@@ -45,12 +59,16 @@ def graph(
     ] = None,
     input_: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", metavar="FILE", help="What to run on for time, zeros and range."),
+        typer.Option("--input", "-i", metavar="FILE", help="What to run on: open shapes are drawn as seen."),
     ] = None,
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails", help="Draw small pictures of the feature maps on the blocks.")
+    ] = False,
     title: Annotated[str | None, typer.Option("--title", help="Heading; the model's name by default.")] = None,
 ) -> None:
     """Draw the architecture: operators, shapes, parameters. With --diff, what differs between two models."""
     from onnxviz import api
+    from onnxviz.diagram.interactive import GraphPage
 
     if diff != (other is not None):
         raise InputError(
@@ -59,12 +77,20 @@ def graph(
         )
     folding = {"title": title, "depth": depth, "fold": fold or (), "unfold": unfold or (), "theme": theme}
     if other is not None:
-        if color_by is not None or input_:
-            raise InputError("--color-by and --input do not go with --diff", hint="leave them out")
+        if color_by is not None or input_ or thumbnails or style != "graph":
+            raise InputError(
+                "--style, --color-by, --input and --thumbnails do not go with --diff", hint="leave them out"
+            )
         drawing, found = api.graph_diff(model, other, output, **folding)
         typer.echo(str(found))
     else:
-        drawing = api.graph(model, output, color_by=color_by, inputs=input_ or None, **folding)
+        drawing = api.graph(
+            model, output, style=style, color_by=color_by, inputs=input_ or None, thumbnails=thumbnails, **folding
+        )
+    if isinstance(drawing, GraphPage):
+        groups = f", {drawing.groups:,} groups that open" if drawing.groups else ""
+        typer.echo(f"{output}: {drawing.blocks:,} blocks{groups}")
+        return
     typer.echo(f"{output}: {drawing.scene.width:.0f}×{drawing.scene.height:.0f}")
     if drawing.note:
         typer.echo(drawing.note, err=True)

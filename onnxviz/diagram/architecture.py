@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.diagram.comparison import STATUSES, notes_of, status_of, union_elements
-from onnxviz.diagram.comparison import legend_group as comparison_legend
+from onnxviz.diagram.comparison import compare
 from onnxviz.diagram.drawing import FORMATS, Architecture, Drawing, Paint
-from onnxviz.diagram.elements import Elements, collect_elements
+from onnxviz.diagram.elements import Element, Elements, collect_elements
 from onnxviz.diagram.groups import fold_elements
 from onnxviz.diagram.header import model_line
+from onnxviz.diagram.hierarchy import build_tree, closed_groups
+from onnxviz.diagram.nested import draw_nested
 from onnxviz.diagram.overlay import Overlay, Scale, legend_group, metric_overlay, number_text, value_of
+from onnxviz.diagram.seen import Seen
 from onnxviz.diagram.themes import apply_theme, check_theme
+from onnxviz.diagram.thumbnails import Thumbnail
+from onnxviz.graph.calls import inline_with_scopes
 from onnxviz.graph.cost import model_parameters
-from onnxviz.graph.diff import GraphDiff, diff_graphs
+from onnxviz.graph.diff import GraphDiff
 from onnxviz.graph.model import model_name
-from onnxviz.graph.scopes import choose_groups, scopes
+from onnxviz.graph.scopes import Scope, choose_groups, fold_patterns, scopes
 from onnxviz.graph.shapes import infer_shapes
 
-__all__ = ["FORMATS", "Architecture", "architecture", "architecture_diff"]
+__all__ = ["FORMATS", "Architecture", "architecture", "architecture_diff", "overlay_paint"]
 
 
 def architecture(
@@ -33,6 +39,8 @@ def architecture(
     unfold: Iterable[str] = (),
     theme: str = "light",
     color_by: str | Overlay | None = None,
+    observed: Mapping[str, tuple[int, ...]] | None = None,
+    thumbnails: Mapping[str, Thumbnail | npt.NDArray[Any]] | None = None,
 ) -> Architecture:
     """Draw a model as blocks, one a node, with shapes, parameter counts and kinds of operators.
 
@@ -50,9 +58,13 @@ def architecture(
         theme: ``"light"``, ``"dark"``, or ``"print"`` (greyscale).
         color_by: A number that colours the blocks: ``"parameters"``, ``"macs"`` or ``"bytes"`` (written), or any other
             as an :class:`~onnxviz.diagram.overlay.Overlay`.
+        observed: Name of a tensor -> the shape that a run showed of it. It is drawn, with a mark, where the file
+            leaves the shape open.
+        thumbnails: Name of a tensor -> a small picture of it, ``(h, w, 3)`` uint8, RGB, or with a caption: see
+            :func:`onnxviz.plots.thumbnails.thumbnails`. It is drawn on the block that makes the tensor.
 
     Raises:
-        InputError: There is no such theme or metric.
+        InputError: There is no such theme or metric, or a thumbnail is no picture.
         SelectionError: A glob fits no group; the text has the nearest ones.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
@@ -61,15 +73,17 @@ def architecture(
     ['input-x', 'node-y', 'output-y']
     """
     check_theme(theme)
-    inferred = infer_shapes(model)
-    hierarchy = scopes(inferred.graph)
-    found = fold_elements(collect_elements(inferred), choose_groups(hierarchy, depth, fold, unfold))
+    fold, unfold = list(fold), list(unfold)
+    opened = inline_with_scopes(model) if depth is not None or fold or unfold else model
+    inferred = infer_shapes(opened)
     overlay = metric_overlay(model, color_by) if isinstance(color_by, str) else color_by
-    drawing = Drawing(found, None if overlay is None else _numbered(found, overlay))
-    kinds = [element.kind for element in found.elements if element.kind]
-    line = model_line(model, model_parameters(model)[0])
-    finished = drawing.finish(title or model_name(model), line, kinds)
-    return replace(finished, scene=apply_theme(finished.scene, theme))
+    name, line = title or model_name(model), model_line(model, model_parameters(model)[0])
+
+    def paint(elements: Sequence[Element]) -> Paint | None:
+        return None if overlay is None else overlay_paint(elements, overlay)
+
+    plan = _Plan(inferred, collect_elements(inferred), scopes(inferred.graph), depth, fold, unfold)
+    return plan.draw(name, line, paint, Seen(observed or {}, thumbnails or {}), theme)
 
 
 def architecture_diff(
@@ -98,33 +112,51 @@ def architecture_diff(
         SelectionError: A glob fits no group.
     """
     check_theme(theme)
-    old, new = infer_shapes(before), infer_shapes(after)
-    diff = diff_graphs(old, new)
-    union, fresh = union_elements(old, new, diff)
-    hierarchy = {**scopes(old.graph), **scopes(new.graph)}
-    shown = {element.node for element in union.elements if element.node is not None}
-    hierarchy = {node: scope for node, scope in hierarchy.items() if node in shown}
-    found = fold_elements(union, choose_groups(hierarchy, depth, fold, unfold))
-    marks = dict.fromkeys(diff.pairs, "same")
-    marks |= dict.fromkeys(diff.changes, "changed") | dict.fromkeys(diff.added, "added")
-    marks |= dict.fromkeys(diff.removed, "removed")
-    statuses = [status_of(element, marks, fresh) for element in found.elements]
-    paint = Paint(
-        [STATUSES[status][0] for status in statuses],
-        [notes_of(element, diff, marks) for element in found.elements],
-        lambda x, y: comparison_legend(diff, x, y),
-        [STATUSES[status][1] for status in statuses],
-    )
-    drawing = Drawing(found, paint)
-    finished = drawing.finish(title or f"{model_name(before)} → {model_name(after)}", str(diff), [])
-    return replace(finished, scene=apply_theme(finished.scene, theme)), diff
+    fold, unfold = list(fold), list(unfold)
+    if depth is not None or fold or unfold:
+        before, after = inline_with_scopes(before), inline_with_scopes(after)
+    both = compare(before, after)
+    name = title or f"{model_name(before)} → {model_name(after)}"
+    plan = _Plan(both.model, both.found, both.hierarchy, depth, fold, unfold)
+    return plan.draw(name, str(both.diff), both.paint, Seen(), theme), both.diff
 
 
-def _numbered(found: Elements, overlay: Overlay) -> Paint:
-    values = [value_of(overlay, element) for element in found.elements]
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is drawn, and how much of its hierarchy."""
+
+    model: ir.Model
+    found: Elements
+    hierarchy: dict[ir.Node, Scope]
+    depth: int | None
+    fold: list[str]
+    unfold: list[str]
+
+    def draw(
+        self, name: str, line: str, paint: Callable[[Sequence[Element]], Paint | None], seen: Seen, theme: str
+    ) -> Architecture:
+        """Draw it: with frames around what is open of the hierarchy where a depth is asked for, else without."""
+        fold, unfold = self.fold, self.unfold
+        if self.depth is not None:
+            hierarchy = fold_patterns(self.hierarchy, fold)
+            tree = build_tree(self.model, self.found, hierarchy)
+            closed = closed_groups(tree, hierarchy, self.depth, fold, unfold)
+            if self.depth > tree.deepest:
+                tree, closed = build_tree(self.model, self.found, {}), set()
+            finished = draw_nested(tree, closed, name, line, paint=paint(tree.elements), seen=seen)
+        else:
+            found = fold_elements(self.found, choose_groups(self.hierarchy, None, fold, unfold))
+            kinds = [element.kind for element in found.elements if element.kind]
+            finished = Drawing(found, paint(found.elements), seen=seen).finish(name, line, kinds)
+        return replace(finished, scene=apply_theme(finished.scene, theme))
+
+
+def overlay_paint(elements: Sequence[Element], overlay: Overlay) -> Paint:
+    """Return the colours and legend of an overlay."""
+    values = [value_of(overlay, element) for element in elements]
     scale = Scale.of([value for value in values if value is not None])
     told = [[] if value is None else [f"{overlay.title}: {number_text(value, overlay.unit)}"] for value in values]
-    blocks = zip(found.elements, values, strict=True)
+    blocks = zip(elements, values, strict=True)
     unknown = any(value is None for element, value in blocks if element.role in ("node", "group"))
     return Paint(
         [scale.colour(value) for value in values],

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnxviz.diagram.blocks import BODY
+from onnxviz.diagram.drawing import Paint
 from onnxviz.diagram.elements import Element, Elements, Wire, collect_elements
 from onnxviz.diagram.palette import INK, MUTED
 from onnxviz.diagram.scene import Group, Item, Rect, Text
 from onnxviz.diagram.text import text_width
-from onnxviz.graph.diff import GraphDiff
+from onnxviz.graph.diff import GraphDiff, diff_graphs
+from onnxviz.graph.scopes import Scope, scopes
+from onnxviz.graph.shapes import infer_shapes
 
-__all__ = ["STATUSES", "legend_group", "notes_of", "status_of", "union_elements"]
+__all__ = ["STATUSES", "Comparison", "compare", "legend_group", "notes_of", "status_of", "union_elements"]
 
 #: Status -> fill and sign. They differ in lightness too, and the sign stands before the operator.
 STATUSES = {
@@ -23,6 +27,51 @@ STATUSES = {
     "added": ("#a7dca8", "+ "),
     "removed": ("#f3a78b", "− "),
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two models, put together to be drawn.
+
+    Attributes:
+        model: The second model, with inferred shapes.
+        found: Its elements and those that only the first has.
+        hierarchy: The groups of every node of both that is shown.
+        diff: What differs.
+        marks: What became of each node, a key of :data:`STATUSES`.
+        fresh: The terminals that only the second has.
+    """
+
+    model: ir.Model
+    found: Elements
+    hierarchy: dict[ir.Node, Scope]
+    diff: GraphDiff
+    marks: dict[ir.Node, str]
+    fresh: set[ir.Value]
+
+    def paint(self, elements: Sequence[Element]) -> Paint:
+        """Return the colours, signs and notes of elements, and their legend."""
+        statuses = [status_of(element, self.marks, self.fresh) for element in elements]
+        return Paint(
+            [STATUSES[status][0] for status in statuses],
+            [notes_of(element, self.diff, self.marks) for element in elements],
+            lambda x, y: legend_group(self.diff, x, y),
+            [STATUSES[status][1] for status in statuses],
+        )
+
+
+def compare(before: ir.Model, after: ir.Model) -> Comparison:
+    """Put two models together; both stay as they are."""
+    old, new = infer_shapes(before), infer_shapes(after)
+    diff = diff_graphs(old, new)
+    union, fresh = union_elements(old, new, diff)
+    hierarchy = {**scopes(old.graph), **scopes(new.graph)}
+    shown = {element.node for element in union.elements if element.node is not None}
+    hierarchy = {node: scope for node, scope in hierarchy.items() if node in shown}
+    marks = dict.fromkeys(diff.pairs, "same")
+    marks |= dict.fromkeys(diff.changes, "changed") | dict.fromkeys(diff.added, "added")
+    marks |= dict.fromkeys(diff.removed, "removed")
+    return Comparison(new, union, hierarchy, diff, marks, fresh)
 
 
 def union_elements(before: ir.Model, after: ir.Model, diff: GraphDiff) -> tuple[Elements, set[ir.Value]]:

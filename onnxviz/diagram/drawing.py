@@ -6,21 +6,23 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxviz.diagram.blocks import Block, annotated, block_items, make_block
-from onnxviz.diagram.elements import Element, Elements
+from onnxviz.diagram.elements import Element, Elements, Wire
 from onnxviz.diagram.exchange import WRITERS, DiagramEdge, DiagramNode, Network, to_networkx
 from onnxviz.diagram.header import header_groups
 from onnxviz.diagram.layout import FloatArray, Layout, compute_layout
 from onnxviz.diagram.ranks import Ranking, rank_nodes
 from onnxviz.diagram.scene import Group, Scene
+from onnxviz.diagram.seen import Seen, ShapeKind, shapes_legend
 from onnxviz.diagram.svg import scene_to_svg
 from onnxviz.diagram.text import text_width
 from onnxviz.diagram.wires import (
@@ -43,17 +45,31 @@ from onnxviz.graph.cost import node_cost
 from onnxviz.graph.files import atomic_path
 from onnxviz.graph.provenance import provenance_of
 from onnxviz.graph.scopes import scope_name
-from onnxviz.graph.shapes import dtype_name, shape_list
+from onnxviz.graph.shapes import dtype_name, symbolic_shape
 
 if TYPE_CHECKING:
     import networkx as nx
 
-__all__ = ["FORMATS", "Architecture", "Drawing", "Paint"]
+__all__ = [
+    "FORMATS",
+    "PAD",
+    "Architecture",
+    "Drawing",
+    "Gates",
+    "Names",
+    "Paint",
+    "diagram_edge",
+    "diagram_node",
+    "element_name",
+    "element_parameters",
+    "heading",
+]
 
 #: File endings that :meth:`Architecture.save` writes.
 FORMATS = (".svg", ".png", ".pdf", *WRITERS)
 
-_PAD = 24.0
+#: Margin of a drawing, px.
+PAD = 24.0
 _LEAST_WIDTH = 520.0
 _PORT = 14.0
 _MOST_LABELS = 6  # outputs of one node that get a label each
@@ -137,18 +153,37 @@ class Paint:
     values: list[float | None] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Gates:
+    """Where tensors enter and leave a box that is drawn open, in px right of its middle."""
+
+    entries: Mapping[ir.Value, float]
+    exits: Mapping[ir.Value, float]
+
+
 class Drawing:
     """Collects what the layout needs to know, then turns its positions into a scene."""
 
-    def __init__(self, found: Elements, paint: Paint | None = None) -> None:
+    def __init__(
+        self,
+        found: Elements,
+        paint: Paint | None = None,
+        *,
+        blocks: list[Block] | None = None,
+        ranking: Ranking | None = None,
+        seen: Seen | None = None,
+        gates: Mapping[int, Gates] | None = None,
+    ) -> None:
         self.found = found
+        self.gates = gates or {}
         self.paint = paint
-        self.blocks: list[Block] = [make_block(element) for element in found.elements]
+        self.seen = seen or Seen()
+        self.blocks: list[Block] = blocks or [make_block(element, self.seen) for element in found.elements]
         if paint is not None and paint.signs:
             self.blocks = [annotated(*entry) for entry in zip(self.blocks, paint.signs, paint.notes, strict=True)]
         self.bundles = collect_bundles(found)
         self.edges = np.array([(w.source, w.target) for w in found.wires], dtype=np.int64).reshape(-1, 2)
-        self.ranking: Ranking = rank_nodes(len(self.blocks), self.edges)
+        self.ranking = ranking or rank_nodes(len(self.blocks), self.edges)
         self.widths = [block.width for block in self.blocks]
         self.margins = np.zeros((len(self.blocks), 4))
         self.ports = np.zeros(len(self.edges))
@@ -157,7 +192,14 @@ class Drawing:
         self._place_ports()
         self._reserve_stubs()
         sizes = [(width, block.height) for width, block in zip(self.widths, self.blocks, strict=True)]
-        self.layout = compute_layout(sizes, self.edges, margins=self.margins, ports=self.ports, ranking=self.ranking)
+        self.layout = compute_layout(
+            sizes,
+            self.edges,
+            margins=self.margins,
+            ports=self.ports,
+            arrivals=self._arrivals() if self.gates else None,
+            ranking=self.ranking,
+        )
 
     def _place_ports(self) -> None:
         """Spread the outputs of each box along its lower side, wide enough for their labels."""
@@ -166,11 +208,18 @@ class Drawing:
             if not all(self.ranking.stub[bundle.wires]):
                 by_source[bundle.source].append(bundle)
         for source, bundles in by_source.items():
+            if source in self.gates:
+                for bundle in bundles:
+                    value = self.found.wires[bundle.wires[0]].value
+                    bundle.offset = self.gates[source].exits.get(value, 0.0)
+                    self.ports[bundle.wires] = bundle.offset
+                continue
             element = self.found.elements[source]
             for bundle in bundles if len(bundles) <= _MOST_LABELS else ():
                 wire = self.found.wires[bundle.wires[0]]
-                bundle.label = wire_label(element, wire, self.found.elements[wire.target])
-            rooms = [text_width(b.label, LABEL) + 12.0 if b.label else _PORT for b in bundles]
+                label = wire_label(element, wire, self.found.elements[wire.target], self.seen)
+                bundle.label, bundle.kind = label.text, label.kind
+            rooms = [b.label_width + 12.0 if b.label else _PORT for b in bundles]
             span = sum(rooms[:-1])
             self.widths[source] = max(self.widths[source], min(span + 20.0, 600.0))
             scale = min(1.0, (self.widths[source] - 20.0) / span) if span else 1.0
@@ -180,9 +229,16 @@ class Drawing:
                 self.ports[bundle.wires] = at
                 at += room * scale
             half = self.widths[source] / 2
-            reach = max(b.offset + (text_width(b.label, LABEL) + 8.0 if b.label else 0.0) for b in bundles)
+            reach = max(b.offset + (b.label_width + 8.0 if b.label else 0.0) for b in bundles)
             self.margins[source, 2] = max(0.0, reach - half)
             self.margins[source, 3] = LABEL_HEIGHT if any(b.label for b in bundles) else 0.0
+
+    def _arrivals(self) -> FloatArray:
+        """Return where wires arrive at boxes that are open."""
+        wires = self.found.wires
+        return np.array(
+            [self.gates[w.target].entries.get(w.value, 0.0) if w.target in self.gates else np.nan for w in wires]
+        )
 
     def _reserve_stubs(self) -> None:
         """Keep room for the labelled ends beside the boxes: incoming at the left, outgoing at the right."""
@@ -202,69 +258,53 @@ class Drawing:
 
     def finish(self, title: str, line: str, kinds: list[str]) -> Architecture:
         """Return the scene: header and legend above, lines below boxes."""
-        wide = max(self.layout.width, _LEAST_WIDTH)
-        # In a very wide drawing the header stays where a reader looks first.
-        shown = kinds if self.paint is None else ()
-        header, below = header_groups(title, line, shown, _PAD, _PAD, min(wide, 1200.0))
-        if self.paint is not None:
-            legend, below = self.paint.legend(_PAD, below)
-            header.append(legend)
-        dx, dy = _PAD + (wide - self.layout.width) / 2, below + _PAD
-        names = _Names()
+        header, wide, dy = heading(title, line, kinds, self.shape_kinds(), self.layout.width, self.paint)
+        dx = PAD + (wide - self.layout.width) / 2
+        names = Names()
         edges = self._edge_groups(names, dx, dy)
         nodes = self._node_groups(names, dx, dy)
-        scene = Scene(wide + 2 * _PAD, dy + self.layout.height + _PAD, title, tuple(header + edges + nodes))
+        scene = Scene(wide + 2 * PAD, dy + self.layout.height + PAD, title, tuple(header + edges + nodes))
         return Architecture(scene, self.layout, lambda: self._network(scene, nodes, dx, dy))
+
+    def shape_kinds(self) -> set[ShapeKind]:
+        """Return the kinds of shapes that are written."""
+        return {b.kind for b in self.bundles if b.label} | {block.shape for block in self.blocks}
 
     def _tooltip(self, index: int) -> str:
         notes = [] if self.paint is None or self.paint.signs else self.paint.notes[index]
         return "\n".join([self.blocks[index].tooltip, *notes])
 
     def _network(self, scene: Scene, groups: list[Group], dx: float, dy: float) -> Network:
-        nodes = []
         values = self.paint.values if self.paint is not None and self.paint.values else [None] * len(groups)
-        for element, block, group, value in zip(self.found.elements, self.blocks, groups, values, strict=True):
-            node, box = element.node, group.box
-            assert box is not None
-            name = node.name if node is not None else element.value.name if element.value is not None else None
-            name = scope_name(element.members.scope) if element.members is not None else name
-            source = provenance_of(node) if node is not None else None
-            nodes.append(
-                DiagramNode(
-                    group.id, element.role, name or "", node.op_type if node is not None else "",
-                    node.domain if node is not None else "", element.kind,
-                    tuple(filter(None, (block.heading, block.note, *block.lines))),
-                    _parameters(element), str(source or ""), value,
-                    round(box.x, 2), round(box.y, 2), round(box.width, 2), round(box.height, 2),
-                )
-            )  # fmt: skip
-        return Network(
-            scene.title, round(scene.width, 2), round(scene.height, 2), tuple(nodes), self._lines(nodes, dx, dy)
-        )
-
-    def _lines(self, nodes: list[DiagramNode], dx: float, dy: float) -> tuple[DiagramEdge, ...]:
+        boxes = zip(self.found.elements, self.blocks, groups, values, strict=True)
+        nodes = tuple(diagram_node(*box) for box in boxes)
         edges = []
         for index, wire in enumerate(self.found.wires):
-            shape = shape_list(wire.value)
-            corners = [(round(float(x + dx), 2), round(float(y + dy), 2)) for x, y in self.layout.path(index)]
+            corners = self.layout.path(index) + np.array([dx, dy])
             edges.append(
-                DiagramEdge(
-                    nodes[wire.source].id, nodes[wire.target].id, wire.value.name or "", dtype_name(wire.value) or "",
-                    None if shape is None else tuple(shape), bool(self.layout.stub[index]), wire.outer, tuple(corners),
+                diagram_edge(
+                    nodes[wire.source].id,
+                    nodes[wire.target].id,
+                    wire,
+                    self.seen,
+                    bool(self.layout.stub[index]),
+                    corners,
                 )
-            )  # fmt: skip
-        return tuple(edges)
+            )
+        return Network(scene.title, round(scene.width, 2), round(scene.height, 2), nodes, tuple(edges))
 
-    def _edge_groups(self, names: _Names, dx: float, dy: float) -> list[Group]:
+    def _edge_groups(self, names: Names, dx: float, dy: float) -> list[Group]:
         groups = []
         for bundle in self.bundles:
             items = bundle_items(bundle, self.found, self.layout, dx, dy)
             if items:
                 name = self.found.wires[bundle.wires[0]].value.name
-                groups.append(Group(names.take("edge", name), "edge", bundle_tooltip(bundle, self.found), items))
+                groups.append(
+                    Group(names.take("edge", name), "edge", bundle_tooltip(bundle, self.found, self.seen), items)
+                )
         return groups
 
-    def _node_groups(self, names: _Names, dx: float, dy: float) -> list[Group]:
+    def _node_groups(self, names: Names, dx: float, dy: float) -> list[Group]:
         groups = []
         boxes: FloatArray = self.layout.boxes + np.array([dx, dy, 0.0, 0.0])
         for index, (element, block) in enumerate(zip(self.found.elements, self.blocks, strict=True)):
@@ -274,18 +314,61 @@ class Drawing:
             stubs = outgoing_stub_items(self.out_of[index], x + width, y + height / 2) if index in self.out_of else ()
             if index in self.into:
                 stubs += incoming_stub_items(self.into[index], x, y + height / 2)
-            identity = names.take(element.role, _element_name(element))
+            identity = names.take(element.role, element_name(element))
             groups.append(Group(identity, element.role, self._tooltip(index), items + stubs, box, element.kind))
         return groups
 
 
-def _parameters(element: Element) -> int:
+def diagram_node(element: Element, block: Block, group: Group, value: float | None) -> DiagramNode:
+    """Return a block as data."""
+    node, box = element.node, group.box
+    assert box is not None
+    name = node.name if node is not None else element.value.name if element.value is not None else None
+    name = scope_name(element.members.scope) if element.members is not None else name
+    source = provenance_of(node) if node is not None else None
+    return DiagramNode(
+        group.id, element.role, name or "", node.op_type if node is not None else "",
+        node.domain if node is not None else "", element.kind,
+        tuple(filter(None, (block.heading, block.note, *block.lines))),
+        element_parameters(element), str(source or ""), value,
+        round(box.x, 2), round(box.y, 2), round(box.width, 2), round(box.height, 2),
+    )  # fmt: skip
+
+
+def diagram_edge(source: str, target: str, wire: Wire, seen: Seen, stub: bool, corners: FloatArray) -> DiagramEdge:
+    """Return a wire as data."""
+    points = tuple((round(float(x), 2), round(float(y), 2)) for x, y in corners)
+    value = wire.value
+    return DiagramEdge(
+        source, target, value.name or "", dtype_name(value) or "", symbolic_shape(value), stub, wire.outer, points,
+        seen.kind(value), seen.shape_of(value),
+    )  # fmt: skip
+
+
+def heading(
+    title: str, line: str, kinds: list[str], shapes: set[ShapeKind], width: float, paint: Paint | None
+) -> tuple[list[Group], float, float]:
+    """Return title and legends, how wide the drawing is inside its margins, and where the graph begins."""
+    wide = max(width, _LEAST_WIDTH)
+    # In a very wide drawing the header stays where a reader looks first.
+    groups, below = header_groups(title, line, kinds if paint is None else (), PAD, PAD, min(wide, 1200.0))
+    if paint is not None:
+        legend, below = paint.legend(PAD, below)
+        groups.append(legend)
+    if (told := shapes_legend(shapes, PAD, below + 5.0)) is not None:
+        groups.append(told[0])
+        below = told[1]
+    return groups, wide, below + PAD
+
+
+def element_parameters(element: Element) -> int:
+    """Return how many learned elements a block holds."""
     if element.members is not None:
         return element.members.parameters
     return node_cost(element.node).parameters if element.node is not None else 0
 
 
-def _element_name(element: Element) -> str | None:
+def element_name(element: Element) -> str | None:
     """Return what identifies an element across exports: its first output's name, else its own."""
     if element.members is not None:
         return scope_name(element.members.scope)
@@ -294,7 +377,7 @@ def _element_name(element: Element) -> str | None:
     return next((v.name for v in element.node.outputs if v.name), None) or element.node.name
 
 
-class _Names:
+class Names:
     """Hands out ids that are unique, safe in XML and the same in every run."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.scopes import Scope
 from onnxviz.graph.shapes import model_inputs
 
-__all__ = ["Element", "Elements", "Members", "Wire", "collect_elements", "is_hidden"]
+__all__ = ["Element", "Elements", "Members", "Use", "Wire", "bodies", "collect_body", "collect_elements", "is_hidden"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +77,21 @@ class Elements:
     wires: list[Wire] = field(default_factory=list)
 
 
+@dataclass(frozen=True, eq=False)
+class Use:
+    """A tensor of the outside that an element reads.
+
+    Attributes:
+        value: The tensor.
+        target: Index of the element.
+        outer: Whether only a body of the element reads it.
+    """
+
+    value: ir.Value
+    target: int
+    outer: bool = False
+
+
 def is_hidden(node: ir.Node) -> bool:
     """Whether a node only names a constant: then it appears in its consumers and is no block."""
     if node.op_type not in ("Constant", "Identity") or len(node.outputs) != 1:
@@ -86,28 +101,38 @@ def is_hidden(node: ir.Node) -> bool:
 
 def collect_elements(model: ir.Model) -> Elements:
     """Return the blocks of a model's main graph, its inputs and outputs, and how they are wired."""
-    found = _Collector(model)
-    for value in model_inputs(model):
-        found.add_source(value, Element("input", value=value))
-    for node in model.graph:
-        if not is_hidden(node):
-            found.add_node(node)
-    for node, index in found.nodes:
-        for value, outer in _uses(node):
-            found.wire(value, index, outer)
-    for value in model.graph.outputs:
-        found.result.elements.append(Element("output", value=value))
-        found.wire(value, len(found.result.elements) - 1, outer=False, constants=True)
-    return found.result
+    return _Collector(model).collect(model.graph, model_inputs(model)).result
+
+
+def collect_body(model: ir.Model, body: ir.Graph) -> tuple[Elements, list[Use]]:
+    """Return the blocks of a body (of If, Loop or Scan), and what they read of the graphs around it."""
+    found = _Collector(model, body).collect(body, list(body.inputs))
+    return found.result, found.uses
 
 
 class _Collector:
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, body: ir.Graph | None = None) -> None:
         self.result = Elements()
+        self.uses: list[Use] = []
+        self._body = body
         self.nodes: list[tuple[ir.Node, int]] = []
         self._made: dict[ir.Value, tuple[int, int]] = {}  # tensor -> its element and port
         self._wired: set[tuple[ir.Value, int]] = set()
         self._functions = set(model.functions)
+
+    def collect(self, graph: ir.Graph, inputs: list[ir.Value]) -> _Collector:
+        for value in inputs:
+            self.add_source(value, Element("input", value=value))
+        for node in graph:
+            if not is_hidden(node):
+                self.add_node(node)
+        for node, index in self.nodes:
+            for value, outer in _uses(node):
+                self.wire(value, index, outer)
+        for value in graph.outputs:
+            self.result.elements.append(Element("output", value=value))
+            self.wire(value, len(self.result.elements) - 1, outer=False, constants=True)
+        return self
 
     def add_source(self, value: ir.Value, element: Element) -> None:
         self._made[value] = (len(self.result.elements), 0)
@@ -130,6 +155,9 @@ class _Collector:
             constant = constant_tensor(value) is not None
             if constant and not constants:
                 return
+            if not constant and self._body is not None and _home(value) not in (None, self._body):
+                self.uses.append(Use(value, target, outer))
+                return
             self.add_source(value, Element("constant" if constant else "missing", value=value))
         source, port = self._made[value]
         self.result.wires.append(Wire(source, target, port, value, outer))
@@ -141,23 +169,27 @@ def _uses(node: ir.Node) -> Iterator[tuple[ir.Value, bool]]:
         if value is not None:
             yield value, False
     inner: set[ir.Graph] = set()
-    pending = _bodies(node)
+    pending = bodies(node)
     values: list[ir.Value] = []
     while pending:
         graph = pending.pop(0)
         inner.add(graph)
         for child in graph:
             values.extend(v for v in child.inputs if v is not None)
-            pending.extend(_bodies(child))
+            pending.extend(bodies(child))
         values.extend(graph.outputs)
     for value in values:
-        producer = value.producer()
-        home = producer.graph if producer is not None else value.graph
-        if home not in inner:
+        if _home(value) not in inner:
             yield value, True
 
 
-def _bodies(node: ir.Node) -> list[ir.Graph]:
+def _home(value: ir.Value) -> ir.Graph | ir.Function | None:
+    producer = value.producer()
+    return producer.graph if producer is not None else value.graph
+
+
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """Return the graphs inside a node: the branches of an If, the body of a Loop or a Scan."""
     graphs: list[ir.Graph] = []
     for attribute in node.attributes.values():
         if attribute.is_ref():

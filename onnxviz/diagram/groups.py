@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -11,7 +11,7 @@ from onnxviz.diagram.elements import Element, Elements, Members, Wire
 from onnxviz.graph.constants import constant_tensor, is_parameter
 from onnxviz.graph.scopes import Scope
 
-__all__ = ["fold_elements"]
+__all__ = ["Part", "fold_elements", "group_element", "split_cyclic"]
 
 Part = tuple[Scope, int]  # a group, and which of its parts
 _ROUNDS = 4
@@ -34,11 +34,7 @@ def fold_elements(found: Elements, groups: Mapping[ir.Node, Scope]) -> Elements:
     }
     if not chosen:
         return found
-    for _ in range(_ROUNDS):
-        cyclic = _on_cycles(found, chosen)
-        if not cyclic:
-            break
-        chosen = _taken_apart(found, chosen, cyclic)
+    chosen = split_cyclic(found.wires, chosen)
     sizes = Counter(chosen.values())
     members: dict[Part, list[Element]] = {}
     for index, part in chosen.items():
@@ -54,18 +50,34 @@ def fold_elements(found: Elements, groups: Mapping[ir.Node, Scope]) -> Elements:
             continue
         if around not in places:
             places[around] = len(folded.elements)
-            folded.elements.append(_block_of(around[0], members[around]))
+            folded.elements.append(group_element(around[0], members[around]))
         moved.append(places[around])
     _rewire(found, moved, folded)
     return folded
 
 
-def _on_cycles(found: Elements, chosen: Mapping[int, Part]) -> set[Part]:
+def split_cyclic(wires: Sequence[Wire], chosen: Mapping[int, Part]) -> dict[int, Part]:
+    """Take groups apart that are left and entered again, into what is connected within them.
+
+    Args:
+        wires: Between elements.
+        chosen: The group of each element that is in one.
+    """
+    result = dict(chosen)
+    for _ in range(_ROUNDS if result else 0):
+        cyclic = _on_cycles(wires, result)
+        if not cyclic:
+            break
+        result = _taken_apart(wires, result, cyclic)
+    return result
+
+
+def _on_cycles(wires: Sequence[Wire], chosen: Mapping[int, Part]) -> set[Part]:
     """Return the groups that are left and entered again."""
     import networkx as nx
 
     graph = nx.DiGraph()
-    for wire in found.wires:
+    for wire in wires:
         ends = [chosen.get(index, index) for index in (wire.source, wire.target)]
         if ends[0] != ends[1]:
             graph.add_edge(*ends)
@@ -78,13 +90,13 @@ def _on_cycles(found: Elements, chosen: Mapping[int, Part]) -> set[Part]:
     }
 
 
-def _taken_apart(found: Elements, chosen: Mapping[int, Part], cyclic: set[Part]) -> dict[int, Part]:
+def _taken_apart(wires: Sequence[Wire], chosen: Mapping[int, Part], cyclic: set[Part]) -> dict[int, Part]:
     """Number the connected parts of each of some groups; what is one part already is unfolded."""
     import networkx as nx
 
     inner = nx.Graph()
     inner.add_nodes_from(index for index, part in chosen.items() if part in cyclic)
-    for wire in found.wires:
+    for wire in wires:
         part = chosen.get(wire.source)
         if part in cyclic and part == chosen.get(wire.target):
             inner.add_edge(wire.source, wire.target)
@@ -100,7 +112,8 @@ def _taken_apart(found: Elements, chosen: Mapping[int, Part], cyclic: set[Part])
     return result
 
 
-def _block_of(group: Scope, members: list[Element]) -> Element:
+def group_element(group: Scope, members: Sequence[Element]) -> Element:
+    """Return the block of a group."""
     nodes = tuple(element.node for element in members if element.node is not None)
     weights = {value: constant_tensor(value) for node in nodes for value in node.inputs if value is not None}
     parameters = sum(tensor.size for tensor in weights.values() if tensor is not None and is_parameter(tensor))

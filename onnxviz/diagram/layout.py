@@ -81,6 +81,7 @@ def compute_layout(
     *,
     margins: npt.ArrayLike | None = None,
     ports: npt.ArrayLike | None = None,
+    arrivals: npt.ArrayLike | None = None,
     ranking: Ranking | None = None,
     spacing: Spacing | None = None,
 ) -> Layout:
@@ -94,6 +95,7 @@ def compute_layout(
         edges: Source and target index of each edge, shape ``(E, 2)``.
         margins: Room to keep free left of, above, right of and below each box, for labels; shape ``(N, 4)``.
         ports: Where on its source each edge starts, in px right of the middle; shape ``(E,)``.
+        arrivals: Where on its target each edge ends, likewise; NaN where the layout may choose, as by default.
         ranking: The result of ``rank_nodes`` where it is known already.
         spacing: Distances between things.
 
@@ -116,7 +118,8 @@ def compute_layout(
     chains = chain_edges(count, pairs, ranked)
     rows, component = _ordered_rows(size, pairs, port, ranked, chains)
     x = _centres(size, margin, pairs, port, chains, rows, component, space)
-    return _assemble(size, margin, pairs, port, ranked, chains, rows, x, space)
+    asked = np.full(len(pairs), np.nan) if arrivals is None else np.asarray(arrivals, dtype=np.float64)
+    return _assemble(size, margin, pairs, port, asked, ranked, chains, rows, x, space)
 
 
 def _ordered_rows(
@@ -232,6 +235,7 @@ def _assemble(
     margin: FloatArray,
     edges: IntArray,
     port: FloatArray,
+    asked: FloatArray,
     ranked: Ranking,
     chains: Chains,
     rows: list[list[int]],
@@ -241,6 +245,7 @@ def _assemble(
     count, ranks = len(size), len(rows)
     upper, lower, edge = segments(chains)
     arrival = arrival_ports(size, x, upper, lower, port[edge], count, space.ports)
+    arrival = np.where((lower < count) & ~np.isnan(asked[edge]), asked[edge], arrival)
     begin = x[upper] + np.where(upper < count, port[edge], 0.0)
     end = x[lower] + arrival
     run = np.zeros(ranks)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Ranking", "rank_nodes"]
+__all__ = ["Ranking", "rank_between", "rank_nodes"]
 
 #: An edge longer than this many ranks becomes a stub at both ends.
 MAX_SPAN = 40
@@ -67,6 +67,35 @@ def rank_nodes(count: int, edges: IntArray, *, max_span: int = MAX_SPAN) -> Rank
     if count:
         ranks -= ranks.min()
     return Ranking(ranks, stub, back)
+
+
+def rank_between(count: int, entries: int, exits: int, edges: IntArray, *, max_span: int = MAX_SPAN) -> Ranking:
+    """Rank the inside of a group: what enters it stands above all its nodes, what leaves it below them.
+
+    Args:
+        count: The number of nodes N; they come first, then the entries, then the exits.
+        entries: How many points at the upper border there are.
+        exits: How many at the lower.
+        edges: ``(E, 2)`` integers, source and target index of each edge.
+        max_span: Edges that span more ranks than this become stubs.
+
+    >>> import numpy as np
+    >>> rank_between(2, 1, 1, np.array([[2, 0], [0, 1], [2, 1], [1, 3]])).rank.tolist()
+    [1, 2, 0, 3]
+    """
+    edges = np.asarray(edges, dtype=np.int64).reshape(-1, 2)
+    inner = (edges < count).all(axis=1)
+    nodes = rank_nodes(count, edges[inner], max_span=max_span)
+    total = count + entries + exits
+    rank = np.zeros(total, dtype=np.int64)
+    first = int(entries > 0)
+    rank[:count] = nodes.rank + first
+    rank[count + entries :] = first + (int(nodes.rank.max()) + 1 if count else 0)
+    back = np.zeros(len(edges), np.bool_)
+    back[inner] = nodes.back
+    stub = _choose_stubs(total, edges, rank, back, max_span)
+    stub[inner] |= nodes.stub
+    return Ranking(rank, stub, back)
 
 
 def _neighbours(count: int, keys: IntArray, values: IntArray) -> list[list[int]]:

@@ -8,28 +8,28 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from onnxviz.diagram.architecture import architecture
-from onnxviz.diagram.elements import collect_elements
+from onnxviz.analysis.weights import weights_in_words
+from onnxviz.diagram.interactive import GraphData, graph_data
 
 __all__ = ["Diagram", "draw_diagram"]
 
-_LIMIT = 7_000_000  # bytes of the SVG
-_BLOCKS = 12_000  # a block takes 600 bytes and more
+_LIMIT = 5_000_000  # bytes of the graph, packed
+_BLOCKS = 100_000
 
 
 @dataclass(frozen=True)
 class Diagram:
-    """The architecture as SVG, with the ids of its blocks.
+    """The architecture for the page's viewer, with the ids of its blocks.
 
     Attributes:
-        svg: The drawing; empty where it is too large for the page.
+        graph: What the viewer needs; None where it is too large for the page.
         tensors: Block -> names of the tensors that its node writes, or of the input or output that it is.
         makers: Tensor name -> block of the node that writes it.
         layers: Layer name, as the weights have it -> block.
         note: Why there is no drawing; empty where there is one.
     """
 
-    svg: str = field(repr=False)
+    graph: GraphData | None = field(repr=False)
     tensors: dict[str, list[str]] = field(default_factory=dict)
     makers: dict[str, str] = field(default_factory=dict)
     layers: dict[str, str] = field(default_factory=dict)
@@ -61,37 +61,35 @@ def draw_diagram(model: ir.Model) -> Diagram:
     >>> draw_diagram(model).makers
     {'y': 'node-y'}
     """
-    elements = collect_elements(model).elements
-    if len(elements) > _BLOCKS:  # not worth the drawing: it could not be kept
-        return Diagram(
-            "", note=f"the architecture ({len(elements):,} blocks) is left out: draw it with `onnxviz graph`"
-        )
-    drawing = architecture(model)
-    svg = drawing._repr_svg_()
-    size = len(svg.encode()) / 1e6
+    count = model.graph.num_nodes()
+    if count > _BLOCKS:  # not worth the drawing: it could not be kept
+        return Diagram(None, note=f"the architecture ({count:,} nodes) is left out: draw it with `onnxviz graph`")
+    graph = graph_data(model, weights_in_words(model))
+    size = (len(graph.data) + len(graph.details)) / 1e6
     if size > _LIMIT / 1e6:
-        return Diagram("", note=f"the architecture ({size:.1f} MB) is left out: draw it with `onnxviz graph`")
-    groups = [group for group in drawing.scene.groups if group.box is not None]
-    if [group.role for group in groups] != [element.role for element in elements]:
-        return Diagram(svg)  # blocks stand for something else: better no link than a wrong one
+        return Diagram(None, note=f"the architecture ({size:.1f} MB) is left out: draw it with `onnxviz graph`")
     tensors: dict[str, list[str]] = {}
     makers: dict[str, str] = {}
-    blocks: dict[ir.Node, str] = {}
-    for group, element in zip(groups, elements, strict=True):
+    for block, element in zip(graph.ids, graph.elements, strict=True):
         if element.node is not None:
-            blocks[element.node] = group.id
-            tensors[group.id] = [str(value.name) for value in element.node.outputs if value.name]
-            makers.update(dict.fromkeys(tensors[group.id], group.id))
+            tensors[block] = [str(value.name) for value in element.node.outputs if value.name]
+            for name in tensors[block]:
+                makers.setdefault(name, block)  # bodies, which come last, may use a name again
         elif element.value is not None:
-            tensors[group.id] = [str(element.value.name)]
-    return Diagram(svg, tensors, makers, _layer_blocks(model, blocks))
+            tensors[block] = [str(element.value.name)]
+    return Diagram(graph, tensors, makers, _layer_blocks(model, makers))
 
 
-def _layer_blocks(model: ir.Model, blocks: dict[ir.Node, str]) -> dict[str, str]:
+def _layer_blocks(model: ir.Model, makers: dict[str, str]) -> dict[str, str]:
     """Name the layers as the weights do; inlined functions would shift the positions of nodes without a name."""
     names = {
         node: node.name or ("" if model.functions else f"{node.op_type}_{position}")
         for position, node in enumerate(model.graph)
     }
     uses = Counter(names.values())
-    return {name: blocks[node] for node, name in names.items() if name and uses[name] == 1 and node in blocks}
+    found = {}
+    for node, name in names.items():
+        block = next((makers[v.name] for v in node.outputs if v.name in makers), None)
+        if name and uses[name] == 1 and block is not None:
+            found[name] = block
+    return found

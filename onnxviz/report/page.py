@@ -20,6 +20,8 @@ from markupsafe import Markup
 
 from onnxviz._version import __version__
 from onnxviz.analysis.statistics import statistics
+from onnxviz.diagram.interactive import SCRIPTS, STYLE
+from onnxviz.diagram.interactive import asset as graph_asset
 from onnxviz.errors import OutputError
 from onnxviz.graph.files import atomic_write
 from onnxviz.graph.provenance import provenance_of
@@ -170,8 +172,9 @@ class _Composer:
         return self._render(), self.notes
 
     def _render(self) -> str:
-        style = _asset("page.css")
+        style = _asset("page.css") + graph_asset(STYLE)
         scripts = [_asset(name) for name in ("viewer.js", "links.js")]
+        scripts += [graph_asset(name) for name in SCRIPTS] if self.content["diagram"].graph is not None else []
         tables = {name: rows[: self.most] for name, rows in self.tables.items()}
         maps = {panel.row["name"]: panel.row["id"] for panel in self.features}
         rows = {row["name"]: row["id"] for row in tables["tensors"]}

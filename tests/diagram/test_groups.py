@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -110,3 +111,44 @@ def test_parallel_branches_of_one_group_stay_one_block() -> None:
 def test_nothing_overlaps_at_any_depth(depth: int | None) -> None:
     drawing = architecture(residual(8), depth=depth)
     assert faults(drawing.scene) == []
+
+
+def nameless(model: ir.Model) -> ir.Model:
+    for node in model.graph:
+        node.name = None
+        node.metadata_props.clear()
+    return model
+
+
+def test_a_chain_says_what_it_does() -> None:
+    drawing = architecture(residual(), fold=["Conv > Relu"])
+    blocks = [node for node in drawing.network.nodes if node.role == "group"]
+    assert [node.name for node in blocks] == [f"stage/{i}/Conv > Relu/1" for i in range(3)]
+    assert blocks[0].lines == ("Conv → Relu", "4 params", "1×1", "W 2×2×1×1")
+    assert len({node.id for node in blocks}) == 3
+    tooltip = next(group.tooltip for group in drawing.scene.groups if group.id == blocks[0].id)
+    assert tooltip.splitlines() == ["stage/0/Conv > Relu/1", "4 parameters", "Conv", "Relu"]
+
+
+def test_chains_without_names_stand_apart() -> None:
+    drawing = architecture(nameless(residual(1)), fold=["Conv > Relu"])
+    assert [node.role for node in drawing.network.nodes] == ["input", "group", "node", "node", "output"]
+    assert faults(drawing.scene) == []
+
+
+def test_repeats_of_a_model_without_names() -> None:
+    drawing = architecture(nameless(residual(5)), depth=1)
+    block = next(node for node in drawing.network.nodes if node.role == "group")
+    assert block.lines == ("Residual block ×5", "20 params", "Conv ×5 · Relu ×5 · Add ×5", "15 nodes")
+    parts = [node for node in architecture(nameless(residual(5)), depth=2).network.nodes if node.role == "group"]
+    assert [part.lines[0] for part in parts] == [f"Residual block {i} of 5" for i in range(1, 6)]
+    assert parts[1].name == "Residual block ×5/2"
+
+
+def test_blocks_of_several_sizes_are_not_said_to_be_equal() -> None:
+    model = nameless(residual(5))
+    value = model.graph.initializers["w2"]
+    value.const_value = ir.Tensor(np.zeros((2, 2, 3, 3), np.float32), name="w2")
+    blocks = [node for node in architecture(model, depth=1).network.nodes if node.role == "group"]
+    assert all("×5" not in block.lines[0] or "differ" in block.lines[-1] for block in blocks)
+    assert sum(int(block.lines[-1].split()[0]) for block in blocks) <= 15
