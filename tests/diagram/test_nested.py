@@ -108,7 +108,7 @@ def test_what_differs_is_coloured_inside_frames() -> None:
     after = residual()
     after.graph[4].op_type = "LeakyRelu"
     drawing, diff = architecture_diff(residual(), after, depth=2)
-    assert diff.added
+    assert diff.changes
     assert frames(drawing)
     assert any(node.lines[0].startswith("~ ") for node in drawing.network.nodes if node.role == "group")
 
