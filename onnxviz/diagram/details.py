@@ -54,6 +54,11 @@ def dims_text(dims: Sequence[object], longest: int = 14) -> str:
     >>> dims_text(["batch", 3, None]), dims_text(["N", "floor((H + 1)/2)", "past + 1"])
     ('batch×3×?', 'N×⌈H/2⌉×(past+1)')
     """
+    return _dims_text(tuple(dims[:9]), longest)
+
+
+@lru_cache(maxsize=4096)
+def _dims_text(dims: tuple[object, ...], longest: int) -> str:
     shown = [_dim(dim, longest) for dim in dims[:8]] + (["…"] if len(dims) > 8 else [])
     return "×".join(shown) if shown else "scalar"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from onnxviz.diagram.scene import Path
 
@@ -88,9 +89,16 @@ def kind_style(kind: str) -> KindStyle:
 
 def glyph(kind: str, x: float, y: float, size: float) -> Path:
     """Return the sign of a kind, its top left corner at (x, y)."""
+    codes, points = _strokes(kind)
+    return Path(tuple((x + u * size, y + v * size) for u, v in points), codes, stroke=INK, stroke_width=0.9)
+
+
+@cache
+def _strokes(kind: str) -> tuple[str, list[tuple[float, float]]]:
+    """Return the strokes of a sign in a unit square."""
     points: list[tuple[float, float]] = []
     codes = ""
     for code, right, down in _STROKE.findall(_GLYPHS.get(kind, _GLYPHS["other"])):
         codes += code or ("C" if codes[-1] == "C" else "L")
-        points.append((x + float(right) * size, y + float(down) * size) if right else points[-1])
-    return Path(tuple(points), codes, stroke=INK, stroke_width=0.9)
+        points.append((float(right), float(down)) if right else points[-1])
+    return codes, points

@@ -107,7 +107,8 @@ class Group:
 
     Attributes:
         id: Unique in the scene, safe as an XML id, and the same for the same node in every drawing of the model.
-        role: ``node``, ``input``, ``output``, ``constant``, ``missing``, ``edge``, ``stub``, ``header`` or ``legend``.
+        role: ``node``, ``input``, ``output``, ``constant``, ``missing``, ``edge``, ``frame``, ``label``,
+            ``header`` or ``legend``.
         tooltip: What a pointer over the group shows; lines are separated by newlines.
         items: Drawn in this order.
         box: The outline of a node or terminal; None for everything else.

@@ -23,6 +23,8 @@ __all__ = ["Seen", "ShapeKind", "ShapeLabel", "label_items", "shapes_legend"]
 #: file, but seen in a run. ``unknown``: any size, or all, cannot be told.
 ShapeKind = Literal["known", "symbolic", "observed", "unknown"]
 
+Inferred = tuple[str | None, tuple[int | str | None, ...] | None]
+
 SYMBOLIC, OBSERVED = "#5b2c91", "#0b5c4a"
 _EYE = 12.0  # room of the mark before an observed shape, px
 _LEGEND = 9.5
@@ -58,6 +60,14 @@ class Seen:
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     pictures: Mapping[str, Thumbnail | npt.NDArray[Any]] = field(default_factory=dict)
+    _inferred: dict[ir.Value, Inferred] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def inferred(self, value: ir.Value) -> Inferred:
+        """Return element type and shape as the file tells them; worked out once, as every reader of a tensor asks."""
+        found = self._inferred.get(value)
+        if found is None:
+            found = self._inferred[value] = (dtype_name(value), symbolic_shape(value))
+        return found
 
     def shape_of(self, value: ir.Value) -> tuple[int, ...] | None:
         """Return the shape that was seen of a tensor."""
@@ -66,7 +76,7 @@ class Seen:
 
     def kind(self, value: ir.Value) -> ShapeKind:
         """Return how a tensor's shape is known."""
-        dims = symbolic_shape(value)
+        _, dims = self.inferred(value)
         if dims is not None and all(isinstance(dim, int) for dim in dims):
             return "known"
         if self.shape_of(value) is not None:
@@ -81,18 +91,19 @@ class Seen:
         Names of dimensions are cut, all alike, until it is at most ``room`` px wide at font size ``size``.
         """
         kind = self.kind(value)
-        dims = self.shape_of(value) if kind == "observed" else symbolic_shape(value)
+        dtype, inferred = self.inferred(value)
+        dims = self.shape_of(value) if kind == "observed" else inferred
         text = ""
         for longest in _NAME_LENGTHS:
-            text = typed(dtype_name(value), dims, usual=usual, longest=longest)
+            text = typed(dtype, dims, usual=usual, longest=longest)
             if kind == "known" or text_width(text, size) <= room:
                 break
         return ShapeLabel(text, kind)
 
     def in_words(self, value: ir.Value) -> str:
         """Return type and shape at length, for tooltips: what is inferred, and what was seen where that differs."""
-        inferred, observed = symbolic_shape(value), self.shape_of(value)
-        text = typed(dtype_name(value), inferred, usual=None, longest=80)
+        (dtype, inferred), observed = self.inferred(value), self.shape_of(value)
+        text = typed(dtype, inferred, usual=None, longest=80)
         if observed is None or observed == inferred:
             return text
         return f"{text}, observed {dims_text(observed)}".removeprefix(", ")
