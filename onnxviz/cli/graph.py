@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,7 +31,7 @@ def graph(
         bool, typer.Option("--diff", help="Draw what was added, removed and changed from MODEL to OTHER.")
     ] = False,
     style: Annotated[
-        str,
+        Literal["graph", "volumes"],
         typer.Option(
             "--style", metavar="graph|volumes", help="volumes draws a convolutional network as boxes to scale."
         ),

@@ -10,13 +10,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.diagram.comparison import compare
-from onnxviz.diagram.drawing import FORMATS, Architecture, Drawing, Paint
+from onnxviz.diagram.drawing import Drawing, Paint
 from onnxviz.diagram.elements import Element, Elements, collect_elements
 from onnxviz.diagram.groups import fold_elements
 from onnxviz.diagram.header import model_line
 from onnxviz.diagram.hierarchy import build_tree, closed_groups
 from onnxviz.diagram.nested import draw_nested
 from onnxviz.diagram.overlay import Overlay, Scale, legend_group, metric_overlay, number_text, value_of
+from onnxviz.diagram.result import FORMATS, Architecture
 from onnxviz.diagram.seen import Seen
 from onnxviz.diagram.themes import apply_theme, check_theme
 from onnxviz.diagram.thumbnails import Thumbnail

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path as FilePath
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxviz.diagram.blocks import Block, annotated, block_items, make_block
-from onnxviz.diagram.elements import Element, Elements, Wire
-from onnxviz.diagram.exchange import WRITERS, DiagramEdge, DiagramNode, Network, to_networkx
+from onnxviz.diagram.elements import Elements
+from onnxviz.diagram.exchange import Network
 from onnxviz.diagram.header import header_groups
-from onnxviz.diagram.layout import FloatArray, Layout, compute_layout
+from onnxviz.diagram.layout import FloatArray, compute_layout
+from onnxviz.diagram.names import Names, element_name
 from onnxviz.diagram.ranks import Ranking, rank_nodes
+from onnxviz.diagram.result import Architecture, diagram_edge, diagram_node
 from onnxviz.diagram.scene import Group, Scene
 from onnxviz.diagram.seen import Seen, ShapeKind, shapes_legend
-from onnxviz.diagram.svg import scene_to_svg
 from onnxviz.diagram.text import text_width
 from onnxviz.diagram.wires import (
     LABEL,
@@ -40,98 +35,14 @@ from onnxviz.diagram.wires import (
     stub_rows,
     wire_label,
 )
-from onnxviz.errors import OutputError
-from onnxviz.graph.cost import node_cost
-from onnxviz.graph.files import atomic_path
-from onnxviz.graph.provenance import provenance_of
-from onnxviz.graph.scopes import scope_name
-from onnxviz.graph.shapes import dtype_name, symbolic_shape
 
-if TYPE_CHECKING:
-    import networkx as nx
-
-__all__ = [
-    "FORMATS",
-    "PAD",
-    "Architecture",
-    "Drawing",
-    "Gates",
-    "Names",
-    "Paint",
-    "diagram_edge",
-    "diagram_node",
-    "element_name",
-    "element_parameters",
-    "heading",
-]
-
-#: File endings that :meth:`Architecture.save` writes.
-FORMATS = (".svg", ".png", ".pdf", *WRITERS)
+__all__ = ["PAD", "Drawing", "Gates", "Paint", "heading"]
 
 #: Margin of a drawing, px.
 PAD = 24.0
 _LEAST_WIDTH = 520.0
 _PORT = 14.0
 _MOST_LABELS = 6  # outputs of one node that get a label each
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A model's block diagram.
-
-    Attributes:
-        scene: Everything that is drawn, with positions in px.
-        layout: The positions of the boxes and lines alone; its origin is the corner of the graph, below the header.
-        note: What a reader of the saved file should know, such as that a huge PNG was scaled down; empty otherwise.
-    """
-
-    scene: Scene
-    layout: Layout
-    _as_data: Callable[[], Network] = field(repr=False, compare=False)
-    note: str = ""
-
-    @cached_property
-    def network(self) -> Network:
-        """The boxes and lines as data, with the scene's positions."""
-        return self._as_data()
-
-    def save(self, path: str | os.PathLike[str]) -> Architecture:
-        """Write the diagram in the format that the ending of ``path`` names; return it with its ``note`` filled in.
-
-        SVG, PNG and PDF are drawn; DOT, Mermaid (``.mmd``), GraphML and JSON hold the boxes and lines as data.
-
-        The same diagram gives the same bytes.
-
-        Raises:
-            OutputError: The ending is none of :data:`FORMATS`, or the file cannot be written.
-        """
-        ending = _format_of(path)
-        note = None
-        with atomic_path(path) as temporary:
-            if ending in WRITERS:
-                temporary.write_text(WRITERS[ending](self.network), encoding="utf-8", newline="\n")
-            elif ending == ".svg":
-                temporary.write_text(scene_to_svg(self.scene), encoding="utf-8", newline="\n")
-            else:
-                from onnxviz.diagram.raster import write_pdf, write_png
-
-                note = (write_png if ending == ".png" else write_pdf)(self.scene, temporary)
-        return replace(self, note=note or "")
-
-    def to_networkx(self) -> nx.MultiDiGraph:
-        """Return the boxes and lines as a networkx graph: see :func:`onnxviz.diagram.exchange.to_networkx`."""
-        return to_networkx(self.network)
-
-    def _repr_svg_(self) -> str:
-        return scene_to_svg(self.scene, standalone=False)
-
-
-def _format_of(path: str | os.PathLike[str]) -> str:
-    ending = FilePath(path).suffix.lower()
-    if ending not in FORMATS:
-        what = f"as {ending!r}" if ending else "to a file without an ending"
-        raise OutputError(f"cannot write a diagram {what}", hint=f"use {', '.join(FORMATS)}")
-    return ending
 
 
 @dataclass(frozen=True)
@@ -319,32 +230,6 @@ class Drawing:
         return groups
 
 
-def diagram_node(element: Element, block: Block, group: Group, value: float | None) -> DiagramNode:
-    """Return a block as data."""
-    node, box = element.node, group.box
-    assert box is not None
-    name = node.name if node is not None else element.value.name if element.value is not None else None
-    name = scope_name(element.members.scope) if element.members is not None else name
-    source = provenance_of(node) if node is not None else None
-    return DiagramNode(
-        group.id, element.role, name or "", node.op_type if node is not None else "",
-        node.domain if node is not None else "", element.kind,
-        tuple(filter(None, (block.heading, block.note, *block.lines))),
-        element_parameters(element), str(source or ""), value,
-        round(box.x, 2), round(box.y, 2), round(box.width, 2), round(box.height, 2),
-    )  # fmt: skip
-
-
-def diagram_edge(source: str, target: str, wire: Wire, seen: Seen, stub: bool, corners: FloatArray) -> DiagramEdge:
-    """Return a wire as data."""
-    points = tuple((round(float(x), 2), round(float(y), 2)) for x, y in corners)
-    value = wire.value
-    return DiagramEdge(
-        source, target, value.name or "", dtype_name(value) or "", symbolic_shape(value), stub, wire.outer, points,
-        seen.kind(value), seen.shape_of(value),
-    )  # fmt: skip
-
-
 def heading(
     title: str, line: str, kinds: list[str], shapes: set[ShapeKind], width: float, paint: Paint | None
 ) -> tuple[list[Group], float, float]:
@@ -359,38 +244,3 @@ def heading(
         groups.append(told[0])
         below = told[1]
     return groups, wide, below + PAD
-
-
-def element_parameters(element: Element) -> int:
-    """Return how many learned elements a block holds."""
-    if element.members is not None:
-        return element.members.parameters
-    return node_cost(element.node).parameters if element.node is not None else 0
-
-
-def element_name(element: Element) -> str | None:
-    """Return what identifies an element across exports: its first output's name, else its own."""
-    if element.members is not None:
-        return scope_name(element.members.scope)
-    if element.node is None:
-        return element.value.name if element.value is not None else None
-    return next((v.name for v in element.node.outputs if v.name), None) or element.node.name
-
-
-class Names:
-    """Hands out ids that are unique, safe in XML and the same in every run."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def take(self, role: str, name: str | None) -> str:
-        raw = name or "unnamed"
-        safe = re.sub(r"[^A-Za-z0-9_.-]", "_", raw[:64])
-        if safe != raw:
-            safe = f"{safe}-{hashlib.sha256(raw.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-        identity, again = f"{role}-{safe}", 1
-        while identity in self._taken:
-            again += 1
-            identity = f"{role}-{safe}.{again}"
-        self._taken.add(identity)
-        return identity

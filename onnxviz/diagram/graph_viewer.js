@@ -116,7 +116,10 @@ window.onnxvizGraph = (() => {
       if (!this.shown) { this.shown = true; performance.mark("onnxviz-first-picture"); this.root.dataset.drawn = "yes"; }
     }
     minimap() {
-      const { root } = this.graph, most = [150, 190], ratio = window.devicePixelRatio || 1;
+      const { root } = this.graph;
+      this.map.hidden = !root.members.length;
+      if (this.map.hidden) return;
+      const most = [150, 190], ratio = window.devicePixelRatio || 1;
       const whole = Math.min(most[0] / root.width, most[1] / root.height);
       const sx = Math.max(whole, 44 / root.width), sy = Math.max(whole, 44 / root.height); // a long one is drawn wider than it is
       const w = Math.min(most[0], root.width * sx), h = Math.min(most[1], root.height * sy), c = this.map.getContext("2d");

@@ -9,24 +9,15 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.diagram.blocks import HEADER_HEIGHT, HEADING, PADDING, Block, annotated, block_items, make_block
-from onnxviz.diagram.drawing import (
-    PAD,
-    Architecture,
-    Drawing,
-    Gates,
-    Names,
-    Paint,
-    diagram_edge,
-    diagram_node,
-    element_name,
-    heading,
-)
+from onnxviz.diagram.drawing import PAD, Drawing, Gates, Paint, heading
 from onnxviz.diagram.elements import Element, Wire
 from onnxviz.diagram.exchange import DiagramEdge, Network
 from onnxviz.diagram.hierarchy import Level, Tree
 from onnxviz.diagram.layout import FloatArray, Layout
+from onnxviz.diagram.names import Names, element_name
 from onnxviz.diagram.palette import INK, LINE, kind_style
 from onnxviz.diagram.ranks import rank_between
+from onnxviz.diagram.result import Architecture, diagram_edge, diagram_node
 from onnxviz.diagram.scene import Group, Item, Path, Rect, Scene, Text
 from onnxviz.diagram.seen import Seen, ShapeKind
 from onnxviz.diagram.text import text_width

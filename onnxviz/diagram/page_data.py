@@ -17,9 +17,10 @@ import onnx_ir as ir
 
 from onnxviz.diagram.blocks import Block, annotated, make_block
 from onnxviz.diagram.details import attribute_text, dims_text
-from onnxviz.diagram.drawing import Drawing, Names, Paint, element_name, element_parameters
+from onnxviz.diagram.drawing import Drawing, Paint
 from onnxviz.diagram.elements import Element
 from onnxviz.diagram.hierarchy import Level, Tree
+from onnxviz.diagram.names import Names, element_name, element_parameters
 from onnxviz.diagram.palette import INK, KIND_TITLES, LINE, MUTED, WARNING, glyph, kind_style
 from onnxviz.diagram.ranks import rank_between
 from onnxviz.diagram.scene import Image

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from onnxviz.diagram.drawing import Architecture, Names
 from onnxviz.diagram.exchange import DiagramEdge, DiagramNode, Network
 from onnxviz.diagram.header import header_groups
 from onnxviz.diagram.layout import Layout
+from onnxviz.diagram.names import Names
 from onnxviz.diagram.palette import INK, LINE, MUTED
+from onnxviz.diagram.result import Architecture
 from onnxviz.diagram.scene import Group, Item, Path, Rect, Scene, Text
 from onnxviz.diagram.text import ellipsize, text_width
 from onnxviz.diagram.volume_boxes import Box, arrow_items, sign_items, volume_items, window_items

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxviz.diagram.drawing import Architecture
 from onnxviz.diagram.header import model_line
+from onnxviz.diagram.result import Architecture
 from onnxviz.diagram.themes import apply_theme, check_theme
 from onnxviz.diagram.volume_figure import Figure
 from onnxviz.diagram.volume_stages import Stage, collect_stages

@@ -174,7 +174,7 @@ def copy_model(model: ir.Model) -> ir.Model:
     if "cyclic" in model.meta:
         raise ModelError(f"the model's graph has a cycle: {model.meta['cyclic']}", hint="no runtime can execute it")
     copy = ir.Model(
-        model.graph.clone(allow_outer_scope_values=True),
+        _clone(model),
         ir_version=model.ir_version,
         producer_name=model.producer_name,
         producer_version=model.producer_version,
@@ -187,6 +187,35 @@ def copy_model(model: ir.Model) -> ir.Model:
     )
     copy.meta.update(model.meta)
     return copy
+
+
+def _clone(model: ir.Model) -> ir.Graph:
+    """Clone the main graph, with outputs that nothing produces, which a damaged file may declare."""
+    lacking: list[tuple[ir.Graph, list[ir.Value]]] = []
+    for graph in model.graphs():
+        outputs = list(graph.outputs)
+        if any(_is_unmade(value) for value in outputs):
+            lacking.append((graph, outputs))
+    if not lacking:
+        return model.graph.clone(allow_outer_scope_values=True)
+    places = [position for position, graph in enumerate(model.graphs()) if any(graph is g for g, _ in lacking)]
+    try:
+        for graph, outputs in lacking:
+            graph.outputs[:] = [value for value in outputs if not _is_unmade(value)]
+        clone = model.graph.clone(allow_outer_scope_values=True)
+    finally:
+        for graph, outputs in lacking:
+            graph.outputs[:] = outputs
+    clones = list(ir.Model(clone, ir_version=model.ir_version or 0).graphs())
+    for position, (_, outputs) in zip(places, lacking, strict=True):
+        for index, value in enumerate(outputs):
+            if _is_unmade(value):
+                clones[position].outputs.insert(index, ir.Value(name=value.name, type=value.type, shape=value.shape))
+    return clone
+
+
+def _is_unmade(value: ir.Value) -> bool:
+    return value.producer() is None and not value.is_graph_input() and not value.is_initializer()
 
 
 def model_name(model: ir.Model) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -352,9 +353,22 @@ def test_same_input_same_bytes() -> None:
     assert interactive(make_model()).html == interactive(make_model()).html
 
 
-def test_an_empty_graph_has_a_page() -> None:
-    model = ir.from_onnx_text('<ir_version: 8, opset_import: ["": 17]> g () => () {}')
-    assert interactive(model).blocks == 0
+@pytest.mark.browser
+def test_an_empty_graph_has_a_page(opened: Opener) -> None:
+    page = interactive(ir.from_onnx_text('<ir_version: 8, opset_import: ["": 17]> g () => () {}'))
+    assert page.blocks == 0
+    tab = opened(page)
+    tab("viewer.fit(); viewer.all(true); viewer.search.value = 'x'; viewer.find();")
+    assert tab("return viewer.root.querySelector('.graph-error');") is None
+
+
+@pytest.mark.browser
+def test_names_that_nothing_produces_are_marked(opened: Opener, tmp_path: Path) -> None:
+    made = onnx.helper.make_node("Add", ["x", "nowhere"], ["a"])
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in ("x", "a", "never")]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([made], "g", values[:1], values[1:])), tmp_path / "m.onnx")
+    tab = opened(interactive(open_model(tmp_path / "m.onnx")))
+    assert {"missing-nowhere", "missing-never", "output-never", "node-a"} <= tab.shown()
 
 
 def test_save_needs_the_ending(tmp_path: Path) -> None:

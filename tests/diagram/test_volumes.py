@@ -9,7 +9,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnxviz.diagram.drawing import FORMATS, Architecture
+from onnxviz.diagram.result import FORMATS, Architecture
 from onnxviz.diagram.scene import Group, Rect, Scene, Text
 from onnxviz.diagram.scene import Path as Stroke
 from onnxviz.diagram.svg import scene_to_svg
