@@ -24,6 +24,7 @@ _QUIET = {
     *("extrapolation_value", "noop_with_empty_axes"),
 }
 _GEOMETRY = {"kernel_shape", "strides", "pads", "dilations", "group", "auto_pad", "output_padding", "output_shape"}
+_LISTED = 16  # elements of an attribute shown at length
 _SMALL = 6  # elements of a constant that are written out
 _INFERRED = re.compile(r"unk__\d+")  # onnx's names for sizes that it could not infer
 _EXPRESSION = re.compile(r"floor\(|m(?:ax|in)\(|\w\*\w| [+-] ")
@@ -285,9 +286,12 @@ def attribute_text(attribute: ir.Attr, *, brief: bool = False) -> str:
     if isinstance(value, (list, tuple)):
         if any(not isinstance(v, (int, float, str)) for v in value) or (brief and len(value) > 8):
             return ""
-        return _list(value) if value else "[]"
+        if brief:
+            return _list(value) if value else "[]"
+        return f"[{', '.join(map(_short, value[:_LISTED]))}{', …' if len(value) > _LISTED else ''}]"
     if isinstance(value, (int, float, str)):
-        return ellipsize(_short(value) if brief else str(value), 80)
+        # Attributes are float32: what str() of the float64 adds was never in the file.
+        return ellipsize(_short(value) if brief else f"{value:.7g}" if isinstance(value, float) else str(value), 80)
     if attribute.type == ir.AttributeType.TENSOR and not brief and isinstance(value, ir.TensorProtocol):
         return f"tensor {dims_text(list(value.shape))}"
     return ""

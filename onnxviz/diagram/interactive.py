@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from html import escape
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy.typing as npt
 import onnx_ir as ir
 from markupsafe import Markup
@@ -25,6 +20,7 @@ from onnxviz.diagram.drawing import Paint
 from onnxviz.diagram.elements import Element, Elements, collect_elements
 from onnxviz.diagram.header import model_line
 from onnxviz.diagram.hierarchy import build_tree, closed_groups
+from onnxviz.diagram.html import content_hash, page_environment, save_page
 from onnxviz.diagram.overlay import Overlay, metric_overlay
 from onnxviz.diagram.page_data import packed, page_data
 from onnxviz.diagram.scene import Scene
@@ -33,11 +29,10 @@ from onnxviz.diagram.svg import scene_to_svg
 from onnxviz.diagram.text import ellipsize
 from onnxviz.diagram.themes import check_theme
 from onnxviz.diagram.thumbnails import Thumbnail
-from onnxviz.errors import OutputError, printable
+from onnxviz.errors import printable
 from onnxviz.graph.calls import inline_with_scopes
 from onnxviz.graph.cost import model_parameters
 from onnxviz.graph.diff import GraphDiff
-from onnxviz.graph.files import atomic_write
 from onnxviz.graph.model import model_name
 from onnxviz.graph.scopes import Scope, fold_patterns, scopes
 from onnxviz.graph.shapes import infer_shapes
@@ -78,9 +73,7 @@ class GraphPage:
         Raises:
             OutputError: The ending is not ``.html``, or the folder cannot be written.
         """
-        if Path(path).suffix.lower() not in (".html", ".htm"):
-            raise OutputError(f"cannot write a page as {Path(path).name!r}", hint="end the name in .html")
-        atomic_write(path, self.html)
+        save_page(self.html, path, "a page")
 
     def _repr_html_(self) -> str:
         return (
@@ -238,19 +231,23 @@ def _page(
     found = _packed(view, paint, weights, seen)
     style = _PAGE_STYLE + asset(STYLE)
     scripts = [asset(name) for name in SCRIPTS]
-    html = _template().render(
-        title=printable(title, 300),
-        short=ellipsize(title, 40),
-        line=line,
-        theme=theme,
-        version=__version__,
-        data=found.data,
-        details=found.details,
-        legend=Markup(_legend(paint)) if paint is not None else "",
-        style=Markup(style),
-        scripts=[Markup(script) for script in scripts],
-        style_hash=_sha256(style),
-        script_hashes=[_sha256(script) for script in scripts],
+    html = (
+        page_environment("onnxviz.diagram")
+        .get_template("graph.html.j2")
+        .render(
+            title=printable(title, 300),
+            short=ellipsize(title, 40),
+            line=line,
+            theme=theme,
+            version=__version__,
+            data=found.data,
+            details=found.details,
+            legend=Markup(_legend(paint)) if paint is not None else "",
+            style=Markup(style),
+            scripts=[Markup(script) for script in scripts],
+            style_hash=content_hash(style),
+            script_hashes=[content_hash(script) for script in scripts],
+        )
     )
     blocks = sum(element.role != "group" for element in found.elements)
     return GraphPage(html, blocks, len(view.tree.levels) - 1)
@@ -260,19 +257,3 @@ def _legend(paint: Paint) -> str:
     group, below = paint.legend(0.0, 0.0)
     right = max([item.extent[1] for item in group.items if hasattr(item, "extent")], default=0.0)
     return scene_to_svg(Scene(max(right, 200.0) + 8.0, below + 4.0, "", (group,)), standalone=False)
-
-
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-
-@lru_cache(maxsize=1)
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("onnxviz.diagram", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("graph.html.j2")

@@ -12,6 +12,7 @@ from onnxviz.errors import printable
 
 __all__ = ["path_data", "png_address", "scene_to_svg"]
 
+_PLAIN = re.compile(r"[\w .,:;/×·()\[\]=+-]*", re.ASCII)
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -99,9 +100,14 @@ def png_address(image: Image) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if value % 1 else str(int(value))
+    text = f"{value:.2f}"
+    if text[-1] == "0":
+        text = text[:-3] if text[-2] == "0" else text[:-1]
+    return text if text != "-0" else "0"
 
 
 def _text(text: str) -> str:
     """Escape a string for XML text and attributes; what XML cannot hold at all is written as an escape sequence."""
+    if _PLAIN.fullmatch(text):
+        return text
     return escape(_NOT_XML.sub(lambda match: printable(match.group()), text), {'"': "&quot;"})

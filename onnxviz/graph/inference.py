@@ -99,16 +99,29 @@ def _stand_in(node: onnx.NodeProto) -> None:
 
 
 def _run(model: ir.Model) -> None:
+    graphs = list(model.graphs())
     try:
-        found = ir.serde.deserialize_model(_inferred(_skeleton(model)))
+        proto = _inferred(_skeleton(model))
+        if len(graphs) == 1:  # only what is asked for of a large graph is made into objects
+            found = [_declared(proto.graph)]
+        else:
+            found = [_made(graph) for graph in ir.serde.deserialize_model(proto).graphs()]
     except Exception:  # noqa: BLE001 - inference of a damaged model may fail anywhere; then what is declared stands
         return
-    for mine, theirs in zip(model.graphs(), found.graphs(), strict=False):
-        inferred = {value.name: value for node in theirs for value in node.outputs if value.name}
+    for mine, inferred in zip(graphs, found, strict=False):
         for node in mine:
             for output in node.outputs:
                 if (other := inferred.get(output.name or "")) is not None:
                     _merge(output, other)
+
+
+def _declared(graph: onnx.GraphProto) -> dict[str | None, ir.Value]:
+    infos = (*graph.value_info, *graph.output)
+    return {info.name: ir.serde.deserialize_value_info_proto(info, None) for info in infos if info.name}
+
+
+def _made(graph: ir.Graph) -> dict[str | None, ir.Value]:
+    return {value.name: value for node in graph for value in node.outputs if value.name}
 
 
 def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:

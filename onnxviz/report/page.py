@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -20,10 +18,9 @@ from markupsafe import Markup
 
 from onnxviz._version import __version__
 from onnxviz.analysis.statistics import statistics
+from onnxviz.diagram.html import content_hash, page_environment, save_page
 from onnxviz.diagram.interactive import SCRIPTS, STYLE
 from onnxviz.diagram.interactive import asset as graph_asset
-from onnxviz.errors import OutputError
-from onnxviz.graph.files import atomic_write
 from onnxviz.graph.provenance import provenance_of
 from onnxviz.graph.summary import inspect_model
 from onnxviz.plots.style import DIVERGING, SEQUENTIAL
@@ -63,9 +60,7 @@ class Report:
         Raises:
             OutputError: The ending is not ``.html``, or the folder cannot be written.
         """
-        if Path(path).suffix.lower() not in (".html", ".htm"):
-            raise OutputError(f"cannot write a report as {Path(path).name!r}", hint="end the name in .html")
-        atomic_write(path, self.html)
+        save_page(self.html, path, "a report")
 
 
 def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | None = None) -> Report:
@@ -196,8 +191,8 @@ class _Composer:
             data=Markup(formats.embedded(data)),
             style=Markup(style),
             scripts=[Markup(script) for script in scripts],
-            style_hash=_sha256(style),
-            script_hashes=[_sha256(script) for script in scripts],
+            style_hash=content_hash(style),
+            script_hashes=[content_hash(script) for script in scripts],
         )
 
 
@@ -206,23 +201,13 @@ def _lut(name: str) -> str:
     return base64.b64encode(np.ascontiguousarray(colors, np.uint8).tobytes()).decode("ascii")
 
 
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-
 def _asset(name: str) -> str:
     return resources.files("onnxviz.report").joinpath(name).read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("onnxviz.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = page_environment("onnxviz.report")
     environment.filters.update(
         name=formats.name, number=formats.number, percent=formats.percent, shape=formats.shape, short=formats.short
     )
