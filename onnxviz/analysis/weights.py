@@ -169,7 +169,9 @@ def weights_in_words(model: ir.Model) -> dict[str, str]:
         except ModelError as error:
             found[layer.tensor] = str(error)
             continue
-        if row.min is None or row.max is None or not row.size:
+        if row.min is None or row.max is None:
+            if row.size:
+                found[layer.tensor] = "no finite values"
             continue
         parts = [f"{row.min:.4g} … {row.max:.4g}"]
         parts += [f"mean {row.mean:.4g}"] if row.mean is not None else []

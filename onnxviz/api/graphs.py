@@ -167,4 +167,5 @@ def _overlay(
     if color_by == "zeros":
         return Overlay("zeros", {row.name: 100 * row.zero / row.size for row in rows if row.size}, "%", total=False)
     found = {row.name: max(abs(row.min), abs(row.max)) for row in rows if row.min is not None and row.max is not None}
+    found |= dict.fromkeys((row.name for row in rows if row.nan or row.inf), float("inf"))
     return Overlay("largest magnitude", found, total=False)

@@ -37,7 +37,10 @@ def graph(
         ),
     ] = "graph",
     depth: Annotated[
-        int | None, typer.Option("--depth", min=1, help="Levels of the hierarchy that stay open; all by default.")
+        int | None,
+        typer.Option(
+            "--depth", min=1, help="Levels of the hierarchy that stay open; by default all (none in a large page)."
+        ),
     ] = None,
     fold: Annotated[
         list[str] | None,
@@ -88,7 +91,8 @@ def graph(
             model, output, style=style, color_by=color_by, inputs=input_ or None, thumbnails=thumbnails, **folding
         )
     if isinstance(drawing, GraphPage):
-        groups = f", {drawing.groups:,} groups that open" if drawing.groups else ""
+        several = "s that open" if drawing.groups != 1 else " that opens"
+        groups = f", {drawing.groups:,} group{several}" if drawing.groups else ""
         typer.echo(f"{output}: {drawing.blocks:,} blocks{groups}")
         return
     typer.echo(f"{output}: {drawing.scene.width:.0f}×{drawing.scene.height:.0f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,13 +15,15 @@ from onnxviz.diagram.drawing import Drawing, Paint
 from onnxviz.diagram.elements import Element, Elements, collect_elements
 from onnxviz.diagram.groups import fold_elements
 from onnxviz.diagram.header import model_line
-from onnxviz.diagram.hierarchy import build_tree, closed_groups
+from onnxviz.diagram.hierarchy import build_tree, closed_groups, without_outer
 from onnxviz.diagram.nested import draw_nested
 from onnxviz.diagram.overlay import Overlay, Scale, legend_group, metric_overlay, number_text, value_of
 from onnxviz.diagram.result import FORMATS, Architecture
 from onnxviz.diagram.seen import Seen
+from onnxviz.diagram.text import ellipsize
 from onnxviz.diagram.themes import apply_theme, check_theme
 from onnxviz.diagram.thumbnails import Thumbnail
+from onnxviz.errors import InputError
 from onnxviz.graph.calls import inline_with_scopes
 from onnxviz.graph.cost import model_parameters
 from onnxviz.graph.diff import GraphDiff
@@ -143,7 +146,9 @@ class _Plan:
             tree = build_tree(self.model, self.found, hierarchy)
             closed = closed_groups(tree, hierarchy, self.depth, fold, unfold)
             if self.depth > tree.deepest:
-                tree, closed = build_tree(self.model, self.found, {}), set()
+                folded = without_outer(choose_groups(self.hierarchy, None, fold))
+                tree = build_tree(self.model, self.found, folded)
+                closed = closed_groups(tree, folded, None, fold)
             finished = draw_nested(tree, closed, name, line, paint=paint(tree.elements), seen=seen)
         else:
             found = fold_elements(self.found, choose_groups(self.hierarchy, None, fold, unfold))
@@ -155,13 +160,19 @@ class _Plan:
 def overlay_paint(elements: Sequence[Element], overlay: Overlay) -> Paint:
     """Return the colours and legend of an overlay."""
     values = [value_of(overlay, element) for element in elements]
-    scale = Scale.of([value for value in values if value is not None])
+    known = [value for value in values if value is not None]
+    if overlay.values and not known:
+        names = ", ".join(ellipsize(name, 30) for name in list(overlay.values)[:3])
+        raise InputError(
+            f"no number of {overlay.title} fits a node or tensor of the model", hint=f"it has numbers for {names}"
+        )
+    scale = Scale.of(known)
     told = [[] if value is None else [f"{overlay.title}: {number_text(value, overlay.unit)}"] for value in values]
     blocks = zip(elements, values, strict=True)
-    unknown = any(value is None for element, value in blocks if element.role in ("node", "group"))
+    shown = [value for element, value in blocks if element.role in ("node", "group")]
     return Paint(
         [scale.colour(value) for value in values],
         told,
-        lambda x, y: legend_group(overlay, scale, x, y, unknown=unknown),
-        values=values,
+        lambda x, y: legend_group(overlay, scale, x, y, shown),
+        values=[value if value is None or math.isfinite(value) else None for value in values],
     )

@@ -14,7 +14,17 @@ from onnxviz.graph.constants import constant_tensor, is_parameter
 from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.shapes import dtype_name, symbolic_shape
 
-__all__ = ["attribute_text", "body_text", "count_text", "dims_text", "settings", "shape_text", "typed", "weights_text"]
+__all__ = [
+    "attribute_text",
+    "body_text",
+    "count_text",
+    "dims_text",
+    "input_name",
+    "settings",
+    "shape_text",
+    "typed",
+    "weights_text",
+]
 
 _SIGNS = {"Add": "+", "Sub": "−", "Mul": "×", "Div": "÷", "Pow": "^", "Equal": "=", "Greater": ">", "Less": "<"}
 _QUIET = {
@@ -116,7 +126,7 @@ def typed(dtype: str | None, dims: Sequence[object] | None, *, usual: str | None
 def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return ellipsize(str(value), 16)
+    return str(value) if isinstance(value, int) else ellipsize(str(value), 16)
 
 
 def _list(values: Sequence[object]) -> str:
@@ -165,7 +175,8 @@ def _schema_of(node: ir.Node) -> onnx.defs.OpSchema | None:
     return _schema(node.op_type, node.domain, version or onnx.defs.onnx_opset_version())
 
 
-def _input_name(node: ir.Node, index: int) -> str:
+def input_name(node: ir.Node, index: int) -> str:
+    """Return what the operator calls its input."""
     schema = _schema_of(node)
     if schema is None or not schema.inputs:
         return "constant"
@@ -309,7 +320,7 @@ def _small_constants(node: ir.Node) -> list[str]:
         values = _small_values(tensor)
         if values:
             text = _short(values[0]) if len(values) == 1 else "[" + ",".join(_short(v) for v in values) + "]"
-            found.append(f"{_input_name(node, index)} {text}")
+            found.append(f"{input_name(node, index)} {text}")
     return found if len(found) <= 3 else []  # the many scales of a quantised operator say little
 
 
@@ -328,7 +339,7 @@ def weights_text(node: ir.Node) -> list[str]:
             continue
         if not is_parameter(tensor) and tensor.size <= _SMALL:
             continue
-        name = _input_name(node, index)
+        name = input_name(node, index)
         if kind_of(node) in ("conv", "linear") and not node.op_type.startswith(("Q", "MatMulN")):
             name = "W" if len(tensor.shape) > 1 else "b"
         named.append((name, dims_text(list(tensor.shape))))

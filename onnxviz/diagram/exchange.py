@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from onnxviz.errors import printable
 if TYPE_CHECKING:
     import networkx as nx
 
-__all__ = ["WRITERS", "DiagramEdge", "DiagramNode", "Network", "to_networkx"]
+__all__ = ["WRITERS", "DiagramEdge", "DiagramFrame", "DiagramNode", "Network", "to_networkx"]
 
 _LONGEST = 2000  # characters of a name
 Point = tuple[float, float]
@@ -36,6 +37,7 @@ class DiagramNode:
         source: The layer of the source network, where the file says so.
         value: The number that colours it, where one was asked for.
         x, y, width, height: The box in px, y downwards; x and y are its top left corner.
+        parent: Id of the frame around it; empty where there is none.
     """
 
     id: str
@@ -48,6 +50,27 @@ class DiagramNode:
     parameters: int
     source: str
     value: float | None
+    x: float
+    y: float
+    width: float
+    height: float
+    parent: str = ""
+
+
+@dataclass(frozen=True)
+class DiagramFrame:
+    """A group that is drawn open.
+
+    Attributes:
+        id: The same in every export of the model.
+        name: Its path, such as ``encoder/layer1``; or the name of a node with bodies.
+        parent: Id of the frame around it; empty where there is none.
+        x, y, width, height: In px, y downwards; x and y are its top left corner.
+    """
+
+    id: str
+    name: str
+    parent: str
     x: float
     y: float
     width: float
@@ -92,6 +115,7 @@ class Network:
         width, height: Of the whole drawing, in px.
         nodes: Its boxes, in the model's order.
         edges: Its lines, in the order of their targets.
+        frames: The groups drawn open, outer ones first.
     """
 
     title: str
@@ -99,6 +123,7 @@ class Network:
     height: float
     nodes: tuple[DiagramNode, ...]
     edges: tuple[DiagramEdge, ...]
+    frames: tuple[DiagramFrame, ...] = ()
 
 
 def to_networkx(network: Network) -> nx.MultiDiGraph:
@@ -110,7 +135,7 @@ def to_networkx(network: Network) -> nx.MultiDiGraph:
     """
     import networkx as nx
 
-    graph = nx.MultiDiGraph(title=network.title)
+    graph = nx.MultiDiGraph(title=network.title, frames=[asdict(frame) for frame in network.frames])
     for node in network.nodes:
         values = {key: value for key, value in asdict(node).items() if key != "id"}
         graph.add_node(node.id, **{**values, "lines": list(node.lines)})
@@ -146,13 +171,18 @@ def _graphml(network: Network) -> str:
 
 def _dot(network: Network) -> str:
     lines = [f"digraph {_quoted(network.title)} {{", "  graph [rankdir=TB]", "  node [shape=box, style=filled]"]
+    for frame in network.frames:
+        around = [f"subgraph {_quoted('cluster_' + name)} {{" for name in (*_outer(network, frame.parent), frame.id)]
+        lines.append(f"  {' '.join(around)} label={_quoted(frame.name)} {'}' * len(around)}")
     for node in network.nodes:
         fill = kind_style(node.kind).fill if node.kind else "#eef1f4"
-        shape = "" if node.role == "node" else ", shape=oval"
+        shape = "" if node.role in ("node", "group") else ", shape=oval"
         middle = f"{node.x + node.width / 2:.1f},{network.height - node.y - node.height / 2:.1f}"
         label, tooltip = _quoted(chr(10).join(node.lines)), _quoted(node.name)
         looks = f'fillcolor="{fill}"{shape}, pos="{middle}"'
-        lines.append(f"  {_quoted(node.id)} [label={label}, tooltip={tooltip}, {looks}]")
+        around = [f"subgraph {_quoted('cluster_' + name)} {{ " for name in _outer(network, node.parent)]
+        said = f"{_quoted(node.id)} [label={label}, tooltip={tooltip}, {looks}]"
+        lines.append(f"  {''.join(around)}{said}{' }' * len(around)}")
     for edge in network.edges:
         looks = ", style=dashed" if edge.outer else ""
         says = f"[label={_quoted(_shape(edge))}, tooltip={_quoted(edge.tensor)}{looks}]"
@@ -166,11 +196,13 @@ def _mermaid(network: Network) -> str:
         "<", "\\u003c"
     )  # JSON is YAML, and HTML is not read
     lines = ["---", f"title: {title}", "---", "flowchart TD"]
+    inside: dict[str, list[str]] = defaultdict(list)
     for node in network.nodes:
         label = "<br/>".join(_entities(line) for line in node.lines) or " "
-        start, end = ("[", "]") if node.role == "node" else ("([", "])")
+        start, end = ("[", "]") if node.role in ("node", "group") else ("([", "])")
         kind = f":::{re.sub('[^a-z]', '', node.kind)}" if node.kind else ""
-        lines.append(f'  {places[node.id]}{start}"{label}"{end}{kind}')
+        inside[node.parent].append(f'{places[node.id]}{start}"{label}"{end}{kind}')
+    lines += _subgraphs(network, inside)
     for edge in network.edges:
         arrow = "-.->" if edge.outer else "-->"
         label = f'|"{_entities(_shape(edge))}"|' if _shape(edge) else ""
@@ -179,6 +211,24 @@ def _mermaid(network: Network) -> str:
         style = kind_style(kind)
         lines.append(f"  classDef {re.sub('[^a-z]', '', kind)} fill:{style.fill},stroke:{style.stroke}")
     return "\n".join([*lines, ""])
+
+
+def _subgraphs(network: Network, inside: dict[str, list[str]]) -> list[str]:
+    """Return the nodes of a Mermaid flowchart, each within the subgraphs around it."""
+    for number, frame in reversed(list(enumerate(network.frames))):
+        held = [f"  {line}" for line in inside.pop(frame.id, [])]
+        inside[frame.parent] += [f'subgraph g{number}["{_entities(frame.name)}"]', *held, "end"]
+    return [f"  {line}" for line in inside[""]]
+
+
+def _outer(network: Network, frame: str) -> list[str]:
+    """Return the ids of a frame and of those around it, the outermost first; empty where there is none."""
+    parents = {each.id: each.parent for each in network.frames}
+    found: list[str] = []
+    while frame:
+        found.insert(0, frame)
+        frame = parents[frame]
+    return found
 
 
 def _shape(edge: DiagramEdge) -> str:

@@ -19,6 +19,11 @@ window.OnnxvizPainter = (() => {
     colour(index) { return this.palette[index]; }
     paper(name) { return this.palette[this.graph.paper[name]]; }
 
+    fill(element) {
+      const { boxes, kinds } = this.graph, own = boxes.fill.length ? boxes.fill[element] : -1;
+      return this.colour(boxes.role[element] < 2 && own >= 0 ? own : kinds[boxes.kind[element]][1]);
+    }
+
     // view: x and y of the world at the canvas's corner, and the scale; state: theme, selected, hover, traced, found.
     draw(view, state) {
       const { context: c, canvas, graph } = this, ratio = window.devicePixelRatio || 1;
@@ -190,10 +195,9 @@ window.OnnxvizPainter = (() => {
 
     block(element, x, y, w, h) {
       const { context: c, graph, scale } = this, boxes = graph.boxes, role = boxes.role[element];
-      const node = role === NODE || role === GROUP, [, fill, stroke] = graph.kinds[boxes.kind[element]];
-      const own = node && graph.boxes.fill.length && boxes.fill[element] >= 0 ? boxes.fill[element] : fill;
+      const node = role === NODE || role === GROUP, [, , stroke] = graph.kinds[boxes.kind[element]];
       const terminal = role === MISSING ? "missing" : role === CONSTANT ? "constant" : "terminal";
-      c.fillStyle = node ? this.colour(own) : this.paper(terminal);
+      c.fillStyle = node ? this.fill(element) : this.paper(terminal);
       if (h < 4) {
         c.fillRect(x, y, Math.max(w, 1), Math.max(h, 1));
         if (element === this.state.selected || this.state.found.has(element)) { c.fillStyle = this.paper("mark"); c.fillRect(x - 2, y - 2, Math.max(w, 1) + 4, Math.max(h, 1) + 4); }
@@ -201,7 +205,7 @@ window.OnnxvizPainter = (() => {
       }
       if (role === GROUP) { // a second sheet behind it
         this.round(x + 3 * scale, y + 3 * scale, w, h, 4 * scale); c.fill(); this.outline(-1, this.colour(stroke));
-        c.fillStyle = this.colour(own);
+        c.fillStyle = this.fill(element);
       }
       this.round(x, y, w, h, node ? 4 * scale : Math.min(h / 2, 17 * scale));
       c.fill();

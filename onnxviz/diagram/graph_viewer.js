@@ -3,6 +3,7 @@
 window.onnxvizGraph = (() => {
   const { Graph } = window.OnnxvizLayout;
   const clamp = (v, low, high) => Math.max(low, Math.min(high, v));
+  const MOST = 64; // tensors in a list of the panel
   const KEYS = [
     ["drag, wheel, two fingers", "move"], ["Ctrl + wheel, pinch, + −", "zoom"], ["0", "fit"], ["/", "search"],
     ["↑ ↓", "to what feeds it, to what it feeds"], ["← →", "to its neighbours"], ["Enter, double click", "open or close a group"],
@@ -91,14 +92,22 @@ window.onnxvizGraph = (() => {
     // A graph that is far wider than the window is shown where its first block stands.
     focusWide() {
       const { root } = this.graph, w = this.canvas.clientWidth / this.view.scale;
-      if (root.width > w && root.rows.length) { const row = root.rows[0], i = row[row.length >> 1]; this.view.x = root.cx[i] - w / 2; }
+      const { role } = this.graph.boxes, row = root.rows.find((boxes) => boxes.some((i) => role[root.members[i]] < 2)) || root.rows[0];
+      if (root.width > w && row) this.view.x = root.cx[row[row.length >> 1]] - w / 2;
     }
     fit(rect = [0, 0, this.graph.root.width, this.graph.root.height]) {
-      const w = this.canvas.clientWidth - (this.panel.hidden ? 0 : this.panel.offsetWidth), h = this.canvas.clientHeight;
+      const [w, h] = this.room();
       const scale = clamp(Math.min((w - 40) / Math.max(rect[2], 1), (h - 40) / Math.max(rect[3], 1)), 1e-4, 1.6);
       this.view = { scale, x: rect[0] + rect[2] / 2 - w / scale / 2, y: rect[1] + rect[3] / 2 - h / scale / 2 };
       this.later();
     }
+    // Width and height of what the panel leaves free: it stands at the right, in a narrow window below.
+    room() {
+      const { clientWidth: w, clientHeight: h } = this.canvas;
+      if (this.panel.hidden) return [w, h];
+      return this.panel.offsetWidth >= w - 1 ? [w, h - this.panel.offsetHeight] : [w - this.panel.offsetWidth, h];
+    }
+    narrow() { return this.canvas.clientWidth < 600; }
     zoom(factor, px = this.canvas.clientWidth / 2, py = this.canvas.clientHeight / 2) {
       const scale = clamp(this.view.scale * factor, 1e-4, 6);
       this.view.x += px / this.view.scale - px / scale; this.view.y += py / this.view.scale - py / scale;
@@ -153,7 +162,7 @@ window.onnxvizGraph = (() => {
           if (i >= level.count) continue;
           const inner = level.open.get(i), element = level.members[i];
           const w = Math.max(level.bw[i] * kx, 1), h = Math.max(level.bh[i] * ky, 1);
-          p.fillStyle = inner ? this.painter.paper("frame") : this.painter.colour(this.graph.kinds[this.graph.boxes.kind[element]][1]);
+          p.fillStyle = inner ? this.painter.paper("frame") : this.painter.fill(element);
           p.fillRect((level.ox + level.cx[i]) * kx - w / 2, (level.oy + level.cy[i]) * ky - h / 2, w, h);
           if (inner) this.miniature(inner, p);
         }
@@ -203,7 +212,7 @@ window.onnxvizGraph = (() => {
       }, { passive: false });
       this.map.addEventListener("pointerdown", (event) => { this.map.setPointerCapture(event.pointerId); this.jump(event); });
       this.map.addEventListener("pointermove", (event) => { if (event.buttons) this.jump(event); });
-      this.root.addEventListener("keydown", (event) => this.key(event));
+      (this.options.embedded ? this.root : document).addEventListener("keydown", (event) => this.key(event));
       this.search.addEventListener("input", () => this.find());
       this.search.addEventListener("keydown", (event) => this.choose(event));
       this.search.addEventListener("focus", () => { if (this.search.value) this.find(); });
@@ -212,6 +221,10 @@ window.onnxvizGraph = (() => {
       for (const part of [this.panel, this.crumbs])
         part.addEventListener("click", (event) => { if (event.target.closest("button")) this.canvas.focus({ preventScroll: true }); });
       window.addEventListener("hashchange", () => this.follow());
+      document.addEventListener("click", (event) => { // a link that is followed again changes no address
+        const link = event.target.closest && event.target.closest("a[href^='#']");
+        if (link && link.getAttribute("href") === location.hash) this.follow();
+      });
     }
     jump(event) {
       const box = this.map.getBoundingClientRect(), [kx, ky] = this.mapScale;
@@ -233,31 +246,43 @@ window.onnxvizGraph = (() => {
     click(event) {
       const hit = this.under(event);
       this.canvas.focus();
-      if (hit && hit.sign) this.toggle(hit.element); else this.select(hit ? hit.element : -1);
+      if (hit && hit.sign) this.toggle(hit.element); else this.select(hit ? hit.element : -1, hit && this.narrow());
     }
     key(event) {
       if (event.target === this.search || event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
-      const chosen = this.state.selected, step = 60;
+      const chosen = this.state.selected, step = 60, onGraph = event.target === this.canvas || event.target === document.body;
       const keys = {
         "/": () => this.search.focus(), "+": () => this.zoom(1.3), "=": () => this.zoom(1.3), "-": () => this.zoom(1 / 1.3), 0: () => this.fit(),
         e: () => this.all(true), c: () => this.all(false), "?": () => { this.help.hidden = !this.help.hidden; },
         a: () => chosen >= 0 && this.trace(false), d: () => chosen >= 0 && this.trace(true),
         Escape: () => this.clear(),
-        Enter: () => { if (event.target === this.canvas && chosen >= 0) this.toggle(chosen); else return false; },
+        Enter: () => { if (onGraph && chosen >= 0) this.toggle(chosen); else return false; },
         ArrowUp: () => chosen >= 0 ? this.walk(-1) : this.pan(0, -step), ArrowDown: () => chosen >= 0 ? this.walk(1) : this.pan(0, step),
         ArrowLeft: () => chosen >= 0 ? this.beside(-1) : this.pan(-step, 0), ArrowRight: () => chosen >= 0 ? this.beside(1) : this.pan(step, 0),
       };
       const run = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-      if (event.target !== this.canvas && event.key.startsWith("Arrow")) return;
+      if (!onGraph && event.key.startsWith("Arrow")) return;
       if (run && run() !== false) event.preventDefault();
     }
     walk(way) {
-      const level = this.graph.home(this.state.selected), i = level.position.get(this.state.selected);
-      const [from, to] = way > 0 ? [level.s, level.t] : [level.t, level.s], next = [];
-      for (let k = 0; k < from.length; k++) if (from[k] === i) next.push(to[k]);
-      const inner = next.filter((k) => k < level.count).sort((a, b) => Math.abs(level.cx[a] - level.cx[i]) - Math.abs(level.cx[b] - level.cx[i]));
-      if (inner.length) this.select(level.members[inner[0]], true);
-      else if (next.length && level.owner >= 0) { this.state.selected = level.owner; this.walk(way); }
+      const { graph } = this, [x] = graph.rect(this.state.selected), seen = new Set();
+      // Where a wire leads in the end: into open groups and out of them.
+      const along = (level, i, tensor) => {
+        const [from, to] = way > 0 ? [level.s, level.t] : [level.t, level.s], found = [];
+        for (let k = 0; k < from.length; k++) if (from[k] === i && (tensor === undefined || level.v[k] === tensor)) found.push(...resolved(level, to[k], level.v[k]));
+        return found;
+      };
+      const resolved = (level, i, tensor) => {
+        const key = `${level.owner} ${i} ${tensor}`;
+        if (seen.has(key)) return [];
+        seen.add(key);
+        if (i >= level.count) { const around = graph.home(level.owner); return along(around, around.position.get(level.owner), tensor); }
+        const inner = level.open.get(i), gate = inner && (way > 0 ? inner.gate : inner.leave).get(tensor);
+        return gate === undefined ? [level.members[i]] : along(inner, gate, tensor);
+      };
+      const level = graph.home(this.state.selected), found = along(level, level.position.get(this.state.selected));
+      found.sort((a, b) => Math.abs(graph.rect(a)[0] - x) - Math.abs(graph.rect(b)[0] - x));
+      if (found.length) this.select(found[0], true);
     }
     beside(way) {
       const level = this.graph.home(this.state.selected), i = level.position.get(this.state.selected);
@@ -298,12 +323,12 @@ window.onnxvizGraph = (() => {
       this.breadcrumbs(element);
       this.describe(element);
       if (element >= 0 && centre) this.centre(element);
-      if (element >= 0 && !this.options.embedded) history.replaceState(null, "", `#${this.graph.boxes.id[element]}`);
+      if (!this.options.embedded) history.replaceState(null, "", element >= 0 ? `#${this.graph.boxes.id[element]}` : location.pathname + location.search);
       this.later();
     }
     centre(element) {
       this.graph.reveal(element);
-      const [x, y, w, h] = this.graph.rect(element), cw = this.canvas.clientWidth - (this.panel.hidden ? 0 : this.panel.offsetWidth), ch = this.canvas.clientHeight;
+      const [x, y, w, h] = this.graph.rect(element), [cw, ch] = this.room();
       const scale = this.view.scale = Math.max(this.view.scale, 0.75);
       if (x < this.view.x + 20 / scale || x + w > this.view.x + (cw - 20) / scale) this.view.x = x + w / 2 - cw / scale / 2;
       if (y < this.view.y + 30 / scale || y + Math.min(h, ch / scale / 2) > this.view.y + (ch - 30) / scale)
@@ -335,17 +360,19 @@ window.onnxvizGraph = (() => {
       this.panel.hidden = element < 0;
       if (element < 0) return;
       if (!this.details) { this.panel.replaceChildren(made("p", {}, "…")); return; }
-      const { boxes, tensors } = this.graph, [op, domain, parameters, source, attributes, ins, outs, weights, notes] = this.details[element];
+      const { boxes, tensors } = this.graph, [op, domain, parameters, source, attributes, ins, outs, weights, notes, roles] = this.details[element];
       const row = (key, ...value) => made("tr", {}, made("th", {}, named(key)), made("td", {}, ...value));
       const section = (title, rows) => rows.length ? [made("h3", {}, title), made("table", {}, ...rows)] : [];
-      const tensor = (index) => {
+      const tensor = (index, role) => {
         const maker = this.producers().get(index), known = [made("div", { class: "graph-shape" }, tensors.text[index] || "type unknown")];
         const name = named(tensors.name[index]);
         const leads = maker !== undefined && maker !== element;
-        known.unshift(leads ? made("button", { type: "button", title: "Go to what makes it", onclick: () => this.select(maker, true) }, name) : name);
+        if (role) known.unshift(made("span", { class: "graph-role" }, named(role), " "));
+        known.splice(role ? 1 : 0, 0, leads ? made("button", { type: "button", title: "Go to what makes it", onclick: () => this.select(maker, true) }, name) : name);
         return made("li", {}, ...known);
       };
-      const list = (title, values) => values.length ? [made("h3", {}, title), made("ul", {}, ...values.map(tensor))] : [];
+      const list = (title, values, roles = []) => values.length ? [made("h3", {}, title),
+        made("ul", {}, ...values.slice(0, MOST).map((index, k) => tensor(index, roles[k])), ...(values.length > MOST ? [made("li", {}, `and ${(values.length - MOST).toLocaleString("en")} more`)] : []))] : [];
       const group = this.graph.levels.has(element), action = (text, title, run) => made("button", { type: "button", title, onclick: run }, text);
       const facts = [];
       if (boxes.name[element]) facts.push(row("name", named(boxes.name[element])));
@@ -364,7 +391,7 @@ window.onnxvizGraph = (() => {
         made("table", {}, ...facts),
         ...notes.map((note) => made("p", {}, named(note))),
         ...section("Attributes", attributes.map(([key, value]) => row(key, named(value)))),
-        ...list("Inputs", ins),
+        ...list("Inputs", ins, roles),
         ...section("Weights", weights.map(([name, what, said]) => row(name, what, ...(said ? [made("div", { class: "graph-shape" }, said)] : [])))),
         ...list(op ? "Outputs" : "Tensor", outs));
       this.panel.scrollTop = 0;
@@ -391,7 +418,8 @@ window.onnxvizGraph = (() => {
       if (!words.length || !this.details) { this.count.textContent = ""; this.results.hidden = true; this.later(); return; }
       const tests = words.map((word) => {
         const [, field, rest] = /^(?:(op|name|attr|shape):)?(.*)$/.exec(word);
-        const wanted = field === "shape" ? rest.replace(/[x*,]/g, "×") : rest;
+        const wanted = rest, sizes = rest.replace(/[x*,](?=[\d?]|$)/g, "×");
+        if (field === "shape") return (text) => text.shape.includes(wanted) || text.shape.includes(sizes);
         return field === "op" ? (text) => text.op.startsWith(wanted) : (text) => text[field || "any"].includes(wanted);
       });
       this.haystack().forEach((text, element) => { if (tests.every((test) => test(text))) this.hits.push(element); });

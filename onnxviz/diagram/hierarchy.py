@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from onnxviz.diagram.elements import Element, Elements, Use, Wire, bodies, collect_body
 from onnxviz.diagram.groups import Part, group_element, split_cyclic
-from onnxviz.graph.scopes import Scope, match_groups
+from onnxviz.graph.scopes import Scope, match_groups, scope_name
 
-__all__ = ["Level", "Tree", "build_tree", "closed_groups"]
+__all__ = ["Level", "Tree", "build_tree", "closed_groups", "without_outer"]
 
 _DEEPEST = 24  # levels; what lies deeper is shown flat
 _MOST_BODIES = 20_000  # blocks inside bodies
@@ -96,6 +96,20 @@ def closed_groups(
         if chain or deep or folded.intersection(names):
             closed.add(index)
     return closed
+
+
+def without_outer(chosen: Mapping[ir.Node, Scope]) -> dict[ir.Node, Scope]:
+    """Return groups without those around them, for a drawing in which only these are shown.
+
+    Args:
+        chosen: From :func:`onnxviz.graph.scopes.choose_groups`.
+    """
+    return {
+        node: (scope[-2], scope_name((*scope[:-2], scope[-1])))
+        if len(scope) > 1 and " > " in scope[-2]
+        else (scope_name(scope),)
+        for node, scope in chosen.items()
+    }
 
 
 @dataclass

@@ -19,7 +19,7 @@ from onnxviz.diagram.comparison import compare
 from onnxviz.diagram.drawing import Paint
 from onnxviz.diagram.elements import Element, Elements, collect_elements
 from onnxviz.diagram.header import model_line
-from onnxviz.diagram.hierarchy import build_tree, closed_groups
+from onnxviz.diagram.hierarchy import build_tree, closed_groups, without_outer
 from onnxviz.diagram.html import content_hash, page_environment, save_page
 from onnxviz.diagram.overlay import Overlay, metric_overlay
 from onnxviz.diagram.page_data import packed, page_data
@@ -34,7 +34,7 @@ from onnxviz.graph.calls import inline_with_scopes
 from onnxviz.graph.cost import model_parameters
 from onnxviz.graph.diff import GraphDiff
 from onnxviz.graph.model import model_name
-from onnxviz.graph.scopes import Scope, fold_patterns, scopes
+from onnxviz.graph.scopes import Scope, choose_groups, fold_patterns, scopes
 from onnxviz.graph.shapes import infer_shapes
 
 __all__ = ["SCRIPTS", "STYLE", "GraphData", "GraphPage", "asset", "graph_data", "interactive", "interactive_diff"]
@@ -179,8 +179,9 @@ class _View:
         self.closed = closed_groups(self.tree, hierarchy, depth, fold, unfold)
         groups = [index for index in self.tree.levels if index >= 0]
         if depth is not None and depth > self.tree.deepest:
-            self.tree = build_tree(model, found, {}, inside_nodes=inside_nodes)
-            self.closed = set()
+            folded = without_outer(choose_groups(hierarchy, None, fold))
+            self.tree = build_tree(model, found, folded, inside_nodes=inside_nodes)
+            self.closed = closed_groups(self.tree, folded, None, fold)
         elif depth is None and not fold and len(self.tree.elements) > _OPEN:
             self.closed = set(groups)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxviz.diagram.blocks import HEADER_HEIGHT, HEADING, PADDING, Block, annotated, block_items, make_block
 from onnxviz.diagram.drawing import PAD, Drawing, Gates, Paint, heading
 from onnxviz.diagram.elements import Element, Wire
-from onnxviz.diagram.exchange import DiagramEdge, Network
+from onnxviz.diagram.exchange import DiagramEdge, DiagramFrame, Network
 from onnxviz.diagram.hierarchy import Level, Tree
 from onnxviz.diagram.layout import FloatArray, Layout
 from onnxviz.diagram.names import Names, element_name
@@ -22,6 +22,7 @@ from onnxviz.diagram.scene import Group, Item, Path, Rect, Scene, Text
 from onnxviz.diagram.seen import Seen, ShapeKind
 from onnxviz.diagram.text import text_width
 from onnxviz.diagram.wires import bundle_items, bundle_tooltip, incoming_stub_items, outgoing_stub_items
+from onnxviz.graph.scopes import scope_name
 
 __all__ = ["draw_nested"]
 
@@ -96,12 +97,30 @@ class _Nest:
         values = self.paint.values if self.paint is not None and self.paint.values else None
         nodes = tuple(
             diagram_node(
-                self.tree.elements[place.element], place.block, place.group, values[place.element] if values else None
+                self.tree.elements[place.element],
+                place.block,
+                place.group,
+                values[place.element] if values else None,
+                self._frame_of(place.element),
             )
             for place in self.places
         )
-        edges = tuple(self._edges())
-        return Network(scene.title, round(scene.width, 2), round(scene.height, 2), nodes, edges)
+        size = round(scene.width, 2), round(scene.height, 2)
+        return Network(scene.title, *size, nodes, tuple(self._edges()), tuple(self._frames()))
+
+    def _frame_of(self, element: int) -> str:
+        around = self.tree.parents[element]
+        return self.ids[around] if around >= 0 else ""
+
+    def _frames(self) -> Iterator[DiagramFrame]:
+        for sheet in self.root.open_sheets():
+            for box, inner in sheet.inner.items():
+                owner = inner.level.owner
+                element = self.tree.elements[owner]
+                name = scope_name(element.members.scope) if element.members is not None else element_name(element)
+                x, y, width, height = (float(v) for v in sheet.drawing.layout.boxes[box])
+                place = (x + sheet.left, y + sheet.top, width, height)
+                yield DiagramFrame(self.ids[owner], name or "", self._frame_of(owner), *(round(v, 2) for v in place))
 
     def _edges(self) -> list[DiagramEdge]:
         """Return what leads from one shown box to another, through the frames between them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ __all__ = ["METRICS", "Overlay", "Scale", "legend_group", "metric_overlay", "rea
 #: White to dark orange, light enough for black text, monotone in lightness (after ColorBrewer's Oranges).
 _RAMP = ((255, 255, 255), (254, 230, 206), (253, 190, 133), (253, 162, 90), (250, 131, 50))
 _UNKNOWN = "#eceff2"
+_NOT_FINITE = "#c9a7e8"
 _STEPS = 32
 _WIDE = 160.0  # of the legend's bar, px
 _LOG_FROM = 100.0  # ratio of largest and smallest from which the scale is logarithmic
@@ -95,7 +96,7 @@ def read_overlay(path: str | os.PathLike[str]) -> Overlay:
         held = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} is no readable JSON: {error}", hint=hint) from error
-    if not isinstance(held, dict) or not all(isinstance(v, (int, float)) for v in held.values()):
+    if not isinstance(held, dict) or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in held.values()):
         raise InputError(f"{file} holds no numbers by name", hint=hint)
     return Overlay(file.stem, {str(name): float(value) for name, value in held.items()}, total=False)
 
@@ -105,12 +106,14 @@ def _key(node: ir.Node) -> str:
 
 
 def value_of(overlay: Overlay, element: Element) -> float | None:
-    """Return the number of a block; None where there is none."""
+    """Return the number of a block; None where there is none, infinity where any is not finite."""
     nodes = (
         element.members.nodes if element.members is not None else (element.node,) if element.node is not None else ()
     )
     found = [overlay.values.get(_key(node), overlay.values.get(node.name or "")) for node in nodes]
-    known = [float(value) for value in found if value is not None and math.isfinite(value)]
+    known = [float(value) for value in found if value is not None]
+    if not all(map(math.isfinite, known)):
+        return math.inf
     return None if not known else sum(known) if overlay.total else max(known)
 
 
@@ -125,6 +128,7 @@ class Scale:
     @classmethod
     def of(cls, values: list[float]) -> Scale:
         """Choose the scale for some numbers: logarithmic where the positive ones differ by a factor of 100 or more."""
+        values = [value for value in values if math.isfinite(value)]
         positive = [value for value in values if value > 0]
         if len(positive) > 1 and min(values) >= 0 and max(positive) / min(positive) >= _LOG_FROM:
             return cls(min(positive), max(positive), True)
@@ -136,11 +140,13 @@ class Scale:
             return 0.0
         if self.logarithmic:
             return 0.0 if value <= self.low else math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
+        return (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)  # their difference may be infinite
 
     def colour(self, value: float | None) -> str:
-        """Return a number's colour; grey for None."""
-        return _UNKNOWN if value is None else _ramp(self.place(value))
+        """Return a number's colour; grey for None, one of its own for what is not finite."""
+        if value is None:
+            return _UNKNOWN
+        return _ramp(self.place(value)) if math.isfinite(value) else _NOT_FINITE
 
 
 def _ramp(place: float) -> str:
@@ -150,22 +156,36 @@ def _ramp(place: float) -> str:
     return "#" + "".join(f"{round(a + (b - a) * (at - index)):02x}" for a, b in zip(low, high, strict=True))
 
 
-def legend_group(overlay: Overlay, scale: Scale, x: float, y: float, *, unknown: bool) -> tuple[Group, float]:
-    """Return the bar of colours with its ends named, beside it the colour of the unknown, and the y below it."""
+def legend_group(
+    overlay: Overlay, scale: Scale, x: float, y: float, values: Sequence[float | None]
+) -> tuple[Group, float]:
+    """Return the bar of colours with its ends named, beside it what no colour stands for, and the y below it.
+
+    Args:
+        overlay: What the numbers are.
+        scale: Their colours.
+        x, y: Where it stands.
+        values: The number of each block.
+    """
     step = _WIDE / _STEPS
     items: list[Item] = [
         Rect(x + index * step, y, step + 0.5, 10.0, fill=_ramp(index / (_STEPS - 1))) for index in range(_STEPS)
     ]
     items.append(Rect(x, y, _WIDE, 10.0, stroke=MUTED, stroke_width=0.7))
     low, high = (number_text(value, overlay.unit) for value in (scale.low, scale.high))
+    if scale.logarithmic and any(value == 0 for value in values):
+        low = f"0, {low}"
     items.append(Text(x, y + 21.0, low, BODY, INK))
     items.append(Text(x + _WIDE, y + 21.0, high, BODY, INK, anchor="end"))
     says = f"{overlay.title}{', logarithmic' if scale.logarithmic else ''}"
     items.append(Text(x + _WIDE + 10.0, y + 9.0, says, BODY, INK))
-    if unknown:
-        left = x + _WIDE + 24.0 + text_width(says, BODY)
-        items.append(Rect(left, y, 10.0, 10.0, fill=_UNKNOWN, stroke=MUTED, stroke_width=0.7))
-        items.append(Text(left + 15.0, y + 9.0, "unknown", BODY, INK))
+    left = x + _WIDE + 24.0 + text_width(says, BODY)
+    aside = [("unknown", _UNKNOWN)] if any(value is None for value in values) else []
+    aside += [("NaN or infinite", _NOT_FINITE)] if any(v is not None and not math.isfinite(v) for v in values) else []
+    for title, colour in aside:
+        items.append(Rect(left, y, 10.0, 10.0, fill=colour, stroke=MUTED, stroke_width=0.7))
+        items.append(Text(left + 15.0, y + 9.0, title, BODY, INK))
+        left += 30.0 + text_width(title, BODY)
     return Group("diagram-legend", "legend", "", tuple(items)), y + 24.0
 
 
@@ -175,6 +195,8 @@ def number_text(value: float, unit: str = "") -> str:
     >>> number_text(1234567), number_text(0.25, "%"), number_text(0)
     ('1.23M', '0.25 %', '0')
     """
+    if not math.isfinite(value):
+        return "NaN or infinite"
     prefix, size = "", abs(value)
     for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if size >= factor:

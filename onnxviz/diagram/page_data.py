@@ -1,7 +1,7 @@
 """The drawing as data for the interactive page: every level laid out with its groups closed, and what blocks say.
 
 The page opens a group by stretching the level around it, which keeps boxes apart and lines in order (see
-``graph.js``); so no layout is computed in the browser.
+``graph_layout.js``); so no layout is computed in the browser.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.diagram.blocks import Block, annotated, make_block
-from onnxviz.diagram.details import attribute_text, dims_text
+from onnxviz.diagram.details import attribute_text, dims_text, input_name
 from onnxviz.diagram.drawing import Drawing, Paint
 from onnxviz.diagram.elements import Element
 from onnxviz.diagram.hierarchy import Level, Tree
@@ -36,7 +36,7 @@ from onnxviz.graph.shapes import dtype_name
 __all__ = ["packed", "page_data"]
 
 _NAME = 400  # characters of a name
-_ATTRIBUTES, _TENSORS = 40, 64  # most shown of one node
+_ATTRIBUTES, _WEIGHTS = 40, 64  # most shown of one node
 _BORDER = Block("", "", (), "", 8.0, 0.0)
 _SHAPES = ("known", "symbolic", "observed", "unknown")
 _ROLES = ("node", "group", "input", "output", "constant", "missing")
@@ -189,29 +189,31 @@ class _Data:
         }
 
     def _details(self, element: Element, position: int) -> list[Any]:
-        """Return operator, domain, parameters, source, attributes, inputs, outputs, weights and notes of an element."""
+        """Return what is shown of an element: see ``describe`` in ``graph_viewer.js``."""
         node = element.node
         notes = [] if self.paint is None else self.paint.notes[position]
         if node is None:
             tooltip = self.blocks[position].tooltip.split("\n")[1:]
             values = [self._tensor(element.value)] if element.value is not None else []
-            return ["", "", element_parameters(element), "", [], [], values, [], [*tooltip[:16], *notes]]
+            return ["", "", element_parameters(element), "", [], [], values, [], [*tooltip[:16], *notes], []]
         attributes = [
             [_shown(name), attribute_text(a)]
             for name, a in list(node.attributes.items())[:_ATTRIBUTES]
             if not a.is_ref() and attribute_text(a)
         ]
         inputs = [v for v in node.inputs if v is not None]
+        given = [(i, v) for i, v in enumerate(node.inputs) if v is not None and constant_tensor(v) is None]
         return [
             _shown(node.op_type),
             _shown(node.domain),
             element_parameters(element),
             printable(str(provenance_of(node) or ""), _NAME),
             attributes,
-            [self._tensor(v) for v in inputs[:_TENSORS] if constant_tensor(v) is None],
-            [self._tensor(v) for v in node.outputs[:_TENSORS]],
-            list(self._weight_rows(inputs[:_TENSORS])),
+            [self._tensor(v) for _, v in given],
+            [self._tensor(v) for v in node.outputs],
+            list(self._weight_rows(inputs[:_WEIGHTS])),
             notes,
+            [input_name(node, i) for i, _ in given[:_WEIGHTS]] if len(given) > 1 else [],
         ]
 
     def _weight_rows(self, inputs: Sequence[ir.Value]) -> Iterator[list[str]]:

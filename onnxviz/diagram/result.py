@@ -91,7 +91,7 @@ def _format_of(path: str | os.PathLike[str]) -> str:
     return ending
 
 
-def diagram_node(element: Element, block: Block, group: Group, value: float | None) -> DiagramNode:
+def diagram_node(element: Element, block: Block, group: Group, value: float | None, parent: str = "") -> DiagramNode:
     """Return a block as data."""
     node, box = element.node, group.box
     assert box is not None
@@ -104,6 +104,7 @@ def diagram_node(element: Element, block: Block, group: Group, value: float | No
         tuple(filter(None, (block.heading, block.note, *block.lines))),
         element_parameters(element), str(source or ""), value,
         round(box.x, 2), round(box.y, 2), round(box.width, 2), round(box.height, 2),
+        parent,
     )  # fmt: skip
 
 

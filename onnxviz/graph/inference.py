@@ -58,10 +58,11 @@ _FLOATS = ("tensor(float", "tensor(double", "tensor(bfloat16")
 
 def infer_in_place(model: ir.Model) -> None:
     """Fill in the types and shapes of a model's tensors; what cannot be inferred stays as it is declared."""
+    declared = [value for value in model.graph.outputs if value.shape is not None]
     _run(model)
     if _propagate_types(model):
         _run(model)
-    propagate(model)
+    propagate(model, declared)
 
 
 def _skeleton(model: ir.Model) -> onnx.ModelProto:
@@ -86,7 +87,8 @@ def _skeleton(model: ir.Model) -> onnx.ModelProto:
 
 def _stand_in(node: onnx.NodeProto) -> None:
     row = _STAND_INS.get(node.op_type)
-    if row is None or (node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type)):
+    last = any(a.name == "channels_last" and a.i for a in node.attribute)
+    if row is None or last or (node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type)):
         return
     op_type, keep = row
     names = [node.input[i] for i in keep if i < len(node.input)]

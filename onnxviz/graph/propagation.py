@@ -6,13 +6,13 @@ their own here; all others are asked of onnx's inference again, a node at a time
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import onnx
 import onnx_ir as ir
 
-from onnxviz.graph.contents import CONTENT_RULES, Dims, Known, is_made_up
+from onnxviz.graph.contents import CONTENT_RULES, Dims, Known, attribute, is_made_up
 from onnxviz.graph.shape_rules import SHAPE_RULES
 from onnxviz.graph.symbolic import Expression, Size, symbol
 
@@ -35,14 +35,21 @@ _REFUSED = (
 )
 
 
-def propagate(model: ir.Model) -> None:
-    """Fill in sizes that are still open; what is known already, or declared under a name, stays as it is."""
-    if not any(_is_open(value) for graph in model.graphs() for node in graph for value in node.outputs):
+def propagate(model: ir.Model, declared: Collection[ir.Value] = ()) -> None:
+    """Fill in sizes that are still open; what is known already, or declared under a name, stays as it is.
+
+    Args:
+        model: The model, after onnx's own inference; it is changed.
+        declared: Outputs whose shapes the file states: these are never rewritten.
+    """
+    free = _names_of(model.graph.outputs) - _names_of(model.graph.inputs)
+    nodes = (node for graph in model.graphs() for node in graph)
+    if not free and not any("ceil_mode" in node.attributes or any(map(_is_open, node.outputs)) for node in nodes):
         return
     opsets = model.graph.opset_imports
     known = Known(opsets.get("", opsets.get("ai.onnx", 1)))
     _name_open_input(model, known)
-    _Pass(known, set(model.functions), opsets.get("ai.onnx.ml", 1)).walk(model.graph, 0)
+    _Pass(model, known, free, declared).walk(model.graph, 0)
 
 
 def _is_open(value: ir.Value) -> bool:
@@ -58,16 +65,28 @@ def _name_open_input(model: ir.Model, known: Known) -> None:
     unnamed = [value for value in feeds if _is_open(value)]
     if len(unnamed) != 1:
         return
-    value, taken = unnamed[0], {str(size) for feed in feeds for size in known.shape(feed) or ()}
+    value, taken = unnamed[0], _declared_names(model)
     sizes = list(known.shape(value) or ())
-    dims = zip(value.shape or (), _letters(sizes), strict=True)
-    names = {axis: name for axis, (dim, name) in enumerate(dims) if is_made_up(dim)}
+    dims = list(enumerate(zip(value.shape or (), _letters(sizes), strict=True)))
+    # A letter that the file uses for a size of its own would say that the two are the same.
+    names = {axis: f"{name}_in" if name in taken else name for axis, (dim, name) in dims if is_made_up(dim)}
     if taken & set(names.values()):
         return
     for axis, name in names.items():
         sizes[axis] = symbol(name)
     known.shapes[value] = tuple(sizes)
     value.meta[SYMBOLS] = names
+
+
+def _declared_names(model: ir.Model) -> set[str]:
+    """Return the names that stand for sizes anywhere in the model."""
+    values = [*model.graph.inputs, *model.graph.outputs]
+    return _names_of([*values, *(value for node in model.graph.all_nodes() for value in node.outputs)])
+
+
+def _names_of(values: Iterable[ir.Value]) -> set[str]:
+    found = (dim for value in values if value.shape is not None for dim in value.shape)
+    return {str(dim.value) for dim in found if not isinstance(dim, int) and dim.value is not None}
 
 
 def _letters(sizes: list[Size]) -> list[str]:
@@ -79,11 +98,15 @@ def _letters(sizes: list[Size]) -> list[str]:
 
 
 class _Pass:
-    def __init__(self, known: Known, functions: set[ir.OperatorIdentifier], ml: int) -> None:
+    def __init__(self, model: ir.Model, known: Known, free: set[str], declared: Collection[ir.Value]) -> None:
         self.known = known
-        self.functions = functions
+        self.free = free
+        self.declared = set(declared)
+        self.functions = set(model.functions)
+        ml = model.graph.opset_imports.get("ai.onnx.ml", 1)
         self.opsets = {"": known.opset, "ai.onnx": known.opset, "ai.onnx.ml": ml}
         self.asked = 0
+        self.corrected: set[ir.Value | None] = set()
 
     def walk(self, graph: ir.Graph, depth: int) -> None:
         for node in graph:
@@ -91,11 +114,28 @@ class _Pass:
                 self.walk(body, depth + 1)
             if node.domain not in _DOMAINS or node.op_identifier() in self.functions:
                 continue
-            if any(_is_open(value) for value in node.outputs):
+            # onnx counts a last pooling window that starts in the padding, and passes the wrong size on.
+            doubted = attribute(node, "ceil_mode", 0) or any(value in self.corrected for value in node.inputs)
+            if doubted or any(_is_open(value) or self.is_freely_named(value) for value in node.outputs):
                 for value, dims in zip(node.outputs, self.shapes(node), strict=False):
                     if dims is not None:
-                        self.set(value, dims)
+                        self.put(value, dims, doubted=bool(doubted))
             self.follow(node)
+
+    def is_freely_named(self, value: ir.Value) -> bool:
+        """Whether an output's size has a name that says nothing of the inputs, as exporters make them up."""
+        return (
+            bool(self.free)
+            and value.is_graph_output()
+            and value.shape is not None
+            and any(not isinstance(dim, int) and dim.value in self.free for dim in value.shape)
+        )
+
+    def put(self, value: ir.Value, dims: Dims, *, doubted: bool) -> None:
+        before = self.known.shape(value)
+        self.set(value, dims, doubted=doubted)
+        if doubted and before is not None and self.known.shape(value) != before:
+            self.corrected.add(value)
 
     def follow(self, node: ir.Node) -> None:
         """Note what the first output holds, if that is a few whole numbers."""
@@ -154,17 +194,27 @@ class _Pass:
             return []
         return [_read(found.get(value.name or ""), names) for value in node.outputs]
 
-    def set(self, value: ir.Value, dims: Dims) -> None:
-        """Merge what a rule found into what is known of a tensor."""
+    def set(self, value: ir.Value, dims: Dims, *, doubted: bool = False) -> None:
+        """Merge what a rule found into what is known of a tensor; sizes that are ``doubted`` give way to it."""
         before = value.shape
         if before is not None and len(before) != len(dims):
             return
         old = self.known.shape(value) or (None,) * len(dims)
-        new = tuple(b if isinstance(b, int) or a is None else a for a, b in zip(old, dims, strict=True))
+        new = tuple(
+            b if isinstance(b, int) or a is None or (b is not None and str(a) in self.free) else a
+            for a, b in zip(old, dims, strict=True)
+        )
         self.known.shapes[value] = new
-        if value.is_graph_output() and before is not None:
-            return  # the declared interface of a model is not rewritten
-        kept = before if before is not None else (None,) * len(dims)
+        if value in self.declared:
+            # The declared interface of a model is not rewritten; a reader is told what a name of its own stands for.
+            pairs = enumerate(zip(old, new, strict=True))
+            told = {i: b if isinstance(b, int) else str(b) for i, (a, b) in pairs if str(a) in self.free and a != b}
+            if told:
+                value.meta[SYMBOLS] = told
+            return
+        kept: Sequence[int | ir.SymbolicDim | None] = before if before is not None else (None,) * len(dims)
+        if doubted:
+            kept = [size if isinstance(size, int) else dim for dim, size in zip(kept, new, strict=True)]
         value.shape = ir.Shape(
             dim if isinstance(dim, int) and dim >= 0 else _written(size, dim)
             for dim, size in zip(kept, new, strict=True)
@@ -185,9 +235,9 @@ def _open_dim(size: Expression) -> ir.SymbolicDim:
 
 
 def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-            yield attribute.as_graph()
+    for held in node.attributes.values():
+        if held.type == ir.AttributeType.GRAPH and not held.is_ref():
+            yield held.as_graph()
 
 
 def _agreed(node: ir.Node, known: Known) -> list[Dims | None]:

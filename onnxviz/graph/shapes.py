@@ -62,7 +62,8 @@ def shape_list(value: ir.Value) -> list[int | str | None] | None:
 def symbolic_shape(value: ir.Value) -> tuple[int | str | None, ...] | None:
     """Return a shape for a reader: as :func:`shape_list`, without names that inference made up for what it cannot say.
 
-    A nameless dimension of an input has the letter that :func:`infer_shapes` calls it by in the tensors behind it.
+    A nameless dimension of an input has the letter that :func:`infer_shapes` calls it by in the tensors behind it; an
+    output's size with a name that no input has, as exporters make them up, is what it can be inferred to be.
 
     >>> model = ir.from_onnx_text(
     ...     '<ir_version: 8, opset_import: ["": 17]> g (float[?, 3, ?, ?] x) => (float[?, 3, ?, ?] y)'
@@ -76,7 +77,7 @@ def symbolic_shape(value: ir.Value) -> tuple[int | str | None, ...] | None:
         return None
     letters = value.meta.get(SYMBOLS, {})
     return tuple(
-        letters.get(axis) if is_made_up(dim) else dim if isinstance(dim, int) else str(dim.value)
+        letters.get(axis) if is_made_up(dim) or axis in letters else dim if isinstance(dim, int) else str(dim.value)
         for axis, dim in enumerate(value.shape)
     )
 

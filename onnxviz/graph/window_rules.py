@@ -27,13 +27,16 @@ def _window(size: Size, i: int, node: ir.Node, kernel: int) -> Size:
         return add(floor_divide(room, stride), 1)
     if isinstance(room, Expression) and reach < stride + after:
         return None  # the last window may start in the padding and then does not count
-    return add(ceil_divide(room, stride), 1)
+    made = add(ceil_divide(room, stride), 1)
+    if isinstance(made, int) and isinstance(size, int) and (made - 1) * stride >= size + before:
+        return made - 1
+    return made
 
 
 def _convolution(weight: int = 1) -> Callable[[ir.Node, Known], Shapes]:
     def rule(node: ir.Node, known: Known) -> Shapes:
         data, kernel = known.shape(node.inputs[0]), known.shape(node.inputs[weight])
-        if data is None or kernel is None:
+        if data is None or kernel is None or attribute(node, "channels_last", 0):
             return [None]
         sizes = attribute(node, "kernel_shape") or kernel[2:]
         spatial = (_window(d, i, node, k) if isinstance(k, int) else None for i, (d, k) in _paired(data[2:], sizes))
@@ -48,7 +51,7 @@ def _paired(dims: Sequence[Size], kernel: Sequence[Size]) -> Sequence[tuple[int,
 
 def _pooling(node: ir.Node, known: Known) -> Shapes:
     data = known.shape(node.inputs[0])
-    if data is None:
+    if data is None or attribute(node, "channels_last", 0):
         return [None]
     kernel = attribute(node, "kernel_shape")
     made = (*data[:2], *(_window(d, i, node, kernel[i]) for i, (d, _) in _paired(data[2:], kernel)))
@@ -57,7 +60,9 @@ def _pooling(node: ir.Node, known: Known) -> Shapes:
 
 def _global_pooling(node: ir.Node, known: Known) -> Shapes:
     data = known.shape(node.inputs[0])
-    return [None if data is None else (*data[:2], *(1 for _ in data[2:]))]
+    if data is None or attribute(node, "channels_last", 0):
+        return [None]
+    return [(*data[:2], *(1 for _ in data[2:]))]
 
 
 def _transposed(node: ir.Node, known: Known) -> Shapes:
@@ -74,10 +79,12 @@ def _transposed(node: ir.Node, known: Known) -> Shapes:
     dilations, extra = attribute(node, "dilations") or [1] * rank, attribute(node, "output_padding") or [0] * rank
     spatial = []
     for i, (size, k) in _paired(data[2:], kernel):
-        if auto in ("SAME_UPPER", "SAME_LOWER"):
-            spatial.append(multiply(size, strides[i]))
-            continue
         reach = (k - 1) * dilations[i] + 1 if isinstance(k, int) else None
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            # Where the window is smaller than the stride, onnxruntime departs from the operator's text.
+            told = reach is not None and reach >= strides[i]
+            spatial.append(multiply(size, strides[i]) if told else None)
+            continue
         cut = pads[i] + pads[i + rank] if auto == "NOTSET" else 0
         spatial.append(add(add(multiply(subtract(size, 1), strides[i]), extra[i] - cut), reach))
     return [(data[0], channels, *spatial)]

@@ -381,3 +381,46 @@ def test_the_verb_writes_the_page(tmp_path: Path) -> None:
     assert isinstance(page, GraphPage)
     _, details = parts((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert any("1 … 4" in row[2] for element in details for row in element[7])
+
+
+@pytest.mark.browser
+def test_arrows_lead_into_open_groups_and_out_of_them(opened: Opener) -> None:
+    tab = opened(interactive(make_model()), "#input-x")
+    tab.tab.focus(".graph-stage canvas")
+    seen = []
+    for _ in range(8):
+        tab.tab.keyboard.press("ArrowDown")
+        seen.append(tab.selected())
+        if seen[-1] == "output-y":
+            break
+    assert seen[0] == "node-c"
+    assert seen[-2:] == ["node-y", "output-y"]
+    assert all(name.startswith(("node", "output")) for name in seen)
+
+
+@pytest.mark.browser
+def test_keys_work_before_anything_is_clicked(opened: Opener) -> None:
+    tab = opened(interactive(make_model()))
+    tab.tab.keyboard.press("/")
+    assert tab.tab.evaluate("document.activeElement.type") == "search"
+
+
+@pytest.mark.browser
+def test_a_narrow_window_shows_the_block_that_was_tapped(opened: Opener) -> None:
+    tab = opened(interactive(make_model()))
+    tab.tab.set_viewport_size({"width": 400, "height": 700})
+    tab.tab.wait_for_timeout(150)
+    tab("viewer.fit();")
+    tab.tab.mouse.click(*tab.place("node-s"))
+    assert tab.selected() == "node-s"
+    _, y = tab.place("node-s")
+    assert y < tab.tab.locator(".graph-panel").bounding_box()["y"]
+
+
+@pytest.mark.browser
+def test_sizes_are_found_however_they_are_written(opened: Opener) -> None:
+    model = make_model()
+    model.graph.inputs[0].shape = ir.Shape(["max_len", 1, 8, 8])
+    tab = opened(interactive(model))
+    for query in ("shape:max_len", "shape:2x1x3x3", "shape:2×1×3×3", "shape:2,1,3"):
+        assert tab(f"viewer.search.value = {query!r}; viewer.find(); return viewer.hits.length;") > 0, query

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import onnx_ir as ir
 import pytest
@@ -117,3 +118,28 @@ def test_what_differs_is_coloured_inside_frames() -> None:
 def test_same_input_same_bytes(theme: str) -> None:
     first, again = (architecture(residual(), depth=2, theme=theme)._repr_svg_() for _ in range(2))
     assert first == again
+
+
+def test_frames_are_data_too(tmp_path: Path) -> None:
+    drawing = architecture(residual(), depth=2)
+    (frame,) = drawing.network.frames
+    groups = [node for node in drawing.network.nodes if node.role == "group"]
+    assert {node.parent for node in groups} == {frame.id}
+    assert {node.parent for node in drawing.network.nodes if node.role != "group"} == {""}
+    (outline,) = frames(drawing).values()
+    assert (frame.x, frame.width) == pytest.approx((outline.x, outline.width), abs=0.02)
+    for ending, opening in (("dot", "subgraph"), ("mmd", "subgraph"), ("json", '"frames"'), ("graphml", "parent")):
+        drawing.save(tmp_path / f"g.{ending}")
+        text = (tmp_path / f"g.{ending}").read_text(encoding="utf-8")
+        assert opening in text, ending
+        flat = architecture(residual()).save(tmp_path / f"f.{ending}")
+        assert flat.network.frames == ()
+
+
+def test_a_depth_beyond_the_models_own_still_folds() -> None:
+    flat = architecture(residual(), depth=9)
+    folded = architecture(residual(), depth=9, fold=["stage/1"])
+    assert [node.name for node in folded.network.nodes if node.role == "group"] == ["stage/1"]
+    assert len(folded.network.nodes) == len(flat.network.nodes) - 2
+    chains = architecture(residual(), depth=9, fold=["Conv > Relu"])
+    assert sum(node.role == "group" for node in chains.network.nodes) == 3

@@ -112,3 +112,26 @@ def test_metrics_that_are_none(
         Path(metric).write_text(content)
     with pytest.raises(InputError, match=message):
         api.graph(small_cnn, color_by=metric)
+
+
+def test_what_is_not_finite_has_a_colour_of_its_own() -> None:
+    overlay = Overlay("range", {"a": 1.0, "b": float("inf")}, total=False)
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] b) {a = Neg(x) b = Relu(a)}'
+    )
+    drawing = architecture(model, color_by=overlay)
+    fills = {group.id: group.items[0].fill for group in drawing.scene.groups if group.role == "node"}  # type: ignore[union-attr]
+    assert fills["node-b"] not in (fills["node-a"], Scale.of([1.0]).colour(1.0), Scale.of([1.0]).colour(None))
+    assert any(text.text == "NaN or infinite" for text in drawing.scene.texts())
+    assert [node.value for node in drawing.network.nodes if node.role == "node"] == [1.0, None]
+
+
+def test_numbers_that_fit_nothing_are_refused() -> None:
+    model = ir.from_onnx_text('<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) {y = Neg(x)}')
+    with pytest.raises(InputError, match="no number of drift fits a node"):
+        architecture(model, color_by=Overlay("drift", {"elsewhere": 1.0}))
+
+
+def test_a_scale_of_the_largest_numbers() -> None:
+    scale = Scale.of([-1e308, 1e308])
+    assert scale.place(0.0) == pytest.approx(0.5)

@@ -6,6 +6,7 @@ import itertools
 import random
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -30,6 +31,7 @@ from onnxviz.graph.symbolic import (
     symbol,
 )
 from onnxviz.runtime.capture import capture
+from onnxviz.runtime.session import run_model
 
 
 def text(body: str, opset: int = 17) -> ir.Model:
@@ -269,7 +271,7 @@ def test_nothing_becomes_less_known(corpus: Path, monkeypatch: pytest.MonkeyPatc
         try:
             model = open_model(path)
             with monkeypatch.context() as patch:
-                patch.setattr(inference, "propagate", lambda model: None)
+                patch.setattr(inference, "propagate", lambda model, declared: None)
                 before = {name: shape_list(v) for v, name in all_tensors(infer_shapes(model)).items()}
             after = {name: shape_list(v) for v, name in all_tensors(infer_shapes(model)).items()}
         except OnnxvizError:
@@ -293,3 +295,29 @@ def test_onnx_names_are_what_this_rests_on() -> None:
     proto = onnx.shape_inference.infer_shapes(ir.to_proto(model), data_prop=True)
     shape = next(info for info in proto.graph.value_info if info.name == "y").type.tensor_type.shape
     assert shape.dim[2].dim_param.startswith("unk__")
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "pad"), [(7, 2, 3, 0), (6, 1, 2, 0), (6, 2, 4, 1), (8, 3, 2, 1), (5, 2, 2, 1)]
+)
+def test_pooling_that_rounds_up_has_the_size_of_a_run(size: int, kernel: int, stride: int, pad: int) -> None:
+    model = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["": 17]> g (float[n, 1, {size}, {size}] x) => (float[n, 1, a, b] y) {{
+        p = MaxPool<kernel_shape = [{kernel}, {kernel}], strides = [{stride}, {stride}],
+                    pads = [{pad}, {pad}, {pad}, {pad}], ceil_mode = 1>(x) q = Relu(p) y = Neg(q) }}"""
+    )
+    seen = next(iter(run_model(model, {"x": np.zeros((2, 1, size, size), np.float32)}).values())).shape
+    inferred = infer_shapes(model).graph
+    for node in inferred:
+        assert symbolic_shape(node.outputs[0])[2:] == seen[2:], node.op_type  # type: ignore[index]
+
+
+def test_letters_that_the_file_uses_are_not_made_up_again() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[?, 3, ?, ?] x) => (float[N, 3, H, W] y) {
+        y = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x) }"""
+    )
+    graph = infer_shapes(model).graph
+    assert symbolic_shape(graph.inputs[0]) == ("N_in", 3, "H_in", "W_in")
+    assert symbolic_shape(graph.outputs[0]) == ("N_in", 3, "floor(H_in/2)", "floor(W_in/2)")
+    assert shape_list(graph.outputs[0]) == ["N", 3, "H", "W"]  # what the file declares stays
