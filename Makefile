@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TRAIN := lenet5_torch digits_cnn_keras vit_digits_torch signal_cnn_lstm_torch picture_question_torch
 
 # The scripts of a virtual environment name its folder: in a checkout that was moved or copied ours is made anew.
 # Only stamps are removed here; an environment that somebody else made has none and is used as it is.
@@ -35,7 +36,7 @@ bench: $(VENV)/.tested
 	@$(BIN)/python benchmarks/startup.py
 
 models: $(VENV)/.tested
-	@$(BIN)/python models/lenet5_torch.py && $(BIN)/python models/digits_cnn_keras.py && $(BIN)/python models/make_manifest.py
+	@for script in $(TRAIN) make_manifest; do $(BIN)/python models/$$script.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) build out
