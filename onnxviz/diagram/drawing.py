@@ -13,7 +13,7 @@ from onnxviz.diagram.blocks import Block, annotated, block_items, make_block
 from onnxviz.diagram.elements import Elements
 from onnxviz.diagram.exchange import Network
 from onnxviz.diagram.header import header_groups
-from onnxviz.diagram.layout import FloatArray, compute_layout
+from onnxviz.diagram.layout import FloatArray, Layout, compute_layout
 from onnxviz.diagram.names import Names, element_name
 from onnxviz.diagram.ranks import Ranking, rank_nodes
 from onnxviz.diagram.result import Architecture, diagram_edge, diagram_node
@@ -84,6 +84,7 @@ class Drawing:
         ranking: Ranking | None = None,
         seen: Seen | None = None,
         gates: Mapping[int, Gates] | None = None,
+        layouts: dict[bytes, Layout] | None = None,
     ) -> None:
         self.found = found
         self.gates = gates or {}
@@ -103,14 +104,7 @@ class Drawing:
         self._place_ports()
         self._reserve_stubs()
         sizes = [(width, block.height) for width, block in zip(self.widths, self.blocks, strict=True)]
-        self.layout = compute_layout(
-            sizes,
-            self.edges,
-            margins=self.margins,
-            ports=self.ports,
-            arrivals=self._arrivals() if self.gates else None,
-            ranking=self.ranking,
-        )
+        self.layout = self._laid_out(sizes, {} if layouts is None else layouts)
 
     def _place_ports(self) -> None:
         """Spread the outputs of each box along its lower side, wide enough for their labels."""
@@ -143,6 +137,31 @@ class Drawing:
             reach = max(b.offset + (b.label_width + 8.0 if b.label else 0.0) for b in bundles)
             self.margins[source, 2] = max(0.0, reach - half)
             self.margins[source, 3] = LABEL_HEIGHT if any(b.label for b in bundles) else 0.0
+
+    def _laid_out(self, sizes: list[tuple[float, float]], known: dict[bytes, Layout]) -> Layout:
+        """Lay out the boxes, or look up what came of equal ones: a transformer's layers are all alike."""
+        arrivals = self._arrivals() if self.gates else np.zeros(0)
+        parts = (
+            np.array(sizes),
+            self.edges,
+            self.margins,
+            self.ports,
+            arrivals,
+            self.ranking.rank,
+            self.ranking.stub,
+            self.ranking.back,
+        )
+        key = b"".join(np.int64(part.size).tobytes() + part.tobytes() for part in parts)
+        if key not in known:
+            known[key] = compute_layout(
+                sizes,
+                self.edges,
+                margins=self.margins,
+                ports=self.ports,
+                arrivals=arrivals if self.gates else None,
+                ranking=self.ranking,
+            )
+        return known[key]
 
     def _arrivals(self) -> FloatArray:
         """Return where wires arrive at boxes that are open."""

@@ -20,6 +20,7 @@ from onnxviz.diagram.details import attribute_text, dims_text, input_name
 from onnxviz.diagram.drawing import Drawing, Paint
 from onnxviz.diagram.elements import Element
 from onnxviz.diagram.hierarchy import Level, Tree
+from onnxviz.diagram.layout import Layout
 from onnxviz.diagram.names import Names, element_name, element_parameters
 from onnxviz.diagram.palette import INK, KIND_TITLES, LINE, MUTED, WARNING, glyph, kind_style
 from onnxviz.diagram.ranks import rank_between
@@ -83,6 +84,7 @@ class _Data:
         if paint is not None and paint.signs:
             self.blocks = [annotated(*entry) for entry in zip(self.blocks, paint.signs, paint.notes, strict=True)]
         self.colours: dict[str, int] = {}
+        self.layouts: dict[bytes, Layout] = {}
         self.tensors: dict[ir.Value, int] = {}
 
     def collect(self) -> tuple[dict[str, Any], list[Any]]:
@@ -137,7 +139,7 @@ class _Data:
         blocks = [*(self.blocks[member] for member in level.members), *[_BORDER] * border]
         edges = np.array([(w.source, w.target) for w in level.boxes.wires], dtype=np.int64).reshape(-1, 2)
         ranking = rank_between(inner, level.entries, border - level.entries, edges) if level.owner >= 0 else None
-        drawing = Drawing(level.boxes, blocks=blocks, ranking=ranking, seen=self.seen)
+        drawing = Drawing(level.boxes, blocks=blocks, ranking=ranking, seen=self.seen, layouts=self.layouts)
         layout = drawing.layout
         boxes, bands, rank = layout.boxes, layout.bands, layout.rank
         middle = boxes[:, 1] + boxes[:, 3] / 2 - bands[rank].mean(axis=1) if len(boxes) else np.zeros(0)
