@@ -68,14 +68,17 @@ def _rgb(colour: str) -> list[int]:
     return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
 
 
-def volume_items(stage: Stage, box: Box) -> list[Item]:
-    """Return the faces of a volume, and a band at its end for activation and normalisation."""
+def volume_items(stage: Stage, box: Box, *, guessed: bool = False) -> list[Item]:
+    """Return the faces of a volume, and a band at its end for activation and normalisation.
+
+    Its outline is dashed where a size is ``guessed``.
+    """
     fill, stroke = _PLANE
     if stage.role == "node":
         style = kind_style(stage.kind)
         fill, stroke = style.fill, style.stroke
     edge = mix(stroke, "#000000", 0.25)
-    dashed = not stage.extent.known
+    dashed = guessed or not stage.extent.known
     # The side has the kind's own colour and the other faces lighter ones: darker, the dark theme took it for a line's.
     items: list[Item] = [_side(box, fill, edge, dashed)]
     items += _slab(box, 0.0, box.size.thick, mix(fill, "#ffffff", 0.25), mix(fill, "#ffffff", 0.6), None)

@@ -9,9 +9,12 @@ from onnxviz.diagram.details import count_text, settings, shape_text
 from onnxviz.diagram.palette import INK, MUTED
 from onnxviz.diagram.scene import Text
 from onnxviz.diagram.text import ellipsize, fit_text, text_width
+from onnxviz.diagram.volume_extents import Extent
+from onnxviz.diagram.volume_gates import GATE
 from onnxviz.diagram.volume_labels import extent_text, sides_text
 from onnxviz.diagram.volume_scale import Axis, Scales
-from onnxviz.diagram.volume_stages import Extent, Stage
+from onnxviz.diagram.volume_sizes import UNKNOWN
+from onnxviz.diagram.volume_stages import Stage
 from onnxviz.diagram.volume_units import Block, Unit
 from onnxviz.graph.cost import node_cost
 from onnxviz.graph.receptive_field import ReceptiveField
@@ -37,12 +40,13 @@ def unit_label(unit: Unit, scales: Scales, field: str) -> list[Text]:
     """Return the lines under a unit, none wider than it should be; their positions are set later."""
     first = unit.first
     if first.sign:
-        return []
+        named = first.node.op_type if first.sign == "•" and first.node is not None else ""
+        return [_text(fit_text(text, _SMALL, _WIDEST)) for text in (named, *first.notes) if text]
     lines: list[Text] = []
     if first.role != "node":
         lines.append(_text(fit_text(first.value.name or first.role, _SIZE, 92.0, bold=True), bold=True))
         lines.append(_text(fit_text(extent_text(_named(first), scales.naming), _SMALL, _WIDEST)))
-        return lines
+        return lines + [_text(note) for note in first.notes]
     size = extent_text(unit.last.extent, scales.naming)
     if not unit.uniform:
         size = sides_text(unit.last.extent.spatial, scales.naming)
@@ -64,7 +68,8 @@ def _named(stage: Stage) -> Extent:
     if source is None or not source.extent.known or len(source.extent.spatial) != len(extent.spatial):
         return extent
     pairs = zip(extent.spatial, source.extent.spatial, strict=True)
-    return replace(extent, spatial=tuple(b if isinstance(a, str) else a for a, b in pairs))
+    channels = extent.channels if isinstance(extent.channels, int) else source.extent.channels
+    return replace(extent, channels=channels, spatial=tuple(a if isinstance(a, int) else b for a, b in pairs))
 
 
 def _text(text: str, *, bold: bool = False, fill: str = INK) -> Text:
@@ -85,14 +90,14 @@ def _broken(line: str) -> list[str]:
     return [fit_text(part, _SMALL, _WIDEST) for part in found]
 
 
-def stage_tooltip(stage: Stage, field: ReceptiveField | None) -> str:
-    """Return everything that is known of a volume, line by line."""
+def stage_tooltip(stage: Stage, field: ReceptiveField | None, last: ReceptiveField | None = None) -> str:
+    """Return everything that is known of a volume, line by line; ``last`` is the field in the last of equal blocks."""
     node = stage.node
     head = ellipsize(stage.value.name or stage.role, 120) if node is None else node.op_type
     lines = [head if node is None or not node.name else f"{head} · {ellipsize(node.name, 120)}"]
     lines.append(" → ".join(filter(None, (stage.work, shape_text(stage.value, usual=None)))))
     if node is not None:
-        told = settings(node)
+        told = [part for part in settings(node) if not _says(stage.work, part)]
         parameters = sum(node_cost(n).parameters for n in stage.nodes)
         lines += [" · ".join(told)] if told else []
         lines += [f"{count_text(parameters)} parameters"] if parameters else []
@@ -104,7 +109,14 @@ def stage_tooltip(stage: Stage, field: ReceptiveField | None) -> str:
         lines.append(f"in a block that stands {stage.repeats} times in a row; told is the first")
     if field is not None and stage.role == "node":
         lines.append(_field_line(field))
+        if last is not None and last != field:
+            lines.append(f"in the last block: {_field_line(last)}")
     return "\n".join(filter(None, lines))
+
+
+def _says(work: str, setting: str) -> bool:
+    """Whether what an operator does tells a setting already."""
+    return any(word == setting or word.endswith(f" {setting}") for word in work.split(", "))
 
 
 def _field_line(field: ReceptiveField) -> str:
@@ -133,29 +145,52 @@ def caption_lines(
         told.append("Tokens and lists: as high as a square map with as many positions.")
     if any(s.extent.is_vector and s.role != "output" and not s.sign for s in stages):
         told.append(f"Thin bars: vectors, as high as they are long {_scale(scales.bars)}.")
-    naming = scales.naming
-    if naming.nominal:
-        names = ", ".join(f"{naming.text(name)} as {size}" for name, size in list(naming.nominal.items())[:4])
-        told.append(f"Open sizes are drawn as if fixed: {names}.")
-    if any(not s.extent.known for s in stages):
-        told.append("Dashed boxes: shape unknown, drawn at a nominal size.")
+    told += _open_sizes(stages, scales)
     if any(" /" in line for unit in units for line in unit.lines()):
         told.append("/2: stride 2.")
+    if any(len(s.extent.spatial) > 2 for s in maps):
+        told.append("Of maps with three axes of positions the first (frames, slices) is not drawn.")
+    if any(GATE in s.notes for s in stages):
+        told.append(
+            f"{GATE}: each channel is weighed by a factor computed from the whole map (squeeze-and-excitation); "
+            "that path is not drawn."
+        )
     if blocks:
-        told.append("Dashed frame: a block that stands so often in a row.")
-    if fields and any(not s.extent.is_vector and s.role == "node" for s in stages):
-        told.append("RF: receptive field in positions of the input.")
+        told.append(
+            "Dashed frame: a block that stands so often in a row" + ("; its RF is that of the last." if fields else ".")
+        )
+    if fields:
+        several = sum(s.role == "input" and len(s.extent.spatial) > 0 for s in stages) > 1
+        told.append(f"RF: receptive field in positions of {'the input that is seen' if several else 'the input'}.")
     lines = [""]
-    for sentence in told:
-        longer = f"{lines[-1]} {sentence}".strip()
+    for word in " ".join(told).split(" "):
+        longer = f"{lines[-1]} {word}".strip()
         if text_width(longer, _SMALL) <= width or not lines[-1]:
             lines[-1] = longer
         else:
-            lines.append(sentence)
+            lines.append(word)
     return [fit_text(line, _SMALL, width) for line in lines if line]
+
+
+def _open_sizes(stages: Sequence[Stage], scales: Scales) -> list[str]:
+    """Return a sentence for every kind of size that is not the model's."""
+    told = []
+    naming, sizes = scales.naming, scales.sizes
+    if naming.nominal:
+        names = ", ".join(f"{naming.text(name)} as {size}" for name, size in naming.nominal.items())
+        told.append(f"Open sizes are drawn as if fixed: {names}.")
+    drawn = {s for s in stages if s.extent.known and not s.sign and s.role != "output"}
+    if drawn & sizes.guessed - sizes.nominal:
+        told.append("Dashed outline: a size that the model leaves open, drawn like its source's.")
+    if drawn & sizes.nominal:
+        told.append(f"Dashed outline where the source tells no size either: drawn as {UNKNOWN}.")
+    if any(not s.extent.known for s in stages if s.role != "output" and not s.sign):
+        told.append("Dashed boxes without sides: shape unknown, drawn at a nominal size.")
+    return told
 
 
 def _scale(axis: Axis) -> str:
     how = {"linear": "∝ size", "sqrt": "∝ √size", "log": "on a log scale"}[axis.how]
     how += ", the smallest enlarged" if axis.clamped else ""
-    return f"({how}, {axis.low:g} to {axis.high:g})" if axis.high > axis.low else f"({axis.high:g})"
+    low, high = (f"{size:.0f}" if float(size).is_integer() else f"{size:.1f}" for size in (axis.smallest, axis.high))
+    return f"({how}, {low} to {high})" if axis.high > axis.smallest else f"({high})"

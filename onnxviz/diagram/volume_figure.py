@@ -53,7 +53,7 @@ class Figure:
         self.edges = [(self.unit_of[source], at) for at, unit in enumerate(units) for source in unit.first.sources]
         told = self._ends_of_sizes()
         self.labels = [
-            unit_label(unit, self.scales, field_text(fields.get(str(unit.last.value.name))) if at in told else "")
+            unit_label(unit, self.scales, field_text(self._field(unit.last)) if at in told else "")
             for at, unit in enumerate(units)
         ]
         self.sizes = {stage: self._size(at, stage) for stage, at in self.unit_of.items()}
@@ -69,7 +69,7 @@ class Figure:
         self.routes = route_links(self.plan, self.placement, tracks, ports)
 
     def _ends_of_sizes(self) -> set[int]:
-        """Return the units behind which the size of the map changes: there the receptive field is told."""
+        """Return the units that tell a receptive field: the last ones with a label of each size of a map."""
         read: dict[int, list[int]] = {}
         for source, target in self.edges:
             read.setdefault(source, []).append(target)
@@ -78,12 +78,33 @@ class Figure:
             extent = unit.last.extent
             behind = [u.last.extent.spatial for t in read.get(at, []) if (u := self.units[t]).first.role != "output"]
             if unit.first.role == "node" and not extent.is_vector and any(s != extent.spatial for s in behind or [()]):
-                found.add(at)
+                found.add(self._labelled(at))
         return found
 
+    def _labelled(self, at: int) -> int:
+        """Return the unit that tells the field of another: signs have no label, so one before it that sees as much."""
+        field = field_text(self._field(self.units[at].last))
+        while self.units[at].first.sign:
+            near = [s for s, t in self.edges if t == at and field_text(self._field(self.units[s].last)) == field]
+            near = [s for s in near if self.units[s].first.role == "node"]
+            if not near:
+                return at
+            at = max(near)
+        return at
+
+    def _field(self, stage: Stage) -> ReceptiveField | None:
+        """Return the receptive field in the last of equal blocks."""
+        return self.fields.get(str(stage.last_value.name))
+
+    def _tells_fields(self) -> bool:
+        return any(text.text.startswith("RF ") and text.fill == MUTED for texts in self.labels for text in texts)
+
+    def _tooltip(self, stage: Stage) -> str:
+        return stage_tooltip(stage, self.fields.get(str(stage.value.name)), self._field(stage))
+
     def _weight(self, unit: Unit) -> float:
-        rows, columns = self.scales.positions(unit.last.extent)
-        size: float = rows * columns * self.scales.number(unit.last.extent.channels) ** 0.5
+        rows, columns = self.scales.positions(unit.last)
+        size: float = rows * columns * self.scales.sizes.channels[unit.last] ** 0.5
         return len(unit.stages) + 1.0 - 1.0 / (1.0 + size)  # the longer way first, then that of the larger map
 
     def _size(self, at: int, stage: Stage) -> Cuboid:
@@ -99,7 +120,7 @@ class Figure:
         labels = [] if unit.first.role == "output" else self.labels[at]
         half = max((text.width / 2 for text in labels), default=0.0)
         below = high + (_LABEL_GAP + _LINE_HEIGHT * len(labels) if labels else 0.0)
-        rows = self.scales.positions(unit.last.extent)[0]
+        rows = self.scales.positions(unit.last)[0]
         flat = unit.first.sign or unit.first.role == "output" or unit.last.extent.is_vector
         return Cell(
             max(front / 2, half), max(front / 2 + max(size.right for size in sizes), half), high, high, below,
@@ -134,7 +155,7 @@ class Figure:
         ):
             return []
         read, reader = self.units[source].last, self.units[target].first
-        sides, sizes = self.scales.sides, self.scales.positions(read.extent)
+        sides, sizes = self.scales.sides, self.scales.positions(read)
         window = zip(reader.kernel[-2:], sizes, strict=True)
         tall, deep = (sides.window(part, whole) / sides.px(whole) for part, whole in window)
         return window_items(self.boxes[read], route.pieces[0][1], (tall, deep))
@@ -162,7 +183,7 @@ class Figure:
         return Architecture(scene, layout, lambda: self._network(scene, ids, boxes, dx, dy))
 
     def _caption(self, bottom: float, wide: float) -> Group:
-        lines = caption_lines(self.units, self.blocks, self.scales, wide, bool(self.fields))
+        lines = caption_lines(self.units, self.blocks, self.scales, wide, self._tells_fields())
         items = [Text(_PAD, bottom + (_CAPTION + 4.0) * at, text, _CAPTION, MUTED) for at, text in enumerate(lines)]
         return Group("diagram-scale", "legend", "", tuple(items))
 
@@ -174,11 +195,14 @@ class Figure:
             if stage.role == "output":
                 items = self._terminal_items(stage, box)
             else:
-                items = sign_items(stage, box) if stage.sign else volume_items(stage, box)
+                items = (
+                    sign_items(stage, box)
+                    if stage.sign
+                    else volume_items(stage, box, guessed=stage in self.scales.sizes.guessed)
+                )
             identity = names.take(stage.role, stage.value.name or (stage.node.name if stage.node is not None else None))
-            field = self.fields.get(str(stage.value.name))
             kind = stage.kind if stage.role == "node" else ""
-            groups.append(Group(identity, stage.role, stage_tooltip(stage, field), tuple(items), box.front, kind))
+            groups.append(Group(identity, stage.role, self._tooltip(stage), tuple(items), box.front, kind))
         return groups
 
     def _terminal_items(self, stage: Stage, box: Box) -> list[Item]:
@@ -286,7 +310,7 @@ class Figure:
             box, node = group.box, stage.node
             assert box is not None
             name = node.name if node is not None else stage.value.name
-            lines = tuple(stage_tooltip(stage, self.fields.get(str(stage.value.name))).split("\n"))
+            lines = tuple(self._tooltip(stage).split("\n"))
             nodes.append(
                 DiagramNode(
                     group.id, stage.role, name or "", node.op_type if node is not None else "",

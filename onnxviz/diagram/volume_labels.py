@@ -13,7 +13,7 @@ from onnxviz.diagram.details import settings
 from onnxviz.diagram.text import ellipsize
 
 if TYPE_CHECKING:
-    from onnxviz.diagram.volume_stages import Extent
+    from onnxviz.diagram.volume_extents import Extent
 
 __all__ = ["NOMINAL", "Naming", "extent_text", "make_naming", "sides_text", "work_text"]
 
@@ -34,14 +34,15 @@ _NAMES = {
 _PRODUCTS = ("MatMul", "MatMulInteger", "QLinearMatMul", "FusedMatMul", "MatMulNBits", "DynamicQuantizeMatMul")
 
 
-def work_text(node: ir.Node, kind: str, flat: bool, learned: bool) -> tuple[str, tuple[int, ...]]:
-    """Return what an operator does, such as ``"conv 3×3, stride 2"``, and its window.
+def work_text(node: ir.Node, kind: str, flat: bool, learned: bool, table: bool = True) -> tuple[str, tuple[int, ...]]:
+    """Return what an operator does, such as ``"conv 3×3, stride 2"``, and how far its window reaches.
 
     Args:
         node: The operator.
         kind: Its kind.
         flat: Whether it gives a vector: a matrix product is then a fully connected layer.
         learned: Whether one factor of a product is constant.
+        table: Whether a constant is looked up in.
     """
     op = node.op_type
     if kind == "function":
@@ -49,10 +50,16 @@ def work_text(node: ir.Node, kind: str, flat: bool, learned: bool) -> tuple[str,
     if kind == "linear" and (op in _PRODUCTS or not flat) and op != "Einsum":
         return ("FC" if learned and flat else "linear" if learned or op not in _PRODUCTS else "matrix product"), ()
     if kind not in ("conv", "pool"):
+        if kind == "recurrent" and node.attributes.get_string("direction", "forward") == "bidirectional":
+            return f"bidirectional {ellipsize(op, 18)}", ()
+        if op == "Gather" and not table:
+            return "gather", ()
         return _NAMES.get(op, ellipsize(op, 18)), ()
     found = settings(node)
     window = found.pop(0) if found and _WINDOW.fullmatch(found[0]) else ""
     kernel = tuple(int(part) for part in window.split("×")) if window else ()
+    dilations = node.attributes.get_ints("dilations", [1] * len(kernel))
+    reach = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=False))
     name = _NAMES.get(op, "conv" if kind == "conv" else ellipsize(op, 18))
     if "depthwise" in found:
         name = f"dw {name}"
@@ -61,7 +68,7 @@ def work_text(node: ir.Node, kind: str, flat: bool, learned: bool) -> tuple[str,
         strides = ""
     parts = [f"{name} {window}".strip(), strides.replace(",", "×")]
     parts += [part for part in found if part.startswith(("dilation", "group"))]
-    return ", ".join(filter(None, parts)), kernel
+    return ", ".join(filter(None, parts)), reach
 
 
 @dataclass(frozen=True)

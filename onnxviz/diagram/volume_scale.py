@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from onnxviz.diagram.volume_labels import NOMINAL, Naming, make_naming
-from onnxviz.diagram.volume_stages import Extent, Stage
+from onnxviz.diagram.volume_extents import Extent
+from onnxviz.diagram.volume_labels import Naming, make_naming
+from onnxviz.diagram.volume_sizes import Sizes, resolve_sizes
+from onnxviz.diagram.volume_stages import Stage
 
 __all__ = ["Axis", "Cuboid", "Scales", "make_scales"]
 
@@ -23,13 +25,21 @@ _CLAMPED = 4.0  # how far below the least size a side may fall before a scale is
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Sizes to px; ``how`` is ``linear``, ``sqrt`` or ``log``, ``low`` and ``high`` the sizes that occur."""
+    """Sizes to px.
+
+    Attributes:
+        how: ``linear``, ``sqrt`` or ``log``.
+        low, high: The smallest size above 1 and the largest: the scale is made for them.
+        least, most: Their px.
+        smallest: The smallest size that occurs.
+    """
 
     how: str
     low: float
     high: float
     least: float
     most: float
+    smallest: float = 1.0
 
     @classmethod
     def of(cls, sizes: Iterable[float], least: float, most: float) -> Axis:
@@ -38,7 +48,8 @@ class Axis:
         >>> Axis.of([3, 2048], 3.0, 90.0).how, round(Axis.of([8, 64], 10.0, 150.0).px(32))
         ('sqrt', 75)
         """
-        found = [size for size in sizes if size > 1]
+        every = list(sizes)
+        found = [size for size in every if size > 1]
         low, high = (min(found), max(found)) if found else (1.0, 1.0)
         room, span = most / least, high / low
         return cls(
@@ -47,12 +58,16 @@ class Axis:
             high,
             least,
             most,
+            min(every, default=1.0),
         )
 
     @property
     def clamped(self) -> bool:
         """Whether the smallest sizes are drawn larger than the scale has it."""
-        return self.how == "sqrt" and self.most * math.sqrt(self.low / self.high) < self.least
+        if self.how == "log":
+            return self.smallest < self.low
+        part = self.smallest / self.high
+        return self.most * (part if self.how == "linear" else math.sqrt(part)) < self.least - 1e-9
 
     def window(self, size: float, whole: float) -> float:
         """Return the px of a window on a map: on the map's scale, or, on a logarithmic one, its share."""
@@ -88,15 +103,12 @@ class Scales:
     channels: Axis
     bars: Axis
     naming: Naming
+    sizes: Sizes
     folded: bool = False  # tokens are drawn as high as a square map of as many positions
 
-    def number(self, size: int | str | None) -> float:
-        """Return a size as a number; an open one at its nominal size."""
-        return self.naming.number(size, NOMINAL / 4)
-
-    def positions(self, extent: Extent) -> tuple[float, float]:
+    def positions(self, stage: Stage) -> tuple[float, float]:
         """Return rows and columns; a signal or tokens have one column."""
-        sizes = [self.number(size) for size in extent.spatial[-2:]]
+        sizes = list(self.sizes.spatial[stage][-2:])
         if self.folded and (len(sizes) == 1 or max(sizes, default=0.0) > self.sides.high):
             sizes = [math.sqrt(size) for size in sizes]
         return (sizes[0], sizes[1] if len(sizes) > 1 else 1.0) if sizes else (1.0, 1.0)
@@ -109,30 +121,39 @@ class Scales:
         if not extent.known:
             return Cuboid(36.0, 46.0, 14.0, 11.0)
         if extent.is_vector:
-            return Cuboid(_BAR_THICK, self.bars.px(self.number(extent.channels)), _BAR_DEEP * RIGHT, _BAR_DEEP * UP)
-        rows, columns = self.positions(extent)
+            return Cuboid(_BAR_THICK, self.bars.px(self.sizes.channels[stage]), _BAR_DEEP * RIGHT, _BAR_DEEP * UP)
+        rows, columns = self.positions(stage)
         deep = self.sides.px(columns) if len(extent.spatial) > 1 else _BAR_DEEP
-        return Cuboid(self.channels.px(self.number(extent.channels)), self.sides.px(rows), deep * RIGHT, deep * UP)
+        return Cuboid(self.channels.px(self.sizes.channels[stage]), self.sides.px(rows), deep * RIGHT, deep * UP)
 
 
 def make_scales(stages: Sequence[Stage], inputs: Sequence[Extent], drawn: int) -> Scales:
     """Return scales for the stages of a figure with so many volumes side by side."""
     naming = make_naming(inputs)
-    maps = [s.extent for s in stages if s.extent.known and not s.extent.is_vector and not s.sign and s.role != "output"]
-    vectors = [s.extent for s in stages if s.extent.known and s.extent.is_vector and not s.sign and s.role != "output"]
+    sizes = resolve_sizes(stages, naming)
+    shown = [s for s in stages if s.extent.known and not s.sign and s.role != "output"]
+    shown = [s for s in shown if s not in sizes.guessed] or shown  # what is invented sets no scale
+    maps = [s for s in shown if not s.extent.is_vector]
     lists = {s.extent for s in stages if s.kind == "linear"}  # attention maps have tokens on both sides
-    sizes = [
-        (len(e.spatial) > 1 and e not in lists, naming.number(v, NOMINAL / 4)) for e in maps for v in e.spatial[-2:]
+    sides = [
+        (len(s.extent.spatial) > 1 and s.extent not in lists, size) for s in maps for size in sizes.spatial[s][-2:]
     ]
-    flat, long = ([size for is_flat, size in sizes if is_flat is which] for which in (True, False))
+    flat, long = ([size for is_flat, size in sides if is_flat is which] for which in (True, False))
     folded = bool(flat) and max(long, default=0.0) > max(flat)
-    sides = flat + [math.sqrt(size) if folded else size for size in long]
     thick = min(max(1000.0 / max(drawn, 1), 28.0), _THICK)
-    tall = _HEIGHT[1] if drawn <= 24 else 120.0
+    lengths = [sizes.channels[s] for s in shown if s.extent.is_vector]
+    bar = _BAR[1]
+    if len(set(lengths)) == 1:  # a lone length has nothing to compare with: 1000 fill the bar
+        bar = min(max(bar * math.sqrt(lengths[0] / 1000.0), 1.5 * _BAR[0]), bar)
     return Scales(
-        Axis.of(sides, _HEIGHT[0], tall),
-        Axis.of([naming.number(extent.channels, NOMINAL / 4) for extent in maps], _THIN, thick),
-        Axis.of([naming.number(extent.channels, NOMINAL / 4) for extent in vectors], *_BAR),
+        Axis.of(
+            flat + [math.sqrt(size) if folded else size for size in long],
+            _HEIGHT[0],
+            _HEIGHT[1] if drawn <= 24 else 120.0,
+        ),
+        Axis.of([sizes.channels[s] for s in maps], _THIN, thick),
+        Axis.of(lengths, _BAR[0], bar),
         naming,
+        sizes,
         folded,
     )

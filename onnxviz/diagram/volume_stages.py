@@ -8,37 +8,14 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from onnxviz.diagram.elements import bodies
-from onnxviz.diagram.volume_labels import work_text
+from onnxviz.diagram.volume_changes import change_of, factor_text
+from onnxviz.diagram.volume_extents import Extent, Extents, Shape
+from onnxviz.diagram.volume_labels import make_naming, sides_text, work_text
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.kinds import CONTROL_FLOW, kind_of
-from onnxviz.graph.layouts import tensor_layouts
 from onnxviz.graph.shapes import model_inputs, symbolic_shape
 
-__all__ = ["Extent", "Stage", "collect_stages"]
-
-Dim = int | str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """The sides of a feature map.
-
-    Attributes:
-        channels: How many channels, or features of a vector.
-        spatial: The axes of positions: rows and columns, tokens, depth, rows and columns; empty for vectors.
-        known: Whether the model tells the number of axes at all.
-        tokens: Whether the positions are tokens, each with a vector of features.
-    """
-
-    channels: Dim = None
-    spatial: tuple[Dim, ...] = ()
-    known: bool = True
-    tokens: bool = False
-
-    @property
-    def is_vector(self) -> bool:
-        """Whether there is one position only."""
-        return self.known and all(size == 1 for size in self.spatial)
+__all__ = ["Stage", "collect_stages"]
 
 
 @dataclass(eq=False)
@@ -57,6 +34,9 @@ class Stage:
         folded: What else is done to it before the next stage reads it.
         sign: ``+``, ``×``, … where it only joins others element by element.
         repeats: How often its block stands in a row.
+        end: The same tensor in the last of these blocks; None where there is one only.
+        done: Each operator with the shapes of its constants: what makes two stages alike.
+        notes: What else a reader should know, a line each.
     """
 
     role: str
@@ -70,6 +50,14 @@ class Stage:
     folded: list[ir.Node] = field(default_factory=list)
     sign: str = ""
     repeats: int = 1
+    end: ir.Value | None = None
+    done: list[tuple[str, tuple[Shape, ...]]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def last_value(self) -> ir.Value:
+        """Its tensor in the last of equal blocks."""
+        return self.value if self.end is None else self.end
 
     @property
     def nodes(self) -> list[ir.Node]:
@@ -78,7 +66,7 @@ class Stage:
 
 
 _STANDING = {"conv", "pool", "linear", "attention", "recurrent", "control", "function", "detection", "signal", "ml"}
-_STANDING_OPS = {"Resize", "Upsample", "DepthToSpace", "SpaceToDepth", "GridSample", "Col2Im", "OneHot"}
+STANDING_OPS = {"Resize", "Upsample", "DepthToSpace", "SpaceToDepth", "GridSample", "Col2Im", "OneHot"}
 _SIGNS = {
     "Add": "+", "Sum": "+", "Sub": "−", "Mul": "×", "Div": "÷", "QLinearAdd": "+", "QLinearMul": "×", "AddRelu": "+",
     "BiasAdd": "+", "SkipLayerNormalization": "+", "SkipSimplifiedLayerNormalization": "+", "SkipGroupNorm": "+",
@@ -89,7 +77,7 @@ def collect_stages(model: ir.Model) -> list[Stage]:
     """Return the volumes of a model with inferred shapes, in its order; sources come before what reads them."""
     collector = _Collector(model)
     collector.collect()
-    return _without_gates(collector.stages)
+    return collector.stages
 
 
 class _Collector:
@@ -97,11 +85,10 @@ class _Collector:
         self.model = model
         self.stages: list[Stage] = []
         self.home: dict[ir.Value, Stage] = {}
-        self.layouts = tensor_layouts(model)
         self.functions = set(model.functions)
-        shapes = [shape for value in model_inputs(model) if (shape := symbolic_shape(value))]
-        self.batch: set[Dim] = {shape[0] for shape in shapes if len(shape) > 1} | {1}
-        self.names = {size for size in self.batch if isinstance(size, str)}
+        self.extent = Extents(model)
+        self.naming = make_naming(map(self.extent, model_inputs(model)))
+        self.seen: dict[ir.Value, Extent] = {}
 
     def collect(self) -> None:
         for value in model_inputs(self.model):
@@ -116,6 +103,7 @@ class _Collector:
     def _add(self, stage: Stage, values: list[ir.Value]) -> None:
         self.stages.append(stage)
         self.home |= dict.fromkeys(values, stage)
+        self.seen |= dict.fromkeys(values, stage.extent)
 
     def _visit(self, node: ir.Node) -> None:
         """Make a stage of a node, or fold it; what depends on constants and shapes alone is neither."""
@@ -131,30 +119,68 @@ class _Collector:
                 self._stand(node, kind, {})
             return
         extent = self.extent(node.outputs[0])
-        if self._stands(node, kind, list(sources), extent):
+        change = self._change(node, sources, extent)
+        if change and change not in ("pad", "crop"):
+            self._stand(node, kind, sources, change)
+        elif self._stands(node, kind, list(sources), extent):
             self._stand(node, kind, sources)
-            return
-        home = next(iter(sources))
-        home.folded.append(node)
-        self.home |= dict.fromkeys(node.outputs, home)
+        else:
+            self._fold(node, kind, sources, extent, change)
 
-    def _stand(self, node: ir.Node, kind: str, sources: dict[Stage, ir.Value]) -> None:
-        extent = self.extent(node.outputs[0])
+    def _change(self, node: ir.Node, sources: dict[Stage, ir.Value], extent: Extent) -> str:
+        """Return what a rearrangement does to the sides of its map."""
+        if kind_of(node) != "shape" or node.op_type in STANDING_OPS:
+            return ""
+        mine = [v for v in node.inputs if v is not None and v in self.seen]
+        if not mine or (len(sources) > 1 and node.op_type in ("Concat", "QLinearConcat")):
+            return ""
+        return change_of(node.op_type, self.seen[mine[0]], extent, self.naming)
+
+    def _fold(self, node: ir.Node, kind: str, sources: dict[Stage, ir.Value], extent: Extent, change: str = "") -> None:
+        home = next(iter(sources))
+        made = node.outputs[0]
+        if change and not all(kind_of(use.node) in ("conv", "pool") for use in made.uses()):
+            note = f"{change} to {sides_text(extent.spatial, self.naming)}"
+            home.notes += [note] if note not in home.notes else []
+        before = next((self.seen[v] for v in node.inputs if v is not None and v in self.seen), extent)
+        same = change or (extent.known and len(extent.spatial) == len(before.spatial) and extent.channels != 1)
+        moved = same and not _strided(node) and node.op_type != "Transpose"
+        self.seen |= dict.fromkeys(node.outputs, extent if moved else before)
+        home.folded.append(node)
+        self._note(home, node, kind)
+        if not home.extent.known and kind in ("quantize", "activation", "norm"):
+            home.extent = extent
+        self.home |= dict.fromkeys(_carrying(node), home)
+
+    def _note(self, stage: Stage, node: ir.Node, kind: str) -> None:
+        """Remember what tells a stage from others; rearrangements say nothing."""
+        if kind != "shape":
+            shapes = [symbolic_shape(v) for v in node.inputs if v is not None and v not in self.home]
+            stage.done.append((node.op_type, tuple(shape for shape in shapes if shape)))
+
+    def _stand(self, node: ir.Node, kind: str, sources: dict[Stage, ir.Value], change: str = "") -> None:
+        made = next((value for value in node.outputs if value.name and value.uses()), node.outputs[0])
+        extent = self.extent(made)
         if kind == "reduce":
             kind = "pool"
         sign = _SIGNS.get(node.op_type, "")
         if not sign and len(sources) > 1 and kind in ("elementwise", "activation"):
             sign = "•"
         learned = any(value is not None and value not in self.home for value in node.inputs[:2])
-        work, kernel = work_text(node, kind, extent.is_vector, learned)
-        stage = Stage("node", node.outputs[0], extent, node, kind, work, kernel, sources, sign=sign)
-        self._add(stage, list(node.outputs))
+        table = bool(node.inputs) and node.inputs[0] not in self.home
+        work, kernel = work_text(node, kind, extent.is_vector, learned, table)
+        if node.op_type in ("Resize", "Upsample") and sources:
+            work += factor_text(next(iter(sources)).extent, extent, self.naming)
+        work = change or work
+        stage = Stage("node", made, extent, node, kind, work, kernel, sources, sign=sign)
+        self._note(stage, node, kind)
+        self._add(stage, _carrying(node))
 
     def _stands(self, node: ir.Node, kind: str, sources: list[Stage], extent: Extent) -> bool:
         op, source = node.op_type, sources[0].extent
         if op in ("Reshape", "Expand", "Tile", "Slice", "Pad"):
             return False  # what else they read is a shape
-        if len(sources) > 1 or kind in _STANDING or op in _STANDING_OPS or op in CONTROL_FLOW:
+        if len(sources) > 1 or kind in _STANDING or op in STANDING_OPS or op in CONTROL_FLOW:
             return True
         if kind in ("embedding", "other"):
             return op not in ("GatherND", "GatherElements") and (
@@ -166,37 +192,16 @@ class _Collector:
         joins = op in ("Concat", "QLinearConcat") and not extent.is_vector and extent != source
         return joins and len({value for value in node.inputs if value in self.home}) > 1
 
-    def extent(self, value: ir.Value) -> Extent:
-        shape = symbolic_shape(value)
-        if shape is None:
-            return Extent(known=False)
-        made = value.producer()
-        if made is not None and kind_of(made) == "recurrent" and len(shape) == 4 and value is made.outputs[0]:
-            return Extent(shape[3], () if shape[0] == 1 else (shape[0],), tokens=shape[0] != 1)
-        layout, rank = self.layouts.get(str(value.name)), len(shape)
-        if layout == "NHWC" and rank > 2:
-            return Extent(shape[-1], shape[1:-1])
-        if rank > 3 or (rank == 3 and layout == "NCHW"):
-            return Extent(shape[1], shape[2:5])
-        if rank == 3:  # tokens × width, the batch first or second
-            second = shape[1] in self.names and shape[0] not in self.names
-            return Extent(shape[2], (shape[0] if second else shape[1],), tokens=True)
-        if rank == 2:
-            tokens = self._tokens(shape[0])
-            return Extent(shape[1], (tokens,) if tokens else (), tokens=bool(tokens))
-        return Extent(shape[0] if rank else 1)
 
-    def _tokens(self, size: Dim) -> int | None:
-        """Return how many positions of one example lie in the first axis of a matrix; None where it is the batch."""
-        if size is None or size in self.batch:
-            return None
-        if isinstance(size, int):
-            return size
-        try:
-            found = ir.SymbolicDim(size).evaluate(dict.fromkeys(self.names, 1))
-        except (ValueError, KeyError, ZeroDivisionError, OverflowError):
-            return None
-        return found if isinstance(found, int) and found > 1 else None
+def _carrying(node: ir.Node) -> list[ir.Value]:
+    """Return the outputs that carry the map on; scales of a quantisation at run time do not."""
+    return list(node.outputs[:1] if node.op_type == "DynamicQuantizeLinear" else node.outputs)
+
+
+def _strided(node: ir.Node) -> bool:
+    """Whether a slice takes every second position or the like: one part of a space-to-depth."""
+    steps = constant_tensor(node.inputs[4]) if node.op_type == "Slice" and len(node.inputs) > 4 else None
+    return steps is not None and bool((abs(steps.numpy()) > 1).any())
 
 
 def _captured(node: ir.Node) -> Iterator[ir.Value]:
@@ -212,47 +217,3 @@ def _captured(node: ir.Node) -> Iterator[ir.Value]:
 
 def _dangles(value: ir.Value | None) -> bool:
     return value is not None and value.producer() is None and constant_tensor(value) is None
-
-
-def _without_gates(stages: list[Stage]) -> list[Stage]:
-    """Fold side paths of vectors that scale or shift the map that they come from: squeeze-and-excitation and the like.
-
-    Such a path starts at one map, holds vectors alone, and ends where it meets the same map again.
-    """
-    readers: dict[Stage, list[Stage]] = {stage: [] for stage in stages}
-    for stage in stages:
-        for source in stage.sources:
-            readers[source].append(stage)
-    into: dict[Stage, Stage] = {}
-    for join in stages:
-        main = next((s for s in join.sources if not s.extent.is_vector), None) if join.sign else None
-        if main is None or join.extent.spatial != main.extent.spatial:
-            continue
-        path = _side_path(join, main, into)
-        if path is None or any(r is not join and r not in path for stage in path for r in readers[stage]):
-            continue
-        home = into.get(main, main)
-        for stage in (*sorted(path, key=stages.index), join):
-            home.folded += stage.nodes
-            into[stage] = home
-    kept = [stage for stage in stages if stage not in into]
-    for stage in kept:
-        stage.sources = {into.get(source, source): value for source, value in reversed(stage.sources.items())}
-        stage.sources = dict(reversed(stage.sources.items()))
-    return kept
-
-
-def _side_path(join: Stage, main: Stage, into: dict[Stage, Stage]) -> set[Stage] | None:
-    """Return the vectors between a map and the join that meets it again; None where anything else takes part."""
-    pending = [source for source in join.sources if source is not main]
-    home = into.get(main, main)
-    path: set[Stage] = set()
-    while pending:
-        stage = pending.pop()
-        if stage is main or into.get(stage, stage) is home or stage in path:
-            continue
-        if not stage.extent.is_vector or stage.role != "node" or not stage.sources or len(path) > 16:
-            return None
-        path.add(stage)
-        pending += stage.sources
-    return path or None

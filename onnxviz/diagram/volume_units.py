@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from onnxviz.diagram.volume_labels import Naming
 from onnxviz.diagram.volume_stages import Stage
-from onnxviz.graph.kinds import kind_of
 
 __all__ = ["Block", "Unit", "collect_units", "fold_repeats"]
 
@@ -59,12 +58,12 @@ class Unit:
         Where channels differ along the unit each convolution says how many come out.
         """
         if self.uniform:
-            told = [stage.work for stage in self.stages]
+            told = [text for stage in self.stages for text in (stage.work, *stage.notes)]
         else:
-            told = [
-                _brief(s.work) + ("" if _keeps_channels(s) else f" → {_PLAIN.text(s.extent.channels)}")
-                for s in self.stages
-            ]
+            told = []
+            for s in self.stages:
+                made = "" if _keeps_channels(s) else f" → {_PLAIN.text(s.extent.channels)}"
+                told += [_brief(s.work) + made, *s.notes]
         runs = [(text, len(list(run))) for text, run in groupby(told)]
         return [f"{count} × {text}" if count > 1 else text for text, count in runs if text]
 
@@ -85,9 +84,9 @@ def _brief(work: str) -> str:
 def fold_repeats(stages: Sequence[Stage]) -> tuple[list[Stage], list[Block]]:
     """Take out all but the first of equal blocks in a row.
 
-    A block is equal to the one before where its stages do the same work at the same sizes, and read the same places:
-    within the block, the end of the block before, or one and the same stage elsewhere. Nothing else may read what lies
-    inside any of them.
+    A block is equal to the one before where its stages do the same work at the same sizes, on sources of the same
+    sizes, with constants of the same shapes, and read the same places: within the block, the end of the block before,
+    or one and the same stage elsewhere. Nothing else may read what lies inside any of them.
     """
     if len(stages) <= _FEW:
         return list(stages), []
@@ -109,7 +108,7 @@ def fold_repeats(stages: Sequence[Stage]) -> tuple[list[Stage], list[Block]]:
             for copy in range(times):
                 for offset, stage in enumerate(kept):
                     into[stages[at + copy * period + offset]] = stage
-                    stage.repeats = times
+                    stage.repeats, stage.end = times, stages[at + copy * period + offset].value
         at += period * times
     gone = {stage for stage, kept in into.items() if stage is not kept}
     left = [stage for stage in stages if stage not in gone]
@@ -135,8 +134,10 @@ def _runs(stages: Sequence[Stage], sources: list[list[int]]) -> list[npt.NDArray
 
 
 def _label(stage: Stage) -> object:
-    done = tuple(kind for node in stage.folded if (kind := kind_of(node)) in ("norm", "activation", "linear", "pool"))
-    return (stage.role, stage.kind, stage.work, stage.sign, stage.extent, done) if stage.role == "node" else stage
+    if stage.role != "node":
+        return stage
+    read = tuple(source.extent for source in stage.sources)
+    return (stage.kind, stage.work, stage.sign, stage.extent, read, tuple(stage.done), tuple(stage.notes))
 
 
 def _best_run(

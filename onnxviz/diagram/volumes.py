@@ -10,18 +10,20 @@ from onnxviz.diagram.header import model_line
 from onnxviz.diagram.result import Architecture
 from onnxviz.diagram.themes import apply_theme, check_theme
 from onnxviz.diagram.volume_figure import Figure
+from onnxviz.diagram.volume_gates import without_gates
 from onnxviz.diagram.volume_stages import Stage, collect_stages
 from onnxviz.diagram.volume_units import collect_units, fold_repeats
 from onnxviz.errors import InputError
 from onnxviz.graph.cost import model_parameters
 from onnxviz.graph.model import model_name
-from onnxviz.graph.receptive_field import receptive_fields
-from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.receptive_field import ReceptiveField, receptive_fields
+from onnxviz.graph.shapes import infer_shapes, model_inputs, shape_list
 
 __all__ = ["volumes"]
 
 _MOST_NODES = 30_000
 _MOST_VOLUMES = 400
+_MOST_INPUTS = 8  # of which receptive fields are told
 _WAY_OUT = "use --style graph"
 
 
@@ -33,7 +35,8 @@ def volumes(model: ir.Model, *, title: str | None = None, theme: str = "light") 
     branches a circle with a plus. Convolutions of one size stand close together, branches above one another, and equal
     blocks in a row are drawn once, with their number. Shortcuts are lines over the boxes; an encoder and a decoder that
     are joined at each size are drawn as a U. Windows of convolution and pooling are drawn on the map that they read
-    where there is room, and receptive fields (:mod:`onnxviz.graph.receptive_field`) are told at the end of each size.
+    where there is room, and receptive fields (:mod:`onnxviz.graph.receptive_field`) are told at the end of each size,
+    for a block that stands several times at its last.
     Scales are told below the figure. Nothing is run and no weights are loaded.
 
     Args:
@@ -56,16 +59,33 @@ def volumes(model: ir.Model, *, title: str | None = None, theme: str = "light") 
     if count > _MOST_NODES:
         raise InputError(f"a model of {count:,} nodes is too large for a figure of volumes", hint=_WAY_OUT)
     inferred = infer_shapes(model)
-    stages = collect_stages(inferred)
+    stages = without_gates(collect_stages(inferred))
     if not any(_shows(stage) for stage in stages):
         raise InputError("the model has no tensor of known shape to draw as a volume", hint=_WAY_OUT)
     kept, blocks = fold_repeats(stages)
     if len(kept) > _MOST_VOLUMES:
         raise InputError(f"the model has {len(kept):,} volumes, too many for a figure", hint=_WAY_OUT)
     units = collect_units(kept, blocks)
-    figure = Figure(units, blocks, receptive_fields(inferred))
+    figure = Figure(units, blocks, _fields(inferred))
     finished = figure.finish(title or model_name(model), model_line(model, model_parameters(model)[0]))
     return replace(finished, scene=apply_theme(finished.scene, theme))
+
+
+def _fields(model: ir.Model) -> dict[str, ReceptiveField]:
+    """Return the receptive field of each tensor that sees one input with positions, or the same of several."""
+    found: dict[str, ReceptiveField] = {}
+    mixed: set[str] = set()
+    for value in model_inputs(model)[:_MOST_INPUTS]:
+        sizes = shape_list(value) or []
+        try:
+            fields = receptive_fields(model, value.name) if len(sizes) > 2 else {}
+        except InputError:  # no axes that are known to be positions
+            continue
+        if not fields or all(sizes[axis] == 1 for axis in fields[str(value.name)].axes):
+            continue
+        mixed |= {name for name, field in fields.items() if found.get(name, field) != field}
+        found |= fields
+    return {name: field for name, field in found.items() if name not in mixed}
 
 
 def _shows(stage: Stage) -> bool:
