@@ -24,7 +24,7 @@ from onnxviz.diagram.text import ellipsize
 from onnxviz.diagram.themes import apply_theme, check_theme
 from onnxviz.diagram.thumbnails import Thumbnail
 from onnxviz.errors import InputError
-from onnxviz.graph.calls import inline_with_scopes
+from onnxviz.graph.calls import opened_calls
 from onnxviz.graph.cost import model_parameters
 from onnxviz.graph.diff import GraphDiff
 from onnxviz.graph.model import model_name
@@ -78,7 +78,7 @@ def architecture(
     """
     check_theme(theme)
     fold, unfold = list(fold), list(unfold)
-    opened = inline_with_scopes(model) if depth is not None or fold or unfold else model
+    opened = opened_calls(model) if depth is not None or fold or unfold else model
     inferred = infer_shapes(opened)
     overlay = metric_overlay(model, color_by) if isinstance(color_by, str) else color_by
     name, line = title or model_name(model), model_line(model, model_parameters(model)[0])
@@ -118,7 +118,7 @@ def architecture_diff(
     check_theme(theme)
     fold, unfold = list(fold), list(unfold)
     if depth is not None or fold or unfold:
-        before, after = inline_with_scopes(before), inline_with_scopes(after)
+        before, after = opened_calls(before), opened_calls(after)
     both = compare(before, after)
     name = title or f"{model_name(before)} → {model_name(after)}"
     plan = _Plan(both.model, both.found, both.hierarchy, depth, fold, unfold)

@@ -30,7 +30,7 @@ from onnxviz.diagram.text import ellipsize
 from onnxviz.diagram.themes import check_theme
 from onnxviz.diagram.thumbnails import Thumbnail
 from onnxviz.errors import printable
-from onnxviz.graph.calls import inline_with_scopes
+from onnxviz.graph.calls import opened_calls
 from onnxviz.graph.cost import model_parameters
 from onnxviz.graph.diff import GraphDiff
 from onnxviz.graph.model import model_name
@@ -122,7 +122,7 @@ def interactive(
     3
     """
     check_theme(theme)
-    inferred = infer_shapes(inline_with_scopes(model))
+    inferred = infer_shapes(opened_calls(model))
     overlay = metric_overlay(model, color_by) if isinstance(color_by, str) else color_by
     view = _View(inferred, collect_elements(inferred), scopes(inferred.graph), depth, fold, unfold)
     paint = None if overlay is None else overlay_paint(view.tree.elements, overlay)
@@ -153,7 +153,7 @@ def interactive_diff(
         SelectionError: A glob fits no group.
     """
     check_theme(theme)
-    both = compare(inline_with_scopes(before), inline_with_scopes(after))
+    both = compare(opened_calls(before), opened_calls(after))
     view = _View(both.model, both.found, both.hierarchy, depth, fold, unfold, inside_nodes=False)
     heading = title or f"{model_name(before)} → {model_name(after)}"
     return _page(heading, str(both.diff), theme, view, both.paint(view.tree.elements)), both.diff
@@ -205,7 +205,7 @@ class GraphData:
 
 def graph_data(model: ir.Model, weights: Mapping[str, str] | None = None) -> GraphData:
     """Return a model's graph for a page of one's own, open or closed as :func:`interactive` does by default."""
-    inferred = infer_shapes(inline_with_scopes(model))
+    inferred = infer_shapes(opened_calls(model))
     view = _View(inferred, collect_elements(inferred), scopes(inferred.graph), None, (), ())
     return _packed(view, None, weights)
 

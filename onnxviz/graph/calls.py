@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from onnxviz.errors import ModelError
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import copy_model
 from onnxviz.graph.scopes import CALLS, Scope, named_scopes
 
-__all__ = ["inline_with_scopes"]
+__all__ = ["inline_with_scopes", "opened_calls"]
 
 _STEP = "onnxviz.scope.step."  # followed by a number; inlining hands on what a call carries to the nodes behind it
 
@@ -47,6 +48,17 @@ def inline_with_scopes(model: ir.Model) -> ir.Model:
         if steps:
             node.metadata_props[CALLS] = json.dumps(path)
     return inlined
+
+
+def opened_calls(model: ir.Model) -> ir.Model:
+    """Return :func:`inline_with_scopes` of a model, or the model itself where a function calls itself.
+
+    A drawing shows such calls as they stand.
+    """
+    try:
+        return inline_with_scopes(model)
+    except ModelError:
+        return model
 
 
 class _Steps:

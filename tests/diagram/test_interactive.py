@@ -424,3 +424,9 @@ def test_sizes_are_found_however_they_are_written(opened: Opener) -> None:
     tab = opened(interactive(model))
     for query in ("shape:max_len", "shape:2x1x3x3", "shape:2×1×3×3", "shape:2,1,3"):
         assert tab(f"viewer.search.value = {query!r}; viewer.find(); return viewer.hits.length;") > 0, query
+
+
+@pytest.mark.corpus
+def test_a_function_that_calls_itself_is_drawn_as_it_stands(corpus: Path) -> None:
+    model = open_model(corpus / "models" / "adversarial" / "fn_recursive.onnx")
+    assert interactive(model).blocks == len(architecture(model, depth=3).network.nodes)
