@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = ["PositionMap", "identity_map", "merge", "resample"]
+__all__ = ["PositionMap", "bordered", "identity_map", "merge", "resample"]
 
 _LONGEST_PERIOD = 4096
+_LONGEST_BORDERED = 1024
 _MOST_READS = 1 << 16  # positions that are looked up for one new map
 Reads = Callable[[int], Iterable[int]]
 
@@ -47,10 +48,9 @@ class PositionMap:
         """How far what is seen moves from one position to the next, on average."""
         return Fraction(self.shift, self.period)
 
-    @property
-    def size(self) -> int:
-        """How many positions of the input one position sees at most."""
-        return max(0, *(high - low + 1 for low, high in zip(self.low, self.high, strict=True)))
+    def size(self, length: int | None = None) -> int:
+        """Return how many positions of the input one position sees at most, of the first ``length`` or of all."""
+        return max((high - low + 1 for low, high in zip(self.low[:length], self.high[:length], strict=True)), default=0)
 
 
 def identity_map(axis: int) -> PositionMap:
@@ -76,7 +76,7 @@ def resample(source: PositionMap, forward: int, back: int, reads: Reads) -> Posi
 
     >>> once = resample(identity_map(2), 1, 2, lambda i: range(2 * i - 1, 2 * i + 2))  # 3 wide, stride 2, padding 1
     >>> twice = resample(once, 1, 2, lambda i: range(2 * i - 1, 2 * i + 2))
-    >>> twice.size, twice.jump, twice.interval(0)
+    >>> twice.size(), twice.jump, twice.interval(0)
     (7, Fraction(4, 1), (-3, 3))
     """
     if forward < 1 or back < 1:
@@ -98,6 +98,27 @@ def resample(source: PositionMap, forward: int, back: int, reads: Reads) -> Posi
         low.append(min((first for first, _ in seen), default=0))
         high.append(max((last for _, last in seen), default=-1))
     return PositionMap(source.axis, period, source.shift * back * turns // source.period, tuple(low), tuple(high))
+
+
+def bordered(source: PositionMap, forward: int, back: int, reads: Reads, length: int) -> PositionMap | None:
+    """Return the map of an axis whose border positions read otherwise than the rest: mirrored, or clamped.
+
+    The positions 0 to ``length - 1`` are written out within one period of the map, and those around them, which do not
+    exist, see nothing; otherwise as :func:`resample`.
+
+    Returns:
+        The map; None where the axis is too long to be written out.
+
+    >>> mirrored = bordered(identity_map(2), 1, 1, lambda i: (abs(i - 2),), 10)  # 2 positions of padding before
+    >>> [mirrored.interval(i) for i in range(4)], mirrored.jump
+    ([(2, 2), (1, 1), (0, 0), (1, 1)], Fraction(1, 1))
+    """
+    if forward < 1 or not 0 < length <= _LONGEST_BORDERED:
+        return None
+    # Powers of two, so that maps of branches have periods in common; what follows the axis is no part of it.
+    times = source.period // math.gcd(source.period, back)
+    times <<= max(-(-3 * length // (2 * forward * times)) - 1, 0).bit_length()
+    return resample(source, forward * times, back * times, lambda i: reads(i) if i < length else ())
 
 
 def merge(one: PositionMap, other: PositionMap) -> PositionMap | None:

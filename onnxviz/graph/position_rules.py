@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 
 from onnxviz.graph.kinds import KINDS
-from onnxviz.graph.position_maps import PositionMap, merge, resample
-from onnxviz.graph.position_sights import (
-    Rule,
-    Sight,
-    Sights,
-    dims,
-    forget,
-    ints,
-    kept,
-    numbers,
-    on_first,
-    whole_numbers,
+from onnxviz.graph.position_facts import Facts, is_given
+from onnxviz.graph.position_maps import PositionMap, merge
+from onnxviz.graph.position_moves import (
+    blockwise,
+    crop,
+    gather,
+    pad,
+    reshape,
+    slice_rule,
+    split_starts,
+    squeeze,
+    tile,
+    transpose,
+    unsqueeze,
 )
-from onnxviz.graph.position_windows import pool_globally, resize, transposed_window, window
+from onnxviz.graph.position_resizing import resize
+from onnxviz.graph.position_sights import Rule, Sight, Sights, axes_of, dims, forget, ints, kept, on_first
+from onnxviz.graph.position_windows import pool_globally, transposed_window, window
 
 __all__ = ["rule_of"]
 
 
-def _default(node: ir.Node, sights: Sights) -> list[Sight | None]:
+def _default(node: ir.Node, sights: Sights, _: Facts) -> list[Sight | None]:
     return [forget(node, sights)] * len(node.outputs)
 
 
-def _elementwise(node: ir.Node, sights: Sights) -> list[Sight | None]:
+def _elementwise(node: ir.Node, sights: Sights, _: Facts) -> list[Sight | None]:
     """Merge the inputs along the axes that broadcasting aligns."""
     seen = [(value, sight) for value, sight in zip(node.inputs, sights, strict=True) if sight is not None]
     rank = max(len(sight.axes) for _, sight in seen)
@@ -52,242 +54,135 @@ def _elementwise(node: ir.Node, sights: Sights) -> list[Sight | None]:
     return [Sight(tuple(axes), lost)] * len(node.outputs)
 
 
-def _moved(entry: PositionMap | None, start: int, step: int = 1) -> PositionMap | None:
-    return None if entry is None else resample(entry, 1, step, lambda i: (start + step * i,))
+def _normalised(node: ir.Node, sights: Sights, facts: Facts) -> list[Sight | None]:
+    """Count the normalised map as elementwise; the statistics that may be returned with it see everything."""
+    found = _elementwise(node, sights, facts)
+    return [*found[:1], *([forget(node, sights)] * (len(node.outputs) - 1))]
 
 
-def _pad(node: ir.Node, sight: Sight) -> Sight | None:
-    pads = whole_numbers(node, "pads", 1) or ints(node, "paddings")
-    axes = [int(axis) for axis in numbers(node, 3) or []] if len(node.inputs) > 3 and node.inputs[3] else None
-    rank = len(sight.axes)
-    axes = list(range(rank)) if axes is None else [axis % max(rank, 1) for axis in axes]
-    if pads is None or len(pads) != 2 * len(axes):
-        return None
-    maps = list(sight.axes)
-    for at, axis in enumerate(axes):
-        maps[axis] = _moved(maps[axis], -pads[at])
-    return kept(sight, maps)
+def _quantized(node: ir.Node, sights: Sights, facts: Facts) -> list[Sight | None]:
+    """Leave out the scale and the zero point, which are statistics of the whole map."""
+    return [*_elementwise(node, sights, facts)[:1], *([None] * (len(node.outputs) - 1))]
 
 
-def _slice(node: ir.Node, sight: Sight) -> Sight | None:
-    starts = whole_numbers(node, "starts", 1)
-    axes = whole_numbers(node, "axes", 3)
-    steps = whole_numbers(node, "steps", 4)
-    sizes = dims(node.inputs[0])
-    if starts is None or sizes is None or (len(node.inputs) > 4 and steps is None):
-        return None
-    maps = list(sight.axes)
-    for at, start in enumerate(starts):
-        axis = axes[at] if axes is not None and at < len(axes) else at
-        step = steps[at] if steps is not None and at < len(steps) else 1
-        if not -len(sizes) <= axis < len(sizes):
-            return None
-        size = sizes[axis]
-        if maps[axis] is None:
-            continue
-        known = start >= 0 or isinstance(size, int)
-        begin = start if start >= 0 else max(start + size, 0) if isinstance(size, int) else 0
-        maps[axis] = _moved(maps[axis], begin, step) if known and step > 0 else None
-    return kept(sight, maps)
+def _split(node: ir.Node, sights: Sights, facts: Facts) -> list[Sight | None]:
+    found = None if sights[0] is None else split_starts(node, sights[0])
+    return list(found) if found is not None else _default(node, sights, facts)
 
 
-def _split(node: ir.Node, sights: Sights) -> list[Sight | None]:
-    sight = sights[0]
-    axis = (ints(node, "axis") or [0])[0]
-    if sight is None or not -len(sight.axes) <= axis < len(sight.axes):
-        return _default(node, sights)
-    if sight.axes[axis] is None:
-        return [sight] * len(node.outputs)
-    found: list[Sight | None] = []
-    start: int | None = 0
-    for output in node.outputs:
-        maps = list(sight.axes)
-        maps[axis] = None if start is None else _moved(maps[axis], start)
-        found.append(kept(sight, maps))
-        sizes = dims(output)
-        size = sizes[axis] if sizes is not None and len(sizes) == len(maps) else None
-        start = start + size if start is not None and isinstance(size, int) else None
-    return found
-
-
-def _concat(node: ir.Node, sights: Sights) -> list[Sight | None]:
+def _concat(node: ir.Node, sights: Sights, facts: Facts) -> list[Sight | None]:
     axis = (ints(node, "axis") or [1])[0]
     ranks = {len(sight.axes) for sight in sights if sight is not None}
     if len(ranks) != 1 or not -min(ranks) <= axis < min(ranks):
-        return _default(node, sights)
+        return _default(node, sights, facts)
     axis %= ranks.pop()
     found: list[Sight | None] = []
     for sight in sights:  # along the axis that grows, positions no longer run in step
         maps = [] if sight is None else [None if at == axis else entry for at, entry in enumerate(sight.axes)]
         found.append(None if sight is None else kept(sight, maps))
-    return _elementwise(node, found)
+    return _elementwise(node, found, facts)
 
 
-def _transpose(node: ir.Node, sight: Sight) -> Sight | None:
+def _reduce(node: ir.Node, sight: Sight, facts: Facts) -> Sight | None:
     rank = len(sight.axes)
-    perm = ints(node, "perm") or list(range(rank))[::-1]
-    return Sight(tuple(sight.axes[p] for p in perm), sight.lost) if sorted(perm) == list(range(rank)) else None
-
-
-def _squeeze(node: ir.Node, sight: Sight) -> Sight | None:
-    axes, sizes = whole_numbers(node, "axes", 1), dims(node.inputs[0])
-    rank = len(sight.axes)
-    if axes is None and sizes is not None:
-        axes = [axis for axis, dim in enumerate(sizes) if dim == 1]
-    gone = None if axes is None else {axis % max(rank, 1) for axis in axes}
-    return None if gone is None else kept(sight, [entry for at, entry in enumerate(sight.axes) if at not in gone])
-
-
-def _unsqueeze(node: ir.Node, sight: Sight) -> Sight | None:
-    axes = whole_numbers(node, "axes", 1)
+    if node.op_type in ("ArgMax", "ArgMin"):
+        axes = axes_of(ints(node, "axis") or [0], rank)
+    else:
+        axes = axes_of(facts.whole(node, "axes", 1) if is_given(node, "axes", 1) else [], rank)
     if axes is None:
         return None
-    rank = len(sight.axes) + len(axes)
-    new = {axis % rank for axis in axes}
-    rest = iter(sight.axes)
-    return Sight(tuple(None if at in new else next(rest, None) for at in range(rank)), sight.lost)
-
-
-def _reduce(node: ir.Node, sight: Sight) -> Sight | None:
-    single = node.op_type in ("ArgMax", "ArgMin")
-    axes = ints(node, "axis") or [0] if single else whole_numbers(node, "axes", 1)
-    rank = len(sight.axes)
-    if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
-        return None
-    gone = {axis % max(rank, 1) for axis in axes} if axes else set(range(rank))
+    gone = set(axes) or set(range(rank))
     keep = (ints(node, "keepdims") or [1])[0] != 0
     return kept(sight, [None if at in gone else entry for at, entry in enumerate(sight.axes) if keep or at not in gone])
 
 
-def _along_axis(node: ir.Node, sight: Sight) -> Sight | None:
-    """Softmax and the like: everything along one axis."""
-    axis = (ints(node, "axis") or [-1])[0]
-    if not -len(sight.axes) <= axis < len(sight.axes):
+def _along_axis(node: ir.Node, sight: Sight, facts: Facts) -> Sight | None:
+    """Softmax and the like: everything along one axis; before opset 13 Softmax took all axes from one on together."""
+    rank = len(sight.axes)
+    opset = (ints(node, "opset") or [facts.opset])[0]
+    flat = node.op_type in _FLATTENING and opset < 13
+    axes = axes_of(ints(node, "axis") or [1 if flat else -1], rank)
+    if axes is None or len(axes) != 1:
         return None
-    axis %= len(sight.axes)
-    return kept(sight, [None if at == axis else entry for at, entry in enumerate(sight.axes)])
+    gone = range(axes[0], rank) if flat else axes
+    return kept(sight, [None if at in gone else entry for at, entry in enumerate(sight.axes)])
 
 
-def _product(node: ir.Node, sights: Sights) -> list[Sight | None]:
+def _summed(node: ir.Node, sight: Sight, facts: Facts) -> Sight | None:
+    """Running sums: everything along the axis that an input names."""
+    axes = axes_of(facts.whole(node, "axis", 1), len(sight.axes))
+    return None if axes is None else kept(sight, [None if a in axes else entry for a, entry in enumerate(sight.axes)])
+
+
+def _product(node: ir.Node, sights: Sights, facts: Facts) -> list[Sight | None]:
     """Matrix products: rows of the first, columns of the second, all of what lies between."""
-    left, right = (sights[0], sights[1]) if len(sights) > 1 else (sights[0], None)
-    out = dims(node.outputs[0])
-    if out is None or len(out) < 2 or any(s is not None and len(s.axes) < 2 for s in (left, right)):
-        return _default(node, sights)
-    lost: set[int] = set()
-    axes: list[PositionMap | None] = [None] * len(out)
-    for sight, taken, own in ((left, -1, -2), (right, -2, -1)):
+    left, right, *others = (*sights, None)[: max(len(sights), 2)]
+    rank = _product_rank(node)
+    batches = any((ints(node, name) or [0])[0] for name in ("transBatchA", "transBatchB"))
+    ranks = [len(sight.axes) for sight in (left, right) if sight is not None]
+    added = others if node.op_type == "Gemm" else [None] * len(others)
+    if batches or others != added or any(not 2 <= one <= rank for one in ranks):
+        return _default(node, sights, facts)
+    parts: list[Sight | None] = []
+    for sight, taken, own, flip in ((left, -1, -2, "transA"), (right, -2, -1, "transB")):
         if sight is None:
+            parts.append(None)
             continue
-        lost |= sight.lost
-        entry = sight.axes[taken]
-        lost |= {entry.axis} if entry is not None else set()
-        axes[own] = sight.axes[own]
-        for at in range(-3, -len(sight.axes) - 1, -1):
-            entry, before = sight.axes[at], axes[at] if -at <= len(axes) else None
-            joined = entry if before is None else before if entry is None else merge(before, entry)
-            if joined is None and entry is not None:
-                lost |= {entry.axis}
-            if -at <= len(axes):
-                axes[at] = joined
-    return [Sight(tuple(axes), frozenset(lost))]
+        # What is summed over becomes an axis of 1, the other one lies where the product has it.
+        from_axis, summed = (taken, own) if (ints(node, flip) or [0])[0] else (own, taken)
+        lost = {entry.axis for entry in [sight.axes[summed]] if entry is not None}
+        last: list[PositionMap | None] = [None, None]
+        last[own] = sight.axes[from_axis]
+        parts.append(Sight((*sight.axes[:-2], *last), sight.lost | lost))
+    return _elementwise(node, [*parts, *added][: len(sights)], facts)
 
 
-def _reshape(node: ir.Node, sight: Sight) -> Sight | None:
-    """Axes that stay, that are split in two, or that are repeated into a longer one keep their maps."""
-    before, after = dims(node.inputs[0]), dims(node.outputs[0])
-    if before is None or after is None or len(before) != len(sight.axes):
-        return None
-    maps: list[PositionMap | None] = []
-    i = 0
-    while len(maps) < len(after) and i < len(before):
-        old, new = before[i], after[len(maps)]
-        if old == new and old is not None:
-            maps.append(sight.axes[i])
-            i += 1
-            continue
-        rest = after[len(maps) + 1] if len(maps) + 1 < len(after) else None
-        entry = sight.axes[i]
-        split = all(isinstance(d, int) for d in (old, new, rest)) and new * rest == old  # type: ignore[operator]
-        if not split or not isinstance(rest, int):
-            break
-        maps += [_blocks(entry, rest), None]
-        i += 1
-    back: list[PositionMap | None] = []
-    j = len(before)
-    while (
-        len(back) + len(maps) < len(after) and j > i and before[j - 1] == after[len(after) - 1 - len(back)] is not None
-    ):
-        j -= 1
-        back.append(sight.axes[j])
-    middle = len(after) - len(maps) - len(back)
-    merged = _runs(before[i:j], sight.axes[i:j], after[len(maps) : len(maps) + middle])
-    return kept(sight, [*maps, *merged, *back[::-1]])
-
-
-def _blocks(entry: PositionMap | None, length: int) -> PositionMap | None:
-    return None if entry is None else resample(entry, 1, length, lambda i: range(length * i, length * (i + 1)))
-
-
-def _runs(
-    before: Sequence[int | str | None], axes: Sequence[PositionMap | None], after: Sequence[int | str | None]
-) -> list[PositionMap | None]:
-    """Return the maps of axes that are products of two neighbours, as behind the transpose of a pixel shuffle."""
-    pairs = list(zip(before[::2], before[1::2], strict=False))
-    fits = len(before) == 2 * len(after) and all(
-        isinstance(a, int) and isinstance(b, int) and a * b == c for (a, b), c in zip(pairs, after, strict=True)
-    )
-    if not fits:
-        return [None] * len(after)
-    found: list[PositionMap | None] = []
-    for (_, length), entry, inner in zip(pairs, axes[::2], axes[1::2], strict=True):
-        found.append(_repeated(entry, length) if inner is None and isinstance(length, int) else None)
-    return found
-
-
-def _repeated(entry: PositionMap | None, length: int) -> PositionMap | None:
-    return None if entry is None else resample(entry, length, 1, lambda i: (i // length,))
-
-
-def _blockwise(node: ir.Node, sight: Sight) -> Sight | None:
-    size = (ints(node, "blocksize") or [0])[0]
-    if size < 1:
-        return None
-    change = _repeated if node.op_type == "DepthToSpace" else _blocks
-    return kept(sight, [change(entry, size) if at >= 2 else entry for at, entry in enumerate(sight.axes)])
+def _product_rank(node: ir.Node) -> int:
+    """Return how many axes a product has; 0 where that is unknown."""
+    out = dims(node.outputs[0])
+    if out is not None:
+        return len(out)
+    ranks = [len(dims(value) or []) for value in node.inputs[:2]]
+    return max(ranks) if min(ranks, default=0) > 1 else 0
 
 
 _POOLS = ("MaxPool", "AveragePool", "LpPool", "QLinearAveragePool", "NhwcMaxPool", "MaxpoolWithMask")
-_ALONG = ("Softmax", "LogSoftmax", "Hardmax", "QLinearSoftmax", "CumSum", "CumProd")
+_FLATTENING = ("Softmax", "LogSoftmax", "Hardmax", "QLinearSoftmax")
 _PRODUCTS = ("MatMul", "MatMulInteger", "FusedMatMul", "MatMulNBits", "Gemm")
 _ALIKE = (
-    KINDS["elementwise"] | KINDS["activation"] | KINDS["norm"] | KINDS["quantize"]
-    | {"Identity", "Cast", "CastLike", "Dropout", "Expand", "Trilu"}
-)  # fmt: skip
+    KINDS["elementwise"] | KINDS["activation"] | KINDS["quantize"]
+    | {"Identity", "Cast", "CastLike", "Dropout", "Expand", "Trilu", "ImageScaler"}
+) - {"BiasSplitGelu"}  # fmt: skip
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(_ALIKE, _elementwise),
+    **dict.fromkeys(KINDS["norm"] - {"EmbedLayerNormalization"}, _normalised),
     **dict.fromkeys(("Conv", "ConvInteger", "FusedConv", "NhwcConv", "NhwcFusedConv", "QLinearConv"), on_first(window)),
     **dict.fromkeys(_POOLS, on_first(window)),
     **dict.fromkeys((op for op in KINDS["pool"] if "Global" in op), on_first(pool_globally)),
     **dict.fromkeys((op for op in KINDS["reduce"] if op.startswith(("Reduce", "Arg"))), on_first(_reduce)),
-    **dict.fromkeys(_ALONG, on_first(_along_axis)),
+    **dict.fromkeys((*_FLATTENING, "LpNormalization"), on_first(_along_axis)),
+    **dict.fromkeys(("CumSum", "CumProd"), on_first(_summed)),
     **dict.fromkeys(_PRODUCTS, _product),
     **dict.fromkeys(("Resize", "Upsample"), on_first(resize)),
-    **dict.fromkeys(("Reshape", "Flatten"), on_first(_reshape)),
+    **dict.fromkeys(("Reshape", "Flatten"), on_first(reshape)),
     **dict.fromkeys(("Concat", "QLinearConcat"), _concat),
-    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), on_first(_blockwise)),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), on_first(blockwise)),
     "ConvTranspose": on_first(transposed_window),
-    "Pad": on_first(_pad),
-    "Slice": on_first(_slice),
+    "Crop": on_first(crop),
+    "DynamicQuantizeLinear": _quantized,
+    "Gather": on_first(gather),
+    "Pad": on_first(pad),
+    "Slice": on_first(slice_rule),
     "Split": _split,
-    "Transpose": on_first(_transpose),
-    "Squeeze": on_first(_squeeze),
-    "Unsqueeze": on_first(_unsqueeze),
-    "Shape": lambda node, sights: [None] * len(node.outputs),
-    "Size": lambda node, sights: [None] * len(node.outputs),
+    "Tile": on_first(tile),
+    "Transpose": on_first(transpose),
+    "Squeeze": on_first(squeeze),
+    "Unsqueeze": on_first(unsqueeze),
+    "Shape": lambda node, sights, facts: [None] * len(node.outputs),
+    "Size": lambda node, sights, facts: [None] * len(node.outputs),
 }
 
 
-def rule_of(node: ir.Node) -> Rule:
-    """Return the rule of an operator; of one that is not known, everything is seen."""
-    return _RULES.get(node.op_type, _default)
+def rule_of(node: ir.Node, facts: Facts) -> Rule:
+    """Return the rule of an operator; of one that is not known, or is a function of the model, everything is seen."""
+    return _RULES.get(node.op_type, _default) if facts.is_standard(node) else _default

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.position_facts import Facts
 from onnxviz.graph.position_maps import PositionMap
 from onnxviz.graph.shapes import shape_list
 
-__all__ = ["Rule", "Sight", "Sights", "dims", "forget", "ints", "kept", "numbers", "on_first", "text", "whole_numbers"]
+__all__ = ["Rule", "Sight", "Sights", "axes_of", "dims", "forget", "ints", "kept", "on_first", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,7 @@ class Sight:
 
 
 Sights = Sequence[Sight | None]
-Rule = Callable[[ir.Node, Sights], list[Sight | None]]
-_SMALL = 64  # elements of a constant that is read
+Rule = Callable[[ir.Node, Sights, Facts], list[Sight | None]]
 
 
 def dims(value: ir.Value | None) -> list[int | str | None] | None:
@@ -53,22 +53,11 @@ def text(node: ir.Node, name: str, default: str) -> str:
     return found.value if found is not None and isinstance(found.value, str) else default
 
 
-def numbers(node: ir.Node, index: int) -> list[float] | None:
-    """Return a small constant input that lies in the file itself."""
-    tensor = constant_tensor(node.inputs[index]) if index < len(node.inputs) else None
-    if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.size > _SMALL:
+def axes_of(listed: Sequence[int | None] | None, rank: int) -> list[int] | None:
+    """Return axes counted from the first one; None where one is open or out of range."""
+    if listed is None or not all(axis is not None and -rank <= axis < rank for axis in listed):
         return None
-    try:
-        return [float(number) for number in tensor.numpy().reshape(-1).tolist()]
-    except (ValueError, TypeError, AttributeError, NotImplementedError, OverflowError):
-        return None  # a damaged tensor
-
-
-def whole_numbers(node: ir.Node, attribute: str, index: int) -> list[int] | None:
-    """Return what older opsets hold in an attribute and newer ones in a constant input."""
-    found = ints(node, attribute)
-    constant = numbers(node, index) if found is None else None
-    return found if constant is None else [int(n) for n in constant]
+    return [axis % rank for axis in listed if axis is not None]
 
 
 def forget(node: ir.Node, sights: Sights) -> Sight:
@@ -82,17 +71,21 @@ def forget(node: ir.Node, sights: Sights) -> Sight:
 
 
 def kept(sight: Sight, axes: Sequence[PositionMap | None]) -> Sight:
-    """Return a sight with other maps; those that went are seen from end to end."""
-    before = {entry.axis for entry in sight.axes if entry is not None}
-    return Sight(tuple(axes), sight.lost | (before - {entry.axis for entry in axes if entry is not None}))
+    """Return a sight with other maps; what those that went saw is seen from end to end.
+
+    An attention score lies along the same axis of the input twice: one of the two is enough to lose it.
+    """
+    before = Counter(entry.axis for entry in sight.axes if entry is not None)
+    after = Counter(entry.axis for entry in axes if entry is not None)
+    return Sight(tuple(axes), sight.lost | set(before - after))
 
 
-def on_first(change: Callable[[ir.Node, Sight], Sight | None]) -> Rule:
+def on_first(change: Callable[[ir.Node, Sight, Facts], Sight | None]) -> Rule:
     """Make a rule of one that looks at the first input alone; where it fails, everything is seen."""
 
-    def rule(node: ir.Node, sights: Sights) -> list[Sight | None]:
+    def rule(node: ir.Node, sights: Sights, facts: Facts) -> list[Sight | None]:
         sight = sights[0]
-        found = change(node, sight) if sight is not None and all(s is None for s in sights[1:]) else None
+        found = change(node, sight, facts) if sight is not None and all(s is None for s in sights[1:]) else None
         return [found or forget(node, sights)] * len(node.outputs)
 
     return rule

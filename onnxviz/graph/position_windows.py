@@ -1,28 +1,26 @@
-"""How convolution, pooling and resizing pass on what their input sees: windows along each spatial axis."""
+"""How convolution and pooling pass on what their input sees: windows along each spatial axis."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Sequence
-from fractions import Fraction
 
 import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.kinds import KINDS
-from onnxviz.graph.position_maps import PositionMap, resample
-from onnxviz.graph.position_sights import Sight, dims, ints, kept, numbers, text
+from onnxviz.graph.position_facts import Facts
+from onnxviz.graph.position_maps import resample
+from onnxviz.graph.position_sights import Sight, dims, ints, kept, text
 
-__all__ = ["pool_globally", "resize", "transposed_window", "window"]
+__all__ = ["pool_globally", "transposed_window", "window"]
 
 
 def _spatial(node: ir.Node, rank: int) -> range:
-    return range(1, rank - 1) if node.op_type.startswith("Nhwc") else range(2, rank)
+    last = node.op_type.startswith("Nhwc") or (ints(node, "channels_last") or [0])[0] == 1
+    return range(1, rank - 1) if last else range(2, rank)
 
 
 def _window_shape(node: ir.Node, axes: range) -> list[int] | None:
     kernel = ints(node, "kernel_shape")
-    if kernel is None and node.op_type not in KINDS["pool"]:
+    if kernel is None and node.op_type not in KINDS["pool"] and axes.start == 2:
         at = 3 if node.op_type == "QLinearConv" else 1
         tensor = constant_tensor(node.inputs[at]) if at < len(node.inputs) else None
         sizes = [] if tensor is None else [d for d in tensor.shape if isinstance(d, int)]
@@ -54,7 +52,7 @@ def _geometry(node: ir.Node, axes: range) -> list[tuple[int, int, int, int]] | N
     return found
 
 
-def window(node: ir.Node, sight: Sight) -> Sight | None:
+def window(node: ir.Node, sight: Sight, _: Facts) -> Sight | None:
     """Return what a window sees that slides over the input; None where its sides are unknown."""
     axes = _spatial(node, len(sight.axes))
     geometry = _geometry(node, axes)
@@ -72,18 +70,20 @@ def window(node: ir.Node, sight: Sight) -> Sight | None:
     return kept(sight, maps)
 
 
-def transposed_window(node: ir.Node, sight: Sight) -> Sight | None:
+def transposed_window(node: ir.Node, sight: Sight, _: Facts) -> Sight | None:
     """Return what a transposed convolution sees: position i of the output reads (i + pad - t · dilation) / stride."""
     axes = _spatial(node, len(sight.axes))
-    if ints(node, "output_shape") is not None or text(node, "auto_pad", "NOTSET").startswith("SAME"):
-        return None
     geometry = _geometry(node, axes)
     if geometry is None:
         return None
     maps = list(sight.axes)
-    for axis, (kernel, stride, dilation, pad) in zip(axes, geometry, strict=True):
+    for at, (axis, (kernel, stride, dilation, before)) in enumerate(zip(axes, geometry, strict=True)):
         entry = maps[axis]
-        if entry is not None:
+        reach = (kernel - 1) * dilation + 1
+        pad = _transposed_pad(node, axes, at, stride, reach, before)
+        if pad is None:
+            maps[axis] = None
+        elif entry is not None:
 
             def reads(i: int, k: int = kernel, s: int = stride, d: int = dilation, p: int = pad) -> list[int]:
                 return [(i + p - t * d) // s for t in range(min(k, 4096)) if (i + p - t * d) % s == 0]
@@ -92,73 +92,29 @@ def transposed_window(node: ir.Node, sight: Sight) -> Sight | None:
     return kept(sight, maps)
 
 
-def pool_globally(node: ir.Node, sight: Sight) -> Sight:
+def _transposed_pad(node: ir.Node, axes: range, at: int, stride: int, reach: int, pad: int) -> int | None:
+    """Return how much is cut off before the first position, where a given size of the output decides it.
+
+    The operator's documentation: what is too long is cut off at both ends, the odd one before but for ``SAME_UPPER``.
+    """
+    auto, wanted = text(node, "auto_pad", "NOTSET"), ints(node, "output_shape")
+    extra = ints(node, "output_padding") or [0] * len(axes)
+    if wanted is not None:
+        size = (dims(node.inputs[0]) or [])[axes[at] : axes[at] + 1]
+        if len(wanted) < len(axes) or len(extra) != len(axes) or not size or not isinstance(size[0], int):
+            return None
+        total = (size[0] - 1) * stride + extra[at] + reach - wanted[len(wanted) - len(axes) + at]
+    elif auto.startswith("SAME"):
+        total = reach - stride
+        if any(extra):
+            return None
+    else:
+        return pad
+    total = max(total, 0)
+    return total // 2 if auto == "SAME_UPPER" else total - total // 2
+
+
+def pool_globally(node: ir.Node, sight: Sight, _: Facts) -> Sight:
     """Forget the positions: all are seen."""
     axes = _spatial(node, len(sight.axes))
     return kept(sight, [None if axis in axes else entry for axis, entry in enumerate(sight.axes)])
-
-
-def resize(node: ir.Node, sight: Sight) -> Sight | None:
-    """Return what a resized map sees."""
-    before, after = dims(node.inputs[0]), dims(node.outputs[0])
-    if before is None or len(before) != len(sight.axes):
-        return None
-    scales = _scales(node, len(before))
-    maps = list(sight.axes)
-    for axis, entry in enumerate(sight.axes):
-        if entry is None:
-            continue
-        old, new = before[axis], after[axis] if after is not None and len(after) == len(before) else None
-        sizes = (old, new) if isinstance(old, int) and isinstance(new, int) and min(old, new) > 0 else None
-        scale = scales[axis] if scales is not None else Fraction(sizes[1], sizes[0]) if sizes else None
-        maps[axis] = None if scale is None else _scaled(node, entry, scale, sizes)
-    return kept(sight, maps)
-
-
-def _scales(node: ir.Node, rank: int) -> list[Fraction] | None:
-    found = node.attributes.get("scales")
-    scales = None if found is None else [float(v) for v in found.value]
-    for index in (1, 2) if scales is None else ():
-        scales = scales or numbers(node, index)
-    if scales is None or len(scales) != rank or any(not 0 < n < 4096 for n in scales):
-        return None
-    return [Fraction(n).limit_denominator(64) for n in scales]
-
-
-def _scaled(node: ir.Node, entry: PositionMap, scale: Fraction, sizes: tuple[int, int] | None) -> PositionMap | None:
-    """Return the map of a resized axis: ``reads`` are the positions that interpolation weighs."""
-    old_rule = node.op_type == "Upsample" or len(node.inputs) == 2
-    how = "asymmetric" if old_rule else text(node, "coordinate_transformation_mode", "half_pixel")
-    step, offset = 1 / scale, Fraction(0)
-    if how == "align_corners":
-        if sizes is None or min(sizes) < 2:
-            return None
-        step = Fraction(sizes[0] - 1, sizes[1] - 1)
-    elif how != "asymmetric":
-        if how == "tf_crop_and_resize":
-            return None
-        offset = step / 2 - Fraction(1, 2)
-    if step == 1 and offset == 0:
-        return entry
-    mode = text(node, "mode", "nearest")
-    nearest = "floor" if old_rule else text(node, "nearest_mode", "round_prefer_floor")
-
-    def reads(i: int) -> Sequence[int]:
-        at = step * i + offset
-        low = math.floor(at)
-        if mode == "nearest":
-            return [_nearest(at, nearest)]
-        if mode == "cubic":
-            return range(low - 1, low + 3) if at != low else [low]
-        return [low, low + 1] if at != low else [low]
-
-    return resample(entry, step.denominator, step.numerator, reads)
-
-
-def _nearest(at: Fraction, how: str) -> int:
-    if how == "floor":
-        return math.floor(at)
-    if how == "ceil":
-        return math.ceil(at)
-    half = Fraction(1, 2)
-    return math.ceil(at - half) if how == "round_prefer_floor" else math.floor(at + half)

@@ -6,7 +6,7 @@ their own here; all others are asked of onnx's inference again, a node at a time
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 
 import onnx
@@ -44,12 +44,16 @@ def propagate(model: ir.Model, declared: Collection[ir.Value] = ()) -> None:
     """
     free = _names_of(model.graph.outputs) - _names_of(model.graph.inputs)
     nodes = (node for graph in model.graphs() for node in graph)
-    if not free and not any("ceil_mode" in node.attributes or any(map(_is_open, node.outputs)) for node in nodes):
+    if not free and not any(_is_doubted(node) or any(map(_is_open, node.outputs)) for node in nodes):
         return
     opsets = model.graph.opset_imports
     known = Known(opsets.get("", opsets.get("ai.onnx", 1)))
     _name_open_input(model, known)
     _Pass(model, known, free, declared).walk(model.graph, 0)
+
+
+def _is_doubted(node: ir.Node) -> bool:
+    return bool(attribute(node, "ceil_mode", 0)) or node.op_type in ("Resize", "Upsample")
 
 
 def _is_open(value: ir.Value) -> bool:
@@ -114,8 +118,9 @@ class _Pass:
                 self.walk(body, depth + 1)
             if node.domain not in _DOMAINS or node.op_identifier() in self.functions:
                 continue
-            # onnx counts a last pooling window that starts in the padding, and passes the wrong size on.
-            doubted = attribute(node, "ceil_mode", 0) or any(value in self.corrected for value in node.inputs)
+            # onnx counts a last pooling window that starts in the padding, rounds size × scale down from just below, and
+            # passes the wrong size on.
+            doubted = _is_doubted(node) or any(value in self.corrected for value in node.inputs)
             if doubted or any(_is_open(value) or self.is_freely_named(value) for value in node.outputs):
                 for value, dims in zip(node.outputs, self.shapes(node), strict=False):
                     if dims is not None:
@@ -212,7 +217,7 @@ class _Pass:
             if told:
                 value.meta[SYMBOLS] = told
             return
-        kept: Sequence[int | ir.SymbolicDim | None] = before if before is not None else (None,) * len(dims)
+        kept: list[int | ir.SymbolicDim | None] = [None] * len(dims) if before is None else list(before)
         if doubted:
             kept = [size if isinstance(size, int) else dim for dim, size in zip(kept, new, strict=True)]
         value.shape = ir.Shape(

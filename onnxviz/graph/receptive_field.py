@@ -9,14 +9,15 @@ Here the same recurrence is followed tensor by tensor over any graph, with the e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
 import onnx_ir as ir
 
 from onnxviz.errors import InputError
+from onnxviz.graph.extract import outer_values
 from onnxviz.graph.layouts import input_layout, tensor_layouts
+from onnxviz.graph.position_facts import Facts
 from onnxviz.graph.position_maps import PositionMap, identity_map
 from onnxviz.graph.position_rules import rule_of
 from onnxviz.graph.position_sights import Sight, forget
@@ -52,7 +53,8 @@ class ReceptiveField:
     def interval(self, axis: int, position: int) -> tuple[int, int] | None:
         """Return the first and last input position along the ``axis``-th spatial axis that a position sees.
 
-        They may lie beyond the input's borders, in the padding. None stands for everything.
+        They may lie beyond the input's borders, in the padding, where there is nothing to be seen. None stands for
+        everything; of a position that sees nothing, the last is before the first.
         """
         found = self.maps[axis]
         return None if found is None else found.interval(position)
@@ -62,10 +64,24 @@ def receptive_fields(model: ir.Model, source: str | None = None) -> dict[str, Re
     """Return the receptive field of every tensor that depends on an input with spatial axes.
 
     Followed are convolutions (strides, padding, ``auto_pad``, dilations, groups), pooling, transposed convolutions,
-    Resize and Upsample, Pad, Slice, Split, Concat, Transpose, Reshape, space-to-depth and back, reductions, matrix
-    products and everything that works element by element; branches that meet see what each of them sees. Any other
-    operator is taken to see everything, so a size is never too small. Normalisation counts as elementwise, as in the
-    literature, although InstanceNormalization and its kin gather statistics over whole maps at run time.
+    Resize and Upsample, Pad, Slice, Split, Gather, Tile, Concat, Transpose, Reshape, space-to-depth and back,
+    reductions, softmax, matrix products and everything that works element by element, with what sizes and small
+    constants decide; branches that meet see what each of them sees. Any other operator, functions of the model and
+    nodes with bodies among them, is taken to see everything, and so is what depends on something open. So what is told
+    may be too large: it reaches from the first position that is seen to the last one, and where a Resize scales by no
+    exact binary fraction, it allows for rounding to either side.
+
+    It is never too small, but for what it leaves out:
+
+    - The statistics of normalisation (InstanceNormalization, GroupNormalization, LayerNormalization over positions,
+      MeanVarianceNormalization and their kin) and of DynamicQuantizeLinear, gathered over whole maps at run time: these
+      count as elementwise, as in the literature. Spelled out as reductions they see everything.
+    - What tensors' sizes alone tell (Shape and Size).
+    - The border of maps of open size, or too long to be written out (1,024 positions), that are padded by mirrored or
+      repeated positions (Pad ``reflect`` and ``edge``, a Resize that reads beyond the border): intervals near the
+      border then tell the positions beyond it, not those that stand in for them. A size is not touched by it.
+    - Where ``auto_pad`` depends on an open size, that is taken to be a multiple of the stride: an interval may lie off
+      by part of a stride.
 
     Args:
         model: A model with inferred shapes (:func:`onnxviz.graph.shapes.infer_shapes`); it is not changed and no
@@ -90,21 +106,27 @@ def receptive_fields(model: ir.Model, source: str | None = None) -> dict[str, Re
     if start is None:
         return {}
     value, axes = start
+    sizes = shape_list(value) or []
+    return {str(v.name): _field(v, sight, axes, sizes) for v, sight in _sights(model, value, axes).items() if v.name}
+
+
+def _sights(model: ir.Model, value: ir.Value, axes: tuple[int, ...]) -> dict[ir.Value, Sight]:
+    """Return what each tensor sees of an input, in the nodes' order."""
     rank = len(shape_list(value) or [])
-    first = Sight(tuple(identity_map(axis) if axis in axes else None for axis in range(rank)))
-    sights: dict[ir.Value, Sight] = {value: first}
+    sights = {value: Sight(tuple(identity_map(axis) if axis in axes else None for axis in range(rank)))}
+    facts = Facts.of(model)
     for node in model.graph:
+        facts.follow(node)
         inputs = [sights.get(v) if v is not None else None for v in node.inputs]
-        captured = [sights[v] for v in _captured(node) if v in sights]
+        captured = [sights[v] for v in outer_values(node) if v in sights]
         if captured:
             found: list[Sight | None] = [forget(node, [*inputs, *captured])] * len(node.outputs)
         elif any(sight is not None for sight in inputs):
-            found = rule_of(node)(node, inputs)
+            found = rule_of(node, facts)(node, inputs, facts)
         else:
             continue
         sights |= {output: sight for output, sight in zip(node.outputs, found, strict=False) if sight is not None}
-    sizes = shape_list(value) or []
-    return {str(v.name): _field(sight, axes, sizes) for v, sight in sights.items() if v.name}
+    return sights
 
 
 def _source(model: ir.Model, name: str | None) -> tuple[ir.Value, tuple[int, ...]] | None:
@@ -126,30 +148,25 @@ def _source(model: ir.Model, name: str | None) -> tuple[ir.Value, tuple[int, ...
     return None
 
 
-def _captured(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the tensors that the bodies of a node read, those of their own included."""
-    pending = [node]
-    while pending:
-        for attribute in pending.pop().attributes.values():
-            if attribute.is_ref() or attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-                continue
-            for body in [attribute.value] if attribute.type == ir.AttributeType.GRAPH else attribute.value:
-                yield from body.outputs
-                for child in body:
-                    yield from (value for value in child.inputs if value is not None)
-                    pending.append(child)
-
-
-def _field(sight: Sight, axes: tuple[int, ...], sizes: list[int | str | None]) -> ReceptiveField:
+def _field(value: ir.Value, sight: Sight, axes: tuple[int, ...], sizes: list[int | str | None]) -> ReceptiveField:
     maps: list[PositionMap | None] = []
+    seen: list[int | None] = []
+    own = shape_list(value) or [None] * len(sight.axes)
     for axis in axes:
-        found = [entry for entry in sight.axes if entry is not None and entry.axis == axis]
+        found = [(at, entry) for at, entry in enumerate(sight.axes) if entry is not None and entry.axis == axis]
         # An attention score lies along two axes of positions: it sees two places, so everything is said of it.
-        maps.append(found[0] if len(found) == 1 and axis not in sight.lost else None)
-    open_sizes = [size if isinstance(size, int) else None for size in sizes]
+        if len(found) != 1 or axis in sight.lost:
+            size = sizes[axis]
+            maps.append(None)
+            seen.append(size if isinstance(size, int) else None)
+            continue
+        ((at, entry),) = found
+        length = own[at] if at < len(own) else None
+        maps.append(entry)
+        seen.append(entry.size(length if isinstance(length, int) and length > 0 else None))
     return ReceptiveField(
         axes,
-        tuple(open_sizes[axis] if entry is None else entry.size for axis, entry in zip(axes, maps, strict=True)),
+        tuple(seen),
         tuple(None if entry is None else entry.jump for entry in maps),
         tuple(None if entry is None else Fraction(sum(entry.interval(0)), 2) for entry in maps),
         tuple(maps),

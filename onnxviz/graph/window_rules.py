@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor
@@ -112,6 +113,8 @@ def _resize(node: ir.Node, known: Known) -> Shapes:
     data = known.shape(node.inputs[0])
     if data is None or attribute(node, "axes") or attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         return [None]
+    if attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        return [None]
     if len(node.inputs) > 3 and (sizes := known.content(node.inputs[3])) is not None:
         return [sizes.elements]
     scales = attribute(node, "scales") or _scales(node.inputs[2 if len(node.inputs) > 2 else 1])
@@ -126,6 +129,8 @@ def _scales(value: ir.Value | None) -> list[float]:
 
 
 def _scaled(size: Size, scale: float) -> Size:
+    if isinstance(size, int):  # in float32, as onnxruntime does: 40 × 1.3 is 52, and not 51.999…
+        return int(np.floor(np.float32(size) * np.float32(scale)))
     if scale >= 1 and scale == int(scale):
         return multiply(size, int(scale))
     below = round(1 / scale) if 2**-20 < scale < 1 else 0

@@ -11,16 +11,19 @@ import pytest
 
 from onnxviz.errors import InputError
 from onnxviz.graph.io import open_model
-from onnxviz.graph.position_maps import PositionMap, merge
+from onnxviz.graph.position_maps import PositionMap, bordered, identity_map, merge
 from onnxviz.graph.receptive_field import ReceptiveField, receptive_fields
 from onnxviz.graph.shapes import infer_shapes
 
 SIZE = 24
 
 
-def model_of(body: str, weights: dict[str, tuple[int, ...]], size: int = SIZE, opset: int = 17) -> onnx.ModelProto:
+def model_of(
+    body: str, weights: dict[str, tuple[int, ...]], size: int = SIZE, opset: int = 17, channels: int = 1
+) -> onnx.ModelProto:
     """A net of one output ``y`` whose float weights are all positive."""
-    text = f'<ir_version: 8, opset_import: ["": {opset}]> g (float[1, 1, {size}, {size}] x) => (float y) {body}'
+    imports = f'"": {opset}, "com.microsoft": 1, "local": 1'
+    text = f"<ir_version: 8, opset_import: [{imports}]> g (float[1, {channels}, {size}, {size}] x) => (float y) {body}"
     proto = onnx.parser.parse_model(text)
     for name, shape in weights.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
@@ -35,17 +38,18 @@ def fields_of(proto: onnx.ModelProto) -> dict[str, ReceptiveField]:
 def seen(proto: onnx.ModelProto) -> list[dict[int, set[int]]]:
     """Ask onnxruntime: for rows and for columns, output position -> input positions that change it."""
     session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    size = proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value
-    plain = np.ones((1, 1, size, size), np.float32)
+    _, channels, size, _ = session.get_inputs()[0].shape
+    plain = np.linspace(0.5, 1.5, channels * size * size, dtype=np.float32).reshape(1, channels, size, size)
     (before,) = session.run(None, {"x": plain})
     found: list[dict[int, set[int]]] = [{}, {}]
     for axis in (0, 1):
         for at in range(size):
-            changed = plain.copy()
-            changed[(0, 0, at) if axis == 0 else (0, 0, slice(None), at)] += 3.0
-            (after,) = session.run(None, {"x": changed})
-            for position in np.unique(np.nonzero(after != before)[2 + axis]).tolist():
-                found[axis].setdefault(position, set()).add(at)
+            for change in (3.0, -0.3):
+                changed = plain.copy()
+                changed[(0, slice(None), at) if axis == 0 else (0, slice(None), slice(None), at)] += change
+                (after,) = session.run(None, {"x": changed})
+                for position in np.unique(np.nonzero(after != before)[axis - 2]).tolist():
+                    found[axis].setdefault(position, set()).add(at)
     return found
 
 
@@ -64,6 +68,16 @@ def disagreements(proto: onnx.ModelProto, field: ReceptiveField) -> list[str]:
             if not told or (min(told), max(told)) != (min(truth), max(truth)):
                 found.append(f"axis {axis}, position {position}: {sorted(told)} for {sorted(truth)}")
     return found
+
+
+def too_small(field: ReceptiveField, truths: list[dict[int, set[int]]]) -> list[tuple[int, int]]:
+    """Return axis and output position of each interval that leaves out what onnxruntime's answer reacts to."""
+    return [
+        (axis, position)
+        for axis, positions in enumerate(truths)
+        for position, truth in positions.items()
+        if not clipped(field, axis, position, SIZE) >= truth
+    ]
 
 
 W3, W5, W2 = {"w": (1, 1, 3, 3)}, {"w": (1, 1, 5, 5)}, {"w": (1, 1, 2, 2)}
@@ -101,25 +115,174 @@ def test_fields_are_what_the_runtime_reacts_to(name: str) -> None:
     assert disagreements(proto, fields_of(proto)["y"]) == []
 
 
+# What opset they are of, how many channels come in; a field told too small, and why, stands in each name.
+PASSED_ON = {
+    "softmax over all axes behind one": (11, 3, "{y = Softmax<axis = 1>(x)}", {}),
+    "softmax, default axis of old": (11, 3, "{y = LogSoftmax(x)}", {}),
+    "softmax over one axis": (13, 3, "{a = Softmax<axis = 1>(x) y = Softmax<axis = -1>(a)}", {}),
+    "axis of a sum is an input": (17, 1, "<int64 a = {2}> {y = CumSum(x, a)}", {}),
+    "norm along positions": (17, 3, "{y = LpNormalization<axis = 2>(x)}", {}),
+    "computed axes of a slice": (
+        17, 1, "<int64[1] s = {4}, int64[1] e = {99}> {d = Shape(x) f = Gather(d, s0) a = Sub(f, n) y = Slice(x, s, e, a)}",
+        {"s0": np.array([0]), "n": np.array([-2])},
+    ),
+    "rows of a transposed matrix": (
+        17, 1, "<int64[2] a = {0, 1}> {s = Squeeze(x, a) g = Gemm<transA = 1>(s, w) t = Transpose(g) y = Unsqueeze(t, a)}",
+        {"w": (24, 24)},
+    ),
+    "added matrix": (
+        17, 1, "<int64[2] a = {0, 1}> {s = Squeeze(x, a) t = Transpose(s) g = Gemm(w, w, t) u = Transpose(g) y = Unsqueeze(u, a)}",
+        {"w": (24, 24)},
+    ),
+    "product of transposes": (17, 1, "{g = com.microsoft.FusedMatMul<transA = 1>(x, w) y = Transpose<perm = [0, 1, 3, 2]>(g)}", {"w": (1, 1, 24, 24)}),
+    "function named as an operator": (
+        17, 1, '{y = local.Relu(x)} <domain: "local", opset_import: ["": 17]> Relu (a) => (b) {g = GlobalAveragePool(a) b = Mul(a, g)}', {},
+    ),
+    "mirrored": (17, 1, '<int64[8] p = {0, 0, 3, 2, 0, 0, 1, 3}> {a = Conv(x, w) b = Pad<mode = "reflect">(a, p) y = Conv<strides = [2, 1]>(b, w)}', W3),
+    "repeated border": (17, 1, '<int64[8] p = {0, 0, 3, 2, 0, 0, 1, 3}> {a = Conv(x, w) b = Pad<mode = "edge">(a, p) y = Conv(b, w)}', W3),
+    "from the other end": (19, 1, '<int64[8] p = {0, 0, 3, 2, 0, 0, 1, 3}> {b = Pad<mode = "wrap">(x, p) y = Conv(b, w)}', W3),
+    "last window in the padding": (17, 1, "{a = MaxPool<kernel_shape = [2, 2], strides = [2, 2], pads = [1, 1, 1, 1], ceil_mode = 1>(x) y = Conv(a, w)}", W3),
+    "nearest below": (17, 1, '<float[4] s = {1, 1, 1.6, 0.4}> {y = Resize<mode = "nearest", nearest_mode = "floor">(x, , s)}', {}),
+    "nearest above": (17, 1, '<float[4] s = {1, 1, 1.6, 0.4}> {y = Resize<mode = "nearest", nearest_mode = "ceil">(x, , s)}', {}),
+    # What was needlessly said to see everything.
+    "one channel": (17, 3, "<int64 i = {1}, int64[1] a = {1}> {b = Gather<axis = 1>(x, i) c = Unsqueeze(b, a) y = Conv(c, w)}", W3),
+    "computed chunk": (
+        17, 4, "<int64[1] o = {1}, int64[1] t = {2}, int64[1] z = {0}> {d = Shape(x) c = Gather(d, o) h = Div(c, t) b = Slice(x, z, h, o) e = Slice(x, h, c, o) f = Add(b, e) y = Conv(f, w)}",
+        {"w": (1, 2, 3, 3)},
+    ),
+    "repeated rows": (
+        17, 1, "<int64[5] r = {1, 1, 1, 2, 1}, int64[4] s = {1, 1, 48, 24}, int64[1] a = {3}> {u = Unsqueeze(x, a) t = Tile(u, r) b = Reshape(t, s) y = Conv(b, w)}", W3,
+    ),
+    "transposed to a size": (17, 1, "{a = ConvTranspose<strides = [2, 3], output_shape = [48, 71]>(x, w) y = Conv(a, w)}", W3),
+    "transposed to another size": (17, 1, "{y = ConvTranspose<strides = [2, 1], output_shape = [50, 24]>(x, w)}", W5),
+    "transposed, the same below": (17, 1, '{y = ConvTranspose<strides = [2, 1], auto_pad = "SAME_LOWER">(x, w)}', W5),
+    "transposed, the same above": (17, 1, '{y = ConvTranspose<strides = [2, 1], auto_pad = "SAME_UPPER">(x, w)}', {"w": (1, 1, 3, 4)}),
+    "cropped": (6, 3, "{a = Crop<border = [1, 2, 3, 4]>(x) y = ImageScaler<bias = [0.0, 1.0, 2.0], scale = 2.0>(a)}", {}),
+    "computed padding": (
+        17, 1, "<int64[4] p = {0, 1, 2, 3}, int64[1] n = {4}, int64[2] two = {-1, 2}, int64[1] s = {-1}, int64[1] e = {-9223372036854775807}, int64[1] a = {0}>"
+        "{z = ConstantOfShape<value = int64[1] {0}>(n) c = Concat<axis = 0>(p, z) r = Reshape(c, two) b = Slice(r, s, e, a, s)"
+        "t = Transpose<perm = [1, 0]>(b) f = Reshape(t, s) i = Cast<to = 7>(f) q = Pad(x, i) y = Conv(q, w)}", W3,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_fields_where_attributes_and_small_tensors_decide(name: str) -> None:
+    opset, channels, body, weights = PASSED_ON[name]
+    constants = {key: value for key, value in weights.items() if isinstance(value, np.ndarray)}
+    proto = model_of(body, {k: v for k, v in weights.items() if k not in constants}, opset=opset, channels=channels)
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(value, key) for key, value in constants.items())
+    field = fields_of(proto)["y"]
+    truths = seen(proto)
+    assert all(truths)
+    assert too_small(field, truths) == []
+    for axis, positions in enumerate(truths):
+        for position, truth in positions.items():
+            told = clipped(field, axis, position, SIZE)
+            if name not in LARGER and not field.whole[axis]:
+                assert (min(told), max(told)) == (min(truth), max(truth)), (axis, position)
+    assert field.whole == WHOLE.get(name, (False, False))
+
+
+LARGER = ("nearest below", "nearest above", "last window in the padding")
+WHOLE = {
+    "softmax over all axes behind one": (True, True),
+    "softmax, default axis of old": (True, True),
+    "softmax over one axis": (False, True),
+    "axis of a sum is an input": (True, False),
+    "norm along positions": (True, False),
+    "rows of a transposed matrix": (True, False),
+    "product of transposes": (True, False),
+    "function named as an operator": (True, True),
+}
+
 RESIZES = [
+    f'mode = "{mode}", coordinate_transformation_mode = "{how}"'
+    for mode in ("nearest", "linear", "cubic")
+    for how in (
+        "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "asymmetric", "align_corners", "tf_half_pixel_for_nn",
+    )
+] + [
     'mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"',
-    'mode = "nearest"',
-    'mode = "linear"',
-    'mode = "linear", coordinate_transformation_mode = "align_corners"',
-    'mode = "cubic"',
-]
+    'mode = "linear", antialias = 1',
+    'mode = "cubic", antialias = 1',
+]  # fmt: skip
+SCALES = [0.25, 0.35, 0.5, 1.5, 2.0, 2.3]
+
+
+def resized(attributes: str, given: str, opset: int = 19) -> tuple[ReceptiveField, list[dict[int, set[int]]]]:
+    where = ", , s" if given.startswith("float") else ", , , s"
+    proto = model_of(f"<{given}> {{y = Resize<{attributes}>(x{where})}}", {}, opset=opset)
+    return fields_of(proto)["y"], seen(proto)
+
+
+@pytest.mark.parametrize("attributes", RESIZES)
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("given", ["scales", "sizes", "axes"])
+def test_resizing_is_never_told_too_small(attributes: str, scale: float, given: str) -> None:
+    if given == "sizes":
+        field, positions = resized(attributes, f"int64[4] s = {{1, 1, {int(SIZE * scale)}, 17}}")
+    elif given == "axes":
+        field, positions = resized(f"{attributes}, axes = [3, 2]", f"float[2] s = {{1.7, {scale}}}")
+    else:
+        field, positions = resized(attributes, f"float[4] s = {{1, 1, {scale}, 0.7}}")
+    assert too_small(field, positions) == []
+    for axis in (0, 1):
+        for position, truth in positions[axis].items():
+            told = clipped(field, axis, position, SIZE)
+            # Floats may fall on either side of a boundary: no more than the two positions are added for it.
+            spare = 2 if "antialias" in attributes else 3 if "cubic" in attributes else 2
+            assert min(truth) - min(told) <= spare, (axis, position)
+            assert max(told) - max(truth) <= spare, (axis, position)
 
 
 @pytest.mark.parametrize("attributes", RESIZES)
 @pytest.mark.parametrize("size", [12, 36, 48])
-def test_resizing_inside_the_borders(attributes: str, size: int) -> None:
-    proto = model_of(f"<float[4] s = {{1, 1, {size / SIZE}, {size / SIZE}}}> {{y = Resize<{attributes}>(x, , s)}}", {})
-    field = fields_of(proto)["y"]
+def test_resizing_by_even_scales_is_exact_inside_the_borders(attributes: str, size: int) -> None:
+    field, seen_at = resized(attributes, f"float[4] s = {{1, 1, {size / SIZE}, {size / SIZE}}}")
     border = size // 4
-    for axis, positions in enumerate(seen(proto)):
+    for axis, positions in enumerate(seen_at):
         for position in range(border, size - border):
             told, truth = clipped(field, axis, position, SIZE), positions[position]
-            assert (min(told), max(told)) == (min(truth), max(truth)), position
+            if "half_pixel_symmetric" in attributes:
+                assert told >= truth
+            else:
+                assert (min(told), max(told)) == (min(truth), max(truth)), position
+
+
+def test_resizing_that_cannot_be_told_sees_everything() -> None:
+    kept, _ = resized(
+        'mode = "linear", axes = [2, 3], keep_aspect_ratio_policy = "not_larger"', "int64[2] s = {10, 12}"
+    )
+    assert kept.whole == (True, True)
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1, 1, H, 8] x, float[4] s) => (float[1, 1, A, B] y)
+    {r = Relu(x) p = MaxPool<kernel_shape = [1, 1]>(r) y = Resize<mode = "nearest">(p, , s)}"""
+    assert receptive_fields(infer_shapes(ir.from_onnx_text(text)), "x")["y"].whole == (True, True)
+
+
+def test_a_slice_along_an_open_axis_sees_everything() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1, 1, 9, 8] x, int64[1] a) => (float[1, 1, A, B] y)
+    <int64[1] s = {3}, int64[1] e = {5}> {p = MaxPool<kernel_shape = [1, 1]>(x) y = Slice(p, s, e, a)}"""
+    assert receptive_fields(infer_shapes(ir.from_onnx_text(text)), "x")["y"].whole == (True, True)
+
+
+def test_half_of_an_attention_score_that_is_summed_away_was_seen() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1, 4, 6] x) => (float[1, 6] y) <float[4, 4, 1] w>
+    {k = Conv<kernel_shape = [1]>(x, w) t = Transpose<perm = [0, 2, 1]>(k) s = MatMul(t, k)
+     y = ReduceMean<axes = [2], keepdims = 0>(s)}"""
+    assert receptive_fields(infer_shapes(ir.from_onnx_text(text)), "x")["y"].whole == (True,)
+
+
+def test_statistics_count_as_elementwise() -> None:
+    for body in (
+        "{y = InstanceNormalization(x, w, w)}",
+        "{y = MeanVarianceNormalization<axes = [2, 3]>(x)}",
+        "{q, s, z = DynamicQuantizeLinear(x) y = DequantizeLinear(q, s, z)}",
+    ):
+        assert fields_of(model_of(f"{{p = MaxPool<kernel_shape = [1, 1]>(x) {body[1:]}", {"w": (1,)}))["y"].size == (
+            1,
+            1,
+        )
 
 
 def test_the_comparison_catches_a_planted_error() -> None:
@@ -129,6 +292,8 @@ def test_the_comparison_catches_a_planted_error() -> None:
     for change in (lambda m: (m.low[0] - 1, m.high[0]), lambda m: (m.low[0], m.high[0] + 1)):
         maps = tuple(_changed(entry, change) for entry in good.maps)
         assert disagreements(proto, ReceptiveField(good.axes, good.size, good.jump, good.centre, maps))
+    narrow = tuple(_changed(entry, lambda m: (m.low[0] + 1, m.high[0])) for entry in good.maps)
+    assert too_small(ReceptiveField(good.axes, good.size, good.jump, good.centre, narrow), seen(proto))
 
 
 def _changed(entry: PositionMap | None, change: Callable[[PositionMap], tuple[int, int]]) -> PositionMap:
@@ -195,11 +360,36 @@ def test_bodies_and_attention_see_everything() -> None:
     assert fields["y"].whole == (True,)
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        "Gather(p)", "Gather<axis = 9>(p, i)", "Slice(p)", "Slice<starts = [1, 2, 3, 4, 5]>(p)", "Tile(p)", "Pad(p)",
+        'Upsample<scales = "four">(p)', "Upsample<scales = [0.0, -1.0, 1e30, 2.0]>(p)", "Resize(p)", "Split<axis = 7>(p)",
+        "Squeeze<axes = [9]>(p)", "Transpose<perm = [0, 0]>(p)", "Softmax<axis = 5>(p)", "CumSum(p)", "Gemm(p)",
+        "MatMul(p)", "Crop<border = [1]>(p)", "ConvTranspose<output_shape = [1], kernel_shape = [2, 2]>(p)",
+        "ReduceMean<axes = [44]>(p)", "Reshape(p)", "Unsqueeze(p)", "DepthToSpace(p)", "Concat<axis = 8>(p, p)",
+    ],
+)  # fmt: skip
+def test_malformed_nodes_see_everything_or_pass_on(node: str) -> None:
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g (float[1, 3, 8, 8] x, int64 i) => (float y)
+    {{p = MaxPool<kernel_shape = [1, 1]>(x) y = {node}}}"""
+    assert "y" in receptive_fields(infer_shapes(ir.from_onnx_text(text)), "x")
+
+
 def test_maps_that_do_not_run_in_step_do_not_merge() -> None:
     assert merge(PositionMap(2, 1, 1, (0,), (0,)), PositionMap(2, 1, 2, (0,), (0,))) is None
     assert merge(PositionMap(2, 2, 2, (0, 1), (0, -1)), PositionMap(2, 1, 1, (3,), (3,))) == PositionMap(
         2, 2, 2, (0, 4), (3, 4)
     )
+
+
+def test_borders_are_written_out_up_to_a_length() -> None:
+    assert bordered(identity_map(2), 1, 1, lambda i: (0,), 1025) is None
+    for size, told in ((600, (0, 1)), (3000, (-1, 1))):
+        body = '<int64[8] p = {0, 0, 1, 1, 0, 0, 1, 1}> {b = Pad<mode = "reflect">(x, p) y = Conv(b, w)}'
+        field = fields_of(model_of(body, W3, size))["y"]
+        assert (field.size, field.jump) == ((3, 3), (1, 1))
+        assert field.interval(0, 0) == told
 
 
 @pytest.mark.corpus

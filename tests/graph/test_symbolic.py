@@ -321,3 +321,13 @@ def test_letters_that_the_file_uses_are_not_made_up_again() -> None:
     assert symbolic_shape(graph.inputs[0]) == ("N_in", 3, "H_in", "W_in")
     assert symbolic_shape(graph.outputs[0]) == ("N_in", 3, "floor(H_in/2)", "floor(W_in/2)")
     assert shape_list(graph.outputs[0]) == ["N", 3, "H", "W"]  # what the file declares stays
+
+
+@pytest.mark.parametrize(("size", "scale"), [(40, 1.3), (40, 0.7), (20, 0.35), (7, 2.0), (9, 0.5)])
+def test_resizing_has_the_size_of_a_run(size: int, scale: float) -> None:
+    model = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["": 18]> g (float[1, 1, {size}, {size}] x) => (float[a, b, c, d] y)
+        <float[4] s = {{1, 1, {scale}, {scale}}}> {{ r = Resize<mode = "nearest">(x, , s) y = Neg(r) }}"""
+    )
+    seen = next(iter(run_model(model, {"x": np.zeros((1, 1, size, size), np.float32)}).values())).shape
+    assert symbolic_shape(infer_shapes(model).graph.node(0).outputs[0]) == seen
