@@ -12,10 +12,12 @@ from onnxviz.diagram.volume_scale import Cuboid
 from onnxviz.diagram.volume_stages import Stage
 from onnxviz.graph.kinds import kind_of
 
-__all__ = ["Box", "arrow_items", "mix", "sign_items", "volume_items", "window_items"]
+__all__ = ["ROUNDED", "Box", "arrow_items", "dot_item", "mix", "sign_items", "volume_items", "window_items"]
 
 Point = tuple[float, float]
 _PLANE = ("#dde2e9", "#6b727b")
+#: How far from a corner a line leaves the straight, in px.
+ROUNDED = 5.0
 _HEAD = 6.0
 _MOST_SHEETS = 16
 _LEAST_SHEET = 2.6
@@ -82,8 +84,8 @@ def volume_items(stage: Stage, box: Box, *, guessed: bool = False) -> list[Item]
     # The side has the kind's own colour and the other faces lighter ones: darker, the dark theme took it for a line's.
     items: list[Item] = [_side(box, fill, edge, dashed)]
     items += _slab(box, 0.0, box.size.thick, mix(fill, "#ffffff", 0.25), mix(fill, "#ffffff", 0.6), None)
-    items += _bands(stage, box)
     items += _sheets(stage, box, edge)
+    items += _bands(stage, box)
     items += _outline(box, edge, dashed)
     return items
 
@@ -112,8 +114,8 @@ def _bands(stage: Stage, box: Box) -> list[Item]:
     items: list[Item] = []
     for at, kind in enumerate(reversed(kinds)):
         end = box.size.thick - at * wide
-        fill = mix(kind_style(kind).fill, kind_style(kind).stroke, 0.35)
-        items += _slab(box, end - wide, end, fill, mix(fill, "#ffffff", 0.3), None)
+        fill = mix(kind_style(kind).fill, kind_style(kind).stroke, 0.08)
+        items += _slab(box, end - wide, end, fill, mix(fill, "#ffffff", 0.3), mix(kind_style(kind).stroke, fill, 0.3))
     return items
 
 
@@ -149,15 +151,7 @@ def sign_items(stage: Stage, box: Box) -> list[Item]:
     fill = next((kind_style(k).fill for k in map(kind_of, stage.folded) if k in ("activation", "norm")), "#ffffff")
     radius = box.size.thick / 2
     x, y = box.x + radius, box.y + radius
-    k = 0.5523 * radius
-    arcs = [
-        ((x + a * radius, y + b * radius), (x + a * radius - b * k, y + b * radius + a * k))
-        for a, b in ((1, 0), (0, 1), (-1, 0), (0, -1), (1, 0))
-    ]
-    points: list[Point] = [arcs[0][0]]
-    for (_, leave), (end, arrive) in pairwise(arcs):
-        points += [leave, (2 * end[0] - arrive[0], 2 * end[1] - arrive[1]), end]
-    items: list[Item] = [Path(tuple(points), "M" + "C" * 12, fill, INK, 1.1)]
+    items: list[Item] = [_circle(x, y, radius, fill, INK)]
     arm = 0.5 * radius
     if stage.sign in "+−":
         items.append(Path(((x - arm, y), (x + arm, y)), "ML", None, INK, 1.3))
@@ -170,6 +164,23 @@ def sign_items(stage: Stage, box: Box) -> list[Item]:
     if stage.sign in "÷•":
         items.append(Text(x, y + 4.0, stage.sign, 11.0, INK, anchor="middle"))
     return items
+
+
+def dot_item(point: Point) -> Item:
+    """Return the dot where lines part or meet."""
+    return _circle(*point, 2.4, LINE, None)
+
+
+def _circle(x: float, y: float, radius: float, fill: str, stroke: str | None) -> Path:
+    k = 0.5523 * radius
+    arcs = [
+        ((x + a * radius, y + b * radius), (x + a * radius - b * k, y + b * radius + a * k))
+        for a, b in ((1, 0), (0, 1), (-1, 0), (0, -1), (1, 0))
+    ]
+    points: list[Point] = [arcs[0][0]]
+    for (_, leave), (end, arrive) in pairwise(arcs):
+        points += [leave, (2 * end[0] - arrive[0], 2 * end[1] - arrive[1]), end]
+    return Path(tuple(points), "M" + "C" * 12, fill, stroke, 1.1)
 
 
 def window_items(source: Box, target: Point, shares: tuple[float, float]) -> list[Item]:
@@ -195,7 +206,7 @@ def window_items(source: Box, target: Point, shares: tuple[float, float]) -> lis
     return items
 
 
-def arrow_items(points: Sequence[Point], *, head: bool = True, rounded: float = 5.0) -> list[Item]:
+def arrow_items(points: Sequence[Point], *, head: bool = True, rounded: float = ROUNDED) -> list[Item]:
     """Return a line with rounded corners, and an arrowhead at its end."""
     corners = [
         points[0],

@@ -192,5 +192,5 @@ def _open_sizes(stages: Sequence[Stage], scales: Scales) -> list[str]:
 def _scale(axis: Axis) -> str:
     how = {"linear": "∝ size", "sqrt": "∝ √size", "log": "on a log scale"}[axis.how]
     how += ", the smallest enlarged" if axis.clamped else ""
-    low, high = (f"{size:.0f}" if float(size).is_integer() else f"{size:.1f}" for size in (axis.smallest, axis.high))
-    return f"({how}, {low} to {high})" if axis.high > axis.smallest else f"({high})"
+    low, high = (f"{size:.0f}" if float(size).is_integer() else f"{size:.1f}" for size in (axis.smallest, axis.largest))
+    return f"({how}, {low} to {high})" if axis.largest > axis.smallest else f"({high})"

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-import numpy as np
-
-from onnxviz.diagram.exchange import DiagramEdge, DiagramNode, Network
+from onnxviz.diagram.details import shape_text
 from onnxviz.diagram.header import header_groups
-from onnxviz.diagram.layout import Layout
 from onnxviz.diagram.names import Names
 from onnxviz.diagram.palette import INK, LINE, MUTED
 from onnxviz.diagram.result import Architecture
 from onnxviz.diagram.scene import Group, Item, Path, Rect, Scene, Text
 from onnxviz.diagram.text import ellipsize, text_width
-from onnxviz.diagram.volume_boxes import Box, arrow_items, sign_items, volume_items, window_items
+from onnxviz.diagram.volume_boxes import ROUNDED, Box, arrow_items, dot_item, sign_items, volume_items, window_items
 from onnxviz.diagram.volume_captions import caption_lines, field_text, stage_tooltip, unit_label
+from onnxviz.diagram.volume_exchange import layout_of, network_of
+from onnxviz.diagram.volume_joints import joints
 from onnxviz.diagram.volume_lanes import make_plan
 from onnxviz.diagram.volume_layout import Cell, place_units
 from onnxviz.diagram.volume_routes import Route, Tracks, route_links
 from onnxviz.diagram.volume_scale import Cuboid, make_scales
 from onnxviz.diagram.volume_stages import Stage
 from onnxviz.diagram.volume_units import Block, Unit
-from onnxviz.graph.cost import node_cost
 from onnxviz.graph.kinds import kind_of
-from onnxviz.graph.provenance import provenance_of
 from onnxviz.graph.receptive_field import ReceptiveField
-from onnxviz.graph.shapes import dtype_name, shape_list
 
 __all__ = ["Figure"]
 
@@ -99,7 +96,8 @@ class Figure:
     def _tells_fields(self) -> bool:
         return any(text.text.startswith("RF ") and text.fill == MUTED for texts in self.labels for text in texts)
 
-    def _tooltip(self, stage: Stage) -> str:
+    def tooltip(self, stage: Stage) -> str:
+        """Return everything that is known of a volume."""
         return stage_tooltip(stage, self.fields.get(str(stage.value.name)), self._field(stage))
 
     def _weight(self, unit: Unit) -> float:
@@ -179,8 +177,8 @@ class Figure:
         scene = Scene(wide + 2 * (_PAD + around), bottom + lines * (_CAPTION + 4.0) + _PAD / 2, title, tuple(groups))
         boxes = {group.id: group for group in volumes}
         ids = {stage: group.id for stage, group in zip(self.stages, volumes, strict=True)}
-        layout = self._layout()
-        return Architecture(scene, layout, lambda: self._network(scene, ids, boxes, dx, dy))
+        layout = layout_of(self)
+        return Architecture(scene, layout, lambda: network_of(self, scene, ids, boxes, dx, dy))
 
     def _caption(self, bottom: float, wide: float) -> Group:
         lines = caption_lines(self.units, self.blocks, self.scales, wide, self._tells_fields())
@@ -202,7 +200,7 @@ class Figure:
                 )
             identity = names.take(stage.role, stage.value.name or (stage.node.name if stage.node is not None else None))
             kind = stage.kind if stage.role == "node" else ""
-            groups.append(Group(identity, stage.role, self._tooltip(stage), tuple(items), box.front, kind))
+            groups.append(Group(identity, stage.role, self.tooltip(stage), tuple(items), box.front, kind))
         return groups
 
     def _terminal_items(self, stage: Stage, box: Box) -> list[Item]:
@@ -232,10 +230,11 @@ class Figure:
         groups: list[Group] = []
         windows: list[Group] = []
         marked: set[Point] = set()
-        for route in self.routes:
+        dots = joints(self.routes, ROUNDED)
+        for number, route in enumerate(self.routes):
             value = self.units[route.link.target].first.sources[self._read(route)]
             items = tuple(_moved(item, dx, dy) for item in self._windows(route))
-            tooltip = " ".join(filter(None, (ellipsize(value.name or "", 80), _shape(value))))
+            tooltip = " ".join(filter(None, (ellipsize(value.name or "", 80), shape_text(value))))
             identity = names.take("edge", value.name)
             if items:
                 windows.append(Group(identity, "edge", tooltip, items))
@@ -247,6 +246,7 @@ class Figure:
                 if route.mark and end not in marked:  # lines of one source may leave a row at one place
                     marked.add(end)
                     drawn += _mark_items(route.mark, end[0] + dx, end[1] + dy, 1 if at == 0 else -1)
+            drawn += [dot_item((x + dx, y + dy)) for x, y in dots.get(number, ())]
             groups.append(Group(identity, "edge", tooltip, tuple(drawn)))
         return groups, windows
 
@@ -282,57 +282,6 @@ class Figure:
                 top, bottom = min(top, y), max(bottom, y)
         return Rect(left, top - 14.0, right - left, bottom - top + 18.0)
 
-    def _layout(self) -> Layout:
-        boxes = np.array([(b.x, b.y, b.size.thick, b.size.height) for b in (self.boxes[s] for s in self.stages)])
-        index = {stage: at for at, stage in enumerate(self.stages)}
-        pairs = [(index[source], at) for stage, at in index.items() for source in stage.sources]
-        lines = [self._line(self.stages[a], self.stages[b]) for a, b in pairs]
-        offsets = np.cumsum([0, *(len(line) for line in lines)]).astype(np.int64)
-        points = np.array([point for line in lines for point in line], dtype=np.float64).reshape(-1, 2)
-        bands = np.array(list(zip([0.0, *self.placement.bottoms[:-1]], self.placement.bottoms, strict=True)))
-        ranks = np.array([self.placement.row[self.unit_of[stage]] for stage in self.stages], np.int64)
-        none = np.zeros(len(pairs), bool)
-        edges = np.array(pairs, np.int64).reshape(-1, 2)
-        width, height = self.placement.width, self.placement.height
-        return Layout(boxes, ranks, edges, none, none.copy(), points, offsets, bands, width, height)
-
-    def _line(self, source: Stage, target: Stage) -> list[Point]:
-        if self.unit_of[source] == self.unit_of[target]:
-            return [self.boxes[source].exit, self.boxes[target].entry]
-        link = (self.unit_of[source], self.unit_of[target])
-        route = next(r for r in self.routes if (r.link.source, r.link.target) == link)
-        return [point for piece in route.pieces for point in piece]
-
-    def _network(self, scene: Scene, ids: dict[Stage, str], groups: dict[str, Group], dx: float, dy: float) -> Network:
-        nodes = []
-        for stage in self.stages:
-            group = groups[ids[stage]]
-            box, node = group.box, stage.node
-            assert box is not None
-            name = node.name if node is not None else stage.value.name
-            lines = tuple(self._tooltip(stage).split("\n"))
-            nodes.append(
-                DiagramNode(
-                    group.id, stage.role, name or "", node.op_type if node is not None else "",
-                    node.domain if node is not None else "", group.kind, lines,
-                    sum(node_cost(n).parameters for n in stage.nodes),
-                    str((provenance_of(node) if node is not None else None) or ""), None,
-                    round(box.x, 2), round(box.y, 2), round(box.width, 2), round(box.height, 2),
-                )
-            )  # fmt: skip
-        edges = []
-        for stage in self.stages:
-            for source, value in stage.sources.items():
-                shape = shape_list(value)
-                corners = [(round(x + dx, 2), round(y + dy, 2)) for x, y in self._line(source, stage)]
-                edges.append(
-                    DiagramEdge(
-                        ids[source], ids[stage], value.name or "", dtype_name(value) or "",
-                        None if shape is None else tuple(shape), False, False, tuple(corners),
-                    )
-                )  # fmt: skip
-        return Network(scene.title, round(scene.width, 2), round(scene.height, 2), tuple(nodes), tuple(edges))
-
 
 def _mark_items(mark: str, x: float, y: float, side: int) -> list[Item]:
     wide = max(text_width(mark, 9.0) + 6.0, 12.0)
@@ -343,15 +292,5 @@ def _mark_items(mark: str, x: float, y: float, side: int) -> list[Item]:
     ]
 
 
-def _shape(value: object) -> str:
-    from onnxviz.diagram.details import shape_text
-
-    return shape_text(value)  # type: ignore[arg-type]
-
-
 def _moved(item: Item, dx: float, dy: float) -> Item:
-    if isinstance(item, Path):
-        return Path(
-            tuple((x + dx, y + dy) for x, y in item.points), item.codes, item.fill, item.stroke, item.stroke_width
-        )
-    return item
+    return replace(item, points=tuple((x + dx, y + dy) for x, y in item.points)) if isinstance(item, Path) else item

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnxviz.diagram.details import settings
 from onnxviz.diagram.text import ellipsize
+from onnxviz.diagram.volume_attributes import ints_of, text_of
 
 if TYPE_CHECKING:
     from onnxviz.diagram.volume_extents import Extent
@@ -31,6 +32,8 @@ _NAMES = {
     "FusedGemm": "FC", "RoiAlign": "RoI align", "MaxRoiPool": "RoI pool",
     "NonMaxSuppression": "NMS",
 }  # fmt: skip
+#: Names that exporters make up for sizes that they do not know.
+_EXPORTED = re.compile(r"_dim_\d+$|^unk__\d+$")
 _PRODUCTS = ("MatMul", "MatMulInteger", "QLinearMatMul", "FusedMatMul", "MatMulNBits", "DynamicQuantizeMatMul")
 
 
@@ -50,7 +53,7 @@ def work_text(node: ir.Node, kind: str, flat: bool, learned: bool, table: bool =
     if kind == "linear" and (op in _PRODUCTS or not flat) and op != "Einsum":
         return ("FC" if learned and flat else "linear" if learned or op not in _PRODUCTS else "matrix product"), ()
     if kind not in ("conv", "pool"):
-        if kind == "recurrent" and node.attributes.get_string("direction", "forward") == "bidirectional":
+        if kind == "recurrent" and text_of(node, "direction", "forward") == "bidirectional":
             return f"bidirectional {ellipsize(op, 18)}", ()
         if op == "Gather" and not table:
             return "gather", ()
@@ -58,8 +61,8 @@ def work_text(node: ir.Node, kind: str, flat: bool, learned: bool, table: bool =
     found = settings(node)
     window = found.pop(0) if found and _WINDOW.fullmatch(found[0]) else ""
     kernel = tuple(int(part) for part in window.split("×")) if window else ()
-    dilations = node.attributes.get_ints("dilations", [1] * len(kernel))
-    reach = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=False))
+    dilations = ints_of(node, "dilations", [1] * len(kernel))
+    reach = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))
     name = _NAMES.get(op, "conv" if kind == "conv" else ellipsize(op, 18))
     if "depthwise" in found:
         name = f"dw {name}"
@@ -104,6 +107,8 @@ class Naming:
         """
         if not isinstance(size, str):
             return "?" if size is None else str(size)
+        if _EXPORTED.search(size):
+            return "?"
         if size in self.short:
             return self.short[size]
         try:

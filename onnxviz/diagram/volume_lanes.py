@@ -160,30 +160,46 @@ def _wire(source: int, first: int, last: int, wires: dict[int, Lane]) -> Lane:
 
 
 def _assign_slots(plan: Plan, wires: list[Lane], inner: frozenset[int]) -> None:
-    """Give each lane the free slot nearest to where it starts.
+    """Give each lane the free slot nearest to where it starts, branches that meet again in the model's order.
 
     What lies in frames comes first, then boxes, then lines, the shorter ones nearer.
     """
     taken: dict[int, list[Lane]] = {0: plan.lanes[:1]}
     framed = {link.lane for link in plan.links if link.target in inner}
     boxes = plan.lanes[1:]
+    twins = [(lane.parent, lane.end) for lane in boxes]
+    fans = {lane for lane in boxes if lane.parent >= 0 and twins.count((lane.parent, lane.end)) > 1}
     plan.lanes += wires
     reach = len(plan.lanes) + 1
 
-    def order(lane: Lane) -> tuple[bool, bool, int, int]:
+    def order(lane: Lane) -> tuple[bool, bool, int, int, int]:
         long = lane.end - lane.start
         outer = inner.isdisjoint(lane.units) if lane.units else lane not in framed
-        return (outer, not lane.units, lane.start if lane.units else long, -long if lane.units else lane.start)
+        if not lane.units:
+            return (outer, True, long, lane.start, 0)
+        return (outer, False, lane.start, abs(_behind(plan, lane)) if lane in fans else 0, -long)
 
     for lane in sorted([*boxes, *wires], key=order):
         home = plan.lane[lane.parent].slot if lane.parent >= 0 else 0
         if lane.units:
             slots = sorted(range(-reach, reach + 1), key=lambda slot: (abs(slot - home), abs(slot), -slot))
+            if lane in fans:
+                side = -1 if _behind(plan, lane) < 0 else 1
+                slots.sort(key=lambda slot: (slot - home) * side < 0)
         elif home <= 0:
             slots = sorted(range(-reach, 0), key=lambda slot: (abs(slot - min(home, 0)), -slot))
         else:
             slots = list(range(home + 1, home + 1 + reach))
         _take(lane, slots, taken)
+
+
+def _behind(plan: Plan, lane: Lane) -> int:
+    """Return how far in the model a branch begins behind the one that its source goes on with; negative before it."""
+    if lane.parent < 0:
+        return 1
+    at = plan.column[lane.parent]
+    main = next((unit for unit in plan.lane[lane.parent].units if plan.column[unit] > at), lane.parent)
+    return lane.units[0] - main
 
 
 def _take(lane: Lane, order: Sequence[int], taken: dict[int, list[Lane]]) -> None:

@@ -12,6 +12,7 @@ __all__ = ["Route", "Tracks", "route_links"]
 
 Point = tuple[float, float]
 _AROUND = 14.0
+_JOG = 2.5  # px that a line may miss the middle of a box by
 _MARK = 16.0  # px from a row's end to the mark of a line that goes on in another row
 
 
@@ -131,8 +132,8 @@ def _inside(
         return (start, end)
     if height is None:
         if not turns:
-            if abs(start[1] - end[1]) < 0.01:
-                return (start, end)
+            if abs(start[1] - end[1]) < _JOG:
+                return (start, (end[0], start[1]))
             turns = [(plan.column[link.source], ("out", link.source))]
         x = tracks.x(*turns[0], placement.gutters[turns[0][0]])
         return (start, (x, start[1]), (x, end[1]), end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxviz.diagram.volume_extents import Extent
 from onnxviz.diagram.volume_labels import Naming, make_naming
@@ -31,7 +31,7 @@ class Axis:
         how: ``linear``, ``sqrt`` or ``log``.
         low, high: The smallest size above 1 and the largest: the scale is made for them.
         least, most: Their px.
-        smallest: The smallest size that occurs.
+        smallest, largest: The sizes that a legend tells.
     """
 
     how: str
@@ -40,6 +40,7 @@ class Axis:
     least: float
     most: float
     smallest: float = 1.0
+    largest: float = 1.0
 
     @classmethod
     def of(cls, sizes: Iterable[float], least: float, most: float) -> Axis:
@@ -59,6 +60,7 @@ class Axis:
             least,
             most,
             min(every, default=1.0),
+            max(every, default=1.0),
         )
 
     @property
@@ -132,26 +134,30 @@ def make_scales(stages: Sequence[Stage], inputs: Sequence[Extent], drawn: int) -
     naming = make_naming(inputs)
     sizes = resolve_sizes(stages, naming)
     shown = [s for s in stages if s.extent.known and not s.sign and s.role != "output"]
-    shown = [s for s in shown if s not in sizes.guessed] or shown  # what is invented sets no scale
     maps = [s for s in shown if not s.extent.is_vector]
     lists = {s.extent for s in stages if s.kind == "linear"}  # attention maps have tokens on both sides
     sides = [
-        (len(s.extent.spatial) > 1 and s.extent not in lists, size) for s in maps for size in sizes.spatial[s][-2:]
+        (len(s.extent.spatial) > 1 and s.extent not in lists, size)
+        for s in maps
+        for told, size in zip(s.extent.spatial[-2:], sizes.spatial[s][-2:], strict=True)
+        if naming.number(told, 0.0)  # what is guessed sets no scale
     ]
     flat, long = ([size for is_flat, size in sides if is_flat is which] for which in (True, False))
     folded = bool(flat) and max(long, default=0.0) > max(flat)
     thick = min(max(1000.0 / max(drawn, 1), 28.0), _THICK)
-    lengths = [sizes.channels[s] for s in shown if s.extent.is_vector]
+    wide = [(s.extent.is_vector, sizes.channels[s]) for s in shown if naming.number(s.extent.channels, 0.0)]
+    lengths = [size for is_vector, size in wide if is_vector]
     bar = _BAR[1]
     if len(set(lengths)) == 1:  # a lone length has nothing to compare with: 1000 fill the bar
         bar = min(max(bar * math.sqrt(lengths[0] / 1000.0), 1.5 * _BAR[0]), bar)
+    axis = Axis.of(
+        flat + [math.sqrt(size) if folded else size for size in long], _HEIGHT[0], _HEIGHT[1] if drawn <= 24 else 120.0
+    )
+    if folded:  # roots of counts of tokens are nobody's sides
+        axis = replace(axis, smallest=min(flat), largest=max(flat))
     return Scales(
-        Axis.of(
-            flat + [math.sqrt(size) if folded else size for size in long],
-            _HEIGHT[0],
-            _HEIGHT[1] if drawn <= 24 else 120.0,
-        ),
-        Axis.of([sizes.channels[s] for s in maps], _THIN, thick),
+        axis,
+        Axis.of([size for is_vector, size in wide if not is_vector], _THIN, thick),
         Axis.of(lengths, _BAR[0], bar),
         naming,
         sizes,

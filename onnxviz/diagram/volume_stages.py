@@ -60,6 +60,11 @@ class Stage:
         return self.value if self.end is None else self.end
 
     @property
+    def op_type(self) -> str:
+        """What its operator is called; empty for terminals."""
+        return self.node.op_type if self.node is not None else ""
+
+    @property
     def nodes(self) -> list[ir.Node]:
         """Everything that is done in it."""
         return [*([self.node] if self.node is not None else []), *self.folded]
@@ -67,6 +72,8 @@ class Stage:
 
 _STANDING = {"conv", "pool", "linear", "attention", "recurrent", "control", "function", "detection", "signal", "ml"}
 STANDING_OPS = {"Resize", "Upsample", "DepthToSpace", "SpaceToDepth", "GridSample", "Col2Im", "OneHot"}
+_LONGEST_NOTE = 12
+_PASSING = ("Transpose", "Identity", "Cast", "QuantizeLinear", "DequantizeLinear")
 _SIGNS = {
     "Add": "+", "Sum": "+", "Sub": "−", "Mul": "×", "Div": "÷", "QLinearAdd": "+", "QLinearMul": "×", "AddRelu": "+",
     "BiasAdd": "+", "SkipLayerNormalization": "+", "SkipSimplifiedLayerNormalization": "+", "SkipGroupNorm": "+",
@@ -132,20 +139,19 @@ class _Collector:
         if kind_of(node) != "shape" or node.op_type in STANDING_OPS:
             return ""
         mine = [v for v in node.inputs if v is not None and v in self.seen]
-        if not mine or (len(sources) > 1 and node.op_type in ("Concat", "QLinearConcat")):
+        if not mine or _strided(node) or (len(sources) > 1 and node.op_type in ("Concat", "QLinearConcat")):
             return ""
         return change_of(node.op_type, self.seen[mine[0]], extent, self.naming)
 
     def _fold(self, node: ir.Node, kind: str, sources: dict[Stage, ir.Value], extent: Extent, change: str = "") -> None:
         home = next(iter(sources))
         made = node.outputs[0]
-        if change and not all(kind_of(use.node) in ("conv", "pool") for use in made.uses()):
-            note = f"{change} to {sides_text(extent.spatial, self.naming)}"
+        if change and not _windows_only(made):
+            told = sides_text(extent.spatial, self.naming)
+            note = f"{change} to {told}" if len(told) <= _LONGEST_NOTE and "?" not in told else change
             home.notes += [note] if note not in home.notes else []
         before = next((self.seen[v] for v in node.inputs if v is not None and v in self.seen), extent)
-        same = change or (extent.known and len(extent.spatial) == len(before.spatial) and extent.channels != 1)
-        moved = same and not _strided(node) and node.op_type != "Transpose"
-        self.seen |= dict.fromkeys(node.outputs, extent if moved else before)
+        self.seen |= dict.fromkeys(node.outputs, extent if change else before)
         home.folded.append(node)
         self._note(home, node, kind)
         if not home.extent.known and kind in ("quantize", "activation", "norm"):
@@ -153,8 +159,8 @@ class _Collector:
         self.home |= dict.fromkeys(_carrying(node), home)
 
     def _note(self, stage: Stage, node: ir.Node, kind: str) -> None:
-        """Remember what tells a stage from others; rearrangements say nothing."""
-        if kind != "shape":
+        """Remember what tells a stage from others; rearrangements, and taking a part for the next, say nothing."""
+        if kind != "shape" and (kind != "embedding" or node is stage.node):
             shapes = [symbolic_shape(v) for v in node.inputs if v is not None and v not in self.home]
             stage.done.append((node.op_type, tuple(shape for shape in shapes if shape)))
 
@@ -169,7 +175,7 @@ class _Collector:
         learned = any(value is not None and value not in self.home for value in node.inputs[:2])
         table = bool(node.inputs) and node.inputs[0] not in self.home
         work, kernel = work_text(node, kind, extent.is_vector, learned, table)
-        if node.op_type in ("Resize", "Upsample") and sources:
+        if node.op_type in ("Resize", "Upsample", "DepthToSpace") and sources:
             work += factor_text(next(iter(sources)).extent, extent, self.naming)
         work = change or work
         stage = Stage("node", made, extent, node, kind, work, kernel, sources, sign=sign)
@@ -196,6 +202,15 @@ class _Collector:
 def _carrying(node: ir.Node) -> list[ir.Value]:
     """Return the outputs that carry the map on; scales of a quantisation at run time do not."""
     return list(node.outputs[:1] if node.op_type == "DynamicQuantizeLinear" else node.outputs)
+
+
+def _windows_only(value: ir.Value) -> bool:
+    """Whether convolution and pooling alone read a tensor: what pads it for them needs no word."""
+    readers = [use.node for use in value.uses()]
+    return bool(readers) and all(
+        _windows_only(node.outputs[0]) if node.op_type in _PASSING else kind_of(node) in ("conv", "pool")
+        for node in readers
+    )
 
 
 def _strided(node: ir.Node) -> bool:

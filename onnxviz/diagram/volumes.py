@@ -23,6 +23,7 @@ __all__ = ["volumes"]
 
 _MOST_NODES = 30_000
 _MOST_VOLUMES = 400
+_MOST_HEIGHT = 6_000.0  # px
 _MOST_INPUTS = 8  # of which receptive fields are told
 _WAY_OUT = "use --style graph"
 
@@ -46,7 +47,7 @@ def volumes(model: ir.Model, *, title: str | None = None, theme: str = "light") 
 
     Raises:
         InputError: There is no such theme; nothing of the model has a known shape; or the model has more volumes than a
-            figure can show.
+            figure can show, or the figure would be too high.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
     ...   g (float[1, 1, 8, 8] x) => (float[1, 1, 6, 6] y) <float[1, 1, 3, 3] w>
@@ -67,6 +68,8 @@ def volumes(model: ir.Model, *, title: str | None = None, theme: str = "light") 
         raise InputError(f"the model has {len(kept):,} volumes, too many for a figure", hint=_WAY_OUT)
     units = collect_units(kept, blocks)
     figure = Figure(units, blocks, _fields(inferred))
+    if figure.placement.height > _MOST_HEIGHT:
+        raise InputError(f"the figure would be {figure.placement.height:,.0f} px high, too much to read", hint=_WAY_OUT)
     finished = figure.finish(title or model_name(model), model_line(model, model_parameters(model)[0]))
     return replace(finished, scene=apply_theme(finished.scene, theme))
 

@@ -118,7 +118,7 @@ class _Pass:
                 self.walk(body, depth + 1)
             if node.domain not in _DOMAINS or node.op_identifier() in self.functions:
                 continue
-            # onnx counts a last pooling window that starts in the padding, rounds size × scale down from just below, and
+            # onnx counts a last pooling window that starts in the padding, rounds size × scale down from below it, and
             # passes the wrong size on.
             doubted = _is_doubted(node) or any(value in self.corrected for value in node.inputs)
             if doubted or any(_is_open(value) or self.is_freely_named(value) for value in node.outputs):

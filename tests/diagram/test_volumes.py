@@ -17,7 +17,7 @@ from onnxviz.diagram.volume_scale import Axis
 from onnxviz.diagram.volumes import volumes
 from onnxviz.errors import InputError, ModelError
 from onnxviz.graph.io import open_model
-from tests.diagram.volume_geometry import crossed, faults, outside
+from tests.diagram.volume_geometry import crossed, faults, jogs, outside
 
 CONV = "kernel_shape = [3, 3], pads = [1, 1, 1, 1]"
 POOL = "MaxPool<kernel_shape = [2, 2], strides = [2, 2]>"
@@ -330,6 +330,10 @@ def test_the_geometry_checks_catch_planted_errors() -> None:
     line = next(item for item in groups["edge-r1"].items if isinstance(item, Stroke))
     through = dataclasses.replace(line, points=((0.0, second.y + 10), (scene.width, second.y + 10)), codes="ML")
     assert crossed(planted("edge-r1", items=(through,)))
+    network = volumes(resnet(1)).network
+    bent = dataclasses.replace(network.edges[0], points=((0.0, 5.0), (9.0, 5.0), (9.0, 6.0), (20.0, 6.0)))
+    assert jogs(network) == []
+    assert jogs(dataclasses.replace(network, edges=(bent,)))
 
 
 @pytest.mark.corpus
@@ -345,6 +349,7 @@ def test_every_model_of_the_corpus_is_drawn_without_faults_or_refused(corpus: Pa
         except (ModelError, InputError):
             continue
         assert faults(figure.scene) == [], path.name
+        assert jogs(figure.network) == [], path.name
         drawn += 1
     assert drawn > 100
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from onnxviz.diagram.exchange import Network
 from onnxviz.diagram.scene import Group, Path, Rect, Scene, Text
 from tests.diagram.scene_geometry import overlaps, text_box
 
@@ -71,6 +72,16 @@ def crossed(scene: Scene) -> list[str]:
                     if not joined and segment.overlaps(box):
                         found.append(f"{group.id} through {name}")
     return found
+
+
+def jogs(network: Network) -> list[str]:
+    """Name the lines that miss the straight by a hair."""
+    return [
+        f"{edge.source} to {edge.target}"
+        for edge in network.edges
+        for (ax, ay), (bx, by) in pairwise(edge.points)
+        if abs(ax - bx) < 0.05 and 0.05 < abs(ay - by) < 2.0
+    ]
 
 
 def faults(scene: Scene) -> list[str]:
