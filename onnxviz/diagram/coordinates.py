@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ __all__ = ["Link", "Slots", "place_in_order", "place_slots"]
 Link = tuple[int, float, float]  # other vertex, its port minus this one's port, weight
 
 FloatArray = npt.NDArray[np.float64]
-_Side = tuple[list[list[Link]], dict[int, list[Link]]]
+_Links = list[list[Link]]
 
 _WINDOW = 40  # ranks over which a sideways trend is measured
 _FREE = 1e-3  # weight of a vertex with no neighbour on the side that a sweep looks at
@@ -81,12 +81,11 @@ def place_slots(slots: Slots, *, sweeps: int = 8) -> list[float]:
         for v, gap in zip(row, [*room[r], 0.0], strict=True):
             x[v] = at
             at += gap
+    up, down = _with_ties(slots.up, slots.up_ties), _with_ties(slots.down, slots.down_ties)
     downwards = list(enumerate(slots.ranks))
     upwards = downwards[::-1]
     for sweep in range(sweeps):
-        sides = [(slots.up, slots.up_ties)] if sweep % 2 == 0 else [(slots.down, slots.down_ties)]
-        if sweep >= sweeps - 4:
-            sides = [(slots.up, slots.up_ties), (slots.down, slots.down_ties)]
+        sides = [up, down] if sweep >= sweeps - 4 else [up] if sweep % 2 == 0 else [down]
         if sweep == sweeps - 4:
             _remove_drift(slots, x)
         for r, row in downwards if sweep % 2 == 0 else upwards:
@@ -126,12 +125,13 @@ def _shift_ranks(slots: Slots, x: list[float], offsets: FloatArray) -> None:
             x[v] -= offset
 
 
-def _place_row(row: list[int], room: list[float], sides: list[_Side], x: list[float]) -> None:
+def _place_row(row: list[int], room: list[float], sides: list[_Links], x: list[float]) -> None:
+    """Move the vertices of a rank towards what they are linked to, as near as their room allows."""
     wanted, weights = [], []
     for v in row:
         total = weighted = 0.0
-        for links, ties in sides:
-            for u, shift, weight in chain(links[v], ties.get(v, ())):
+        for links in sides:
+            for u, shift, weight in links[v]:
                 total += weight
                 weighted += weight * (x[u] + shift)
         wanted.append(weighted / total if total else x[v])
@@ -141,3 +141,10 @@ def _place_row(row: list[int], room: list[float], sides: list[_Side], x: list[fl
         return
     for v, position in zip(row, place_in_order(wanted, weights, room), strict=True):
         x[v] = position
+
+
+def _with_ties(links: list[list[Link]], ties: dict[int, list[Link]]) -> _Links:
+    joined = list(links)
+    for v, more in ties.items():
+        joined[v] = [*links[v], *more]
+    return joined
