@@ -27,7 +27,7 @@ BoolArray = npt.NDArray[np.bool_]
 _Ties = dict[int, list[Link]]
 _END_TIE = 1.0  # weight
 #: Vertices below which a drawing is worth so many sweeps and rounds; in a large one nobody sees the last of them.
-_EFFORT = ((5_000, 12, 12), (20_000, 8, 8), (float("inf"), 5, 3))
+_EFFORT = ((5_000, 12, 12), (20_000, 6, 4), (float("inf"), 4, 2))
 
 
 @dataclass(frozen=True, slots=True)
