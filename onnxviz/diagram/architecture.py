@@ -15,7 +15,7 @@ from onnxviz.diagram.drawing import Drawing, Paint
 from onnxviz.diagram.elements import Element, Elements, collect_elements
 from onnxviz.diagram.groups import fold_elements
 from onnxviz.diagram.header import model_line
-from onnxviz.diagram.hierarchy import build_tree, closed_groups, without_outer
+from onnxviz.diagram.hierarchy import shown_tree
 from onnxviz.diagram.nested import draw_nested
 from onnxviz.diagram.overlay import Overlay, Scale, legend_group, metric_overlay, number_text, value_of
 from onnxviz.diagram.result import FORMATS, Architecture
@@ -28,7 +28,7 @@ from onnxviz.graph.calls import opened_calls
 from onnxviz.graph.cost import model_parameters
 from onnxviz.graph.diff import GraphDiff
 from onnxviz.graph.model import model_name
-from onnxviz.graph.scopes import Scope, choose_groups, fold_patterns, scopes
+from onnxviz.graph.scopes import Scope, choose_groups, scopes
 from onnxviz.graph.shapes import infer_shapes
 
 __all__ = ["FORMATS", "Architecture", "architecture", "architecture_diff", "overlay_paint"]
@@ -80,7 +80,7 @@ def architecture(
     fold, unfold = list(fold), list(unfold)
     opened = opened_calls(model) if depth is not None or fold or unfold else model
     inferred = infer_shapes(opened)
-    overlay = metric_overlay(model, color_by) if isinstance(color_by, str) else color_by
+    overlay = metric_overlay(opened, color_by) if isinstance(color_by, str) else color_by
     name, line = title or model_name(model), model_line(model, model_parameters(model)[0])
 
     def paint(elements: Sequence[Element]) -> Paint | None:
@@ -121,7 +121,7 @@ def architecture_diff(
         before, after = opened_calls(before), opened_calls(after)
     both = compare(before, after)
     name = title or f"{model_name(before)} → {model_name(after)}"
-    plan = _Plan(both.model, both.found, both.hierarchy, depth, fold, unfold)
+    plan = _Plan(both.model, both.found, both.hierarchy, depth, fold, unfold, inside_nodes=False)
     return plan.draw(name, str(both.diff), both.paint, Seen(), theme), both.diff
 
 
@@ -135,6 +135,7 @@ class _Plan:
     depth: int | None
     fold: list[str]
     unfold: list[str]
+    inside_nodes: bool = True
 
     def draw(
         self, name: str, line: str, paint: Callable[[Sequence[Element]], Paint | None], seen: Seen, theme: str
@@ -142,13 +143,9 @@ class _Plan:
         """Draw it: with frames around what is open of the hierarchy where a depth is asked for, else without."""
         fold, unfold = self.fold, self.unfold
         if self.depth is not None:
-            hierarchy = fold_patterns(self.hierarchy, fold)
-            tree = build_tree(self.model, self.found, hierarchy)
-            closed = closed_groups(tree, hierarchy, self.depth, fold, unfold)
-            if self.depth > tree.deepest:
-                folded = without_outer(choose_groups(self.hierarchy, None, fold))
-                tree = build_tree(self.model, self.found, folded)
-                closed = closed_groups(tree, folded, None, fold)
+            tree, closed = shown_tree(
+                self.model, self.found, self.hierarchy, self.depth, fold, unfold, inside_nodes=self.inside_nodes
+            )
             finished = draw_nested(tree, closed, name, line, paint=paint(tree.elements), seen=seen)
         else:
             found = fold_elements(self.found, choose_groups(self.hierarchy, None, fold, unfold))

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.extract import outer_values
 from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.scopes import Scope
 from onnxviz.graph.shapes import model_inputs
 
-__all__ = ["Element", "Elements", "Members", "Use", "Wire", "bodies", "collect_body", "collect_elements", "is_hidden"]
+__all__ = ["Element", "Elements", "Members", "Use", "Wire", "collect_body", "collect_elements", "is_hidden"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,34 +169,10 @@ def _uses(node: ir.Node) -> Iterator[tuple[ir.Value, bool]]:
     for value in node.inputs:
         if value is not None:
             yield value, False
-    inner: set[ir.Graph] = set()
-    pending = bodies(node)
-    values: list[ir.Value] = []
-    while pending:
-        graph = pending.pop(0)
-        inner.add(graph)
-        for child in graph:
-            values.extend(v for v in child.inputs if v is not None)
-            pending.extend(bodies(child))
-        values.extend(graph.outputs)
-    for value in values:
-        if _home(value) not in inner:
-            yield value, True
+    for value in outer_values(node):
+        yield value, True
 
 
 def _home(value: ir.Value) -> ir.Graph | ir.Function | None:
     producer = value.producer()
     return producer.graph if producer is not None else value.graph
-
-
-def bodies(node: ir.Node) -> list[ir.Graph]:
-    """Return the graphs inside a node: the branches of an If, the body of a Loop or a Scan."""
-    graphs: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs.extend(attribute.as_graphs())
-    return graphs

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from onnxviz.diagram.elements import Element, Elements, Use, Wire, bodies, collect_body
+from onnxviz.diagram.elements import Element, Elements, Use, Wire, collect_body
 from onnxviz.diagram.groups import Part, group_element, split_cyclic
-from onnxviz.graph.scopes import Scope, match_groups, scope_name
+from onnxviz.graph.extract import bodies_of
+from onnxviz.graph.scopes import Scope, choose_groups, fold_patterns, match_groups, scope_name
 
-__all__ = ["Level", "Tree", "build_tree", "closed_groups", "without_outer"]
+__all__ = ["Level", "Tree", "build_tree", "closed_groups", "shown_tree"]
 
 _DEEPEST = 24  # levels; what lies deeper is shown flat
 _MOST_BODIES = 20_000  # blocks inside bodies
@@ -98,7 +99,34 @@ def closed_groups(
     return closed
 
 
-def without_outer(chosen: Mapping[ir.Node, Scope]) -> dict[ir.Node, Scope]:
+def shown_tree(
+    model: ir.Model,
+    found: Elements,
+    hierarchy: dict[ir.Node, Scope],
+    depth: int | None,
+    fold: Sequence[str] = (),
+    unfold: Sequence[str] = (),
+    *,
+    inside_nodes: bool = True,
+) -> tuple[Tree, set[int]]:
+    """Return the tree that a drawing shows, and what of it is closed: see :func:`closed_groups`.
+
+    A depth beyond the model's own leaves nothing of the hierarchy but what is folded.
+
+    Raises:
+        SelectionError: A glob fits no group, or a pattern no chain.
+    """
+    patterned = fold_patterns(hierarchy, fold)
+    tree = build_tree(model, found, patterned, inside_nodes=inside_nodes)
+    closed = closed_groups(tree, patterned, depth, fold, unfold)
+    if depth is None or depth <= tree.deepest:
+        return tree, closed
+    folded = _without_outer(choose_groups(hierarchy, None, fold))
+    tree = build_tree(model, found, folded, inside_nodes=inside_nodes)
+    return tree, closed_groups(tree, folded, None, fold)
+
+
+def _without_outer(chosen: Mapping[ir.Node, Scope]) -> dict[ir.Node, Scope]:
     """Return groups without those around them, for a drawing in which only these are shown.
 
     Args:
@@ -267,7 +295,7 @@ class _Builder:
     def _inside_node(self, index: int) -> list[_Inside]:
         """Return the insides of a node with bodies: of the node itself where it has one, else of a group a body."""
         node = self.elements[index].node
-        graphs = bodies(node) if node is not None and self.inside_nodes else []
+        graphs = list(bodies_of(node)) if node is not None and self.inside_nodes else []
         self.bodies += sum(graph.num_nodes() for graph in graphs)
         if node is None or not graphs or self.bodies > _MOST_BODIES or self._nesting(index) > _DEEPEST:
             return []

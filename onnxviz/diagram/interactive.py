@@ -19,7 +19,7 @@ from onnxviz.diagram.comparison import compare
 from onnxviz.diagram.drawing import Paint
 from onnxviz.diagram.elements import Element, Elements, collect_elements
 from onnxviz.diagram.header import model_line
-from onnxviz.diagram.hierarchy import build_tree, closed_groups, without_outer
+from onnxviz.diagram.hierarchy import shown_tree
 from onnxviz.diagram.html import content_hash, page_environment, save_page
 from onnxviz.diagram.overlay import Overlay, metric_overlay
 from onnxviz.diagram.page_data import packed, page_data
@@ -34,7 +34,7 @@ from onnxviz.graph.calls import opened_calls
 from onnxviz.graph.cost import model_parameters
 from onnxviz.graph.diff import GraphDiff
 from onnxviz.graph.model import model_name
-from onnxviz.graph.scopes import Scope, choose_groups, fold_patterns, scopes
+from onnxviz.graph.scopes import Scope, scopes
 from onnxviz.graph.shapes import infer_shapes
 
 __all__ = ["SCRIPTS", "STYLE", "GraphData", "GraphPage", "asset", "graph_data", "interactive", "interactive_diff"]
@@ -122,8 +122,9 @@ def interactive(
     3
     """
     check_theme(theme)
-    inferred = infer_shapes(opened_calls(model))
-    overlay = metric_overlay(model, color_by) if isinstance(color_by, str) else color_by
+    opened = opened_calls(model)
+    inferred = infer_shapes(opened)
+    overlay = metric_overlay(opened, color_by) if isinstance(color_by, str) else color_by
     view = _View(inferred, collect_elements(inferred), scopes(inferred.graph), depth, fold, unfold)
     paint = None if overlay is None else overlay_paint(view.tree.elements, overlay)
     line = model_line(model, model_parameters(model)[0])
@@ -173,17 +174,10 @@ class _View:
         *,
         inside_nodes: bool = True,
     ) -> None:
-        fold = list(fold)
-        hierarchy = fold_patterns(hierarchy, fold)
-        self.tree = build_tree(model, found, hierarchy, inside_nodes=inside_nodes)
-        self.closed = closed_groups(self.tree, hierarchy, depth, fold, unfold)
-        groups = [index for index in self.tree.levels if index >= 0]
-        if depth is not None and depth > self.tree.deepest:
-            folded = without_outer(choose_groups(hierarchy, None, fold))
-            self.tree = build_tree(model, found, folded, inside_nodes=inside_nodes)
-            self.closed = closed_groups(self.tree, folded, None, fold)
-        elif depth is None and not fold and len(self.tree.elements) > _OPEN:
-            self.closed = set(groups)
+        fold, unfold = list(fold), list(unfold)
+        self.tree, self.closed = shown_tree(model, found, hierarchy, depth, fold, unfold, inside_nodes=inside_nodes)
+        if depth is None and not fold and len(self.tree.elements) > _OPEN:
+            self.closed = {index for index in self.tree.levels if index >= 0}
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from onnxviz.diagram.elements import bodies
 from onnxviz.diagram.volume_changes import change_of, factor_text
 from onnxviz.diagram.volume_extents import Extent, Extents, Shape
 from onnxviz.diagram.volume_labels import make_naming, sides_text, work_text
 from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.extract import outer_values
 from onnxviz.graph.kinds import CONTROL_FLOW, kind_of
 from onnxviz.graph.shapes import model_inputs, symbolic_shape
 
@@ -117,7 +116,7 @@ class _Collector:
         if node.op_type in ("Shape", "Size") or not node.outputs:
             return
         sources: dict[Stage, ir.Value] = {}
-        for value in (*node.inputs, *_captured(node)):
+        for value in (*node.inputs, *outer_values(node)):
             if value is not None and value in self.home:
                 sources.setdefault(self.home[value], value)
         kind = "function" if node.op_identifier() in self.functions else kind_of(node)
@@ -217,17 +216,6 @@ def _strided(node: ir.Node) -> bool:
     """Whether a slice takes every second position or the like: one part of a space-to-depth."""
     steps = constant_tensor(node.inputs[4]) if node.op_type == "Slice" and len(node.inputs) > 4 else None
     return steps is not None and bool((abs(steps.numpy()) > 1).any())
-
-
-def _captured(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield what the bodies of a node read."""
-    pending = bodies(node)
-    while pending:
-        body = pending.pop()
-        yield from body.outputs
-        for child in body:
-            yield from (value for value in child.inputs if value is not None)
-            pending.extend(bodies(child))
 
 
 def _dangles(value: ir.Value | None) -> bool:

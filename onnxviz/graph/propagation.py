@@ -6,13 +6,14 @@ their own here; all others are asked of onnx's inference again, a node at a time
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 import onnx
 import onnx_ir as ir
 
 from onnxviz.graph.contents import CONTENT_RULES, Dims, Known, attribute, is_made_up
+from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.shape_rules import SHAPE_RULES
 from onnxviz.graph.symbolic import Expression, Size, symbol
 
@@ -114,7 +115,7 @@ class _Pass:
 
     def walk(self, graph: ir.Graph, depth: int) -> None:
         for node in graph:
-            for body in _bodies(node) if depth < _DEEPEST else ():
+            for body in bodies_of(node) if depth < _DEEPEST else ():
                 self.walk(body, depth + 1)
             if node.domain not in _DOMAINS or node.op_identifier() in self.functions:
                 continue
@@ -165,7 +166,7 @@ class _Pass:
                 return rule(node, self.known)
             except _MALFORMED:
                 return []
-        if self.asked >= _MOST_ASKED or node.domain == "com.microsoft" or next(_bodies(node), None) is not None:
+        if self.asked >= _MOST_ASKED or node.domain == "com.microsoft" or next(bodies_of(node), None) is not None:
             return []
         self.asked += 1
         return self.ask(node)
@@ -239,16 +240,10 @@ def _open_dim(size: Expression) -> ir.SymbolicDim:
     return ir.SymbolicDim(str(size))
 
 
-def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    for held in node.attributes.values():
-        if held.type == ir.AttributeType.GRAPH and not held.is_ref():
-            yield held.as_graph()
-
-
 def _agreed(node: ir.Node, known: Known) -> list[Dims | None]:
     """Return what both branches of an If give alike."""
     made: list[Dims | None] = []
-    for outputs in zip(*(body.outputs for body in _bodies(node)), strict=False):
+    for outputs in zip(*(body.outputs for body in bodies_of(node)), strict=False):
         shapes = [known.shape(value) for value in outputs]
         found = [shape for shape in shapes if shape is not None]
         if len(found) < 2 or len(found[0]) != len(found[1]):

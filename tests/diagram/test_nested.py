@@ -143,3 +143,22 @@ def test_a_depth_beyond_the_models_own_still_folds() -> None:
     assert len(folded.network.nodes) == len(flat.network.nodes) - 2
     chains = architecture(residual(), depth=9, fold=["Conv > Relu"])
     assert sum(node.role == "group" for node in chains.network.nodes) == 3
+
+
+def test_a_difference_between_models_with_bodies_has_frames() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[2] x, bool p) => (float[2] y) {
+        h = Neg(x) y = If (p) <then_branch = t () => (float[2] t1) {t0 = Abs(h) t1 = Relu(t0)},
+                    else_branch = e () => (float[2] e1) {e0 = Neg(h) e1 = Exp(e0)}>
+    }"""
+    for depth in (1, 2, 9):
+        drawing, diff = architecture_diff(ir.from_onnx_text(text), ir.from_onnx_text(text), depth=depth)
+        assert not (diff.added or diff.removed or diff.changes)
+        assert {"node-h", "node-y"} <= {node.id for node in drawing.network.nodes}
+
+
+def test_numbers_of_nodes_inside_functions_are_found() -> None:
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["": 17, "local": 1]>
+      g (float[1, 2] x) => (float[1, 3] z) <float[2, 3] w = {1, 2, 3, 4, 5, 6}> { z = local.Dense(x, w) }
+      <opset_import: ["": 17], domain: "local"> Dense (a, b) => (c) { d = MatMul(a, b) c = Relu(d) }""")
+    drawing = architecture(model, depth=9, color_by="macs")
+    assert {node.op_type: node.value for node in drawing.network.nodes if node.role == "node"}["MatMul"] == 6
