@@ -137,10 +137,14 @@ def _flat(x: Floats, y: Floats) -> Floats:
         usable = line[np.isfinite(line)]
         top = float(usable.max(initial=0.0))
         # a slope of exactly 1 %, as LeakyRelu has by default, is not below it
-        flat = np.where(np.isfinite(line), line < FLAT * top * (1 - 1e-2), False) if top > 0 else np.ones(len(line), bool)
+        flat = (
+            np.where(np.isfinite(line), line < FLAT * top * (1 - 1e-2), False) if top > 0 else np.ones(len(line), bool)
+        )
         changes = np.flatnonzero(np.diff(np.concatenate([[False], flat, [False]]).astype(np.int8))).reshape(-1, 2)
         last = len(x) - 1
-        rows.append([(-math.inf if a == 0 else float(x[a]), math.inf if b == last else float(x[b])) for a, b in changes])
+        rows.append(
+            [(-math.inf if a == 0 else float(x[a]), math.inf if b == last else float(x[b])) for a, b in changes]
+        )
     most = max((len(row) for row in rows), default=0)
     found = np.full((len(rows), most, 2), np.nan)
     for row, intervals in zip(found, rows, strict=True):

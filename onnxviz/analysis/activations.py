@@ -186,7 +186,13 @@ def _refused(value: ir.Value) -> NotDrawn:
 
 
 def activation_views(
-    plan: Plan, first: Capture, *, top: int | None = 8, by: Score = "energy", sample: int = 0
+    plan: Plan,
+    first: Capture,
+    *,
+    top: int | None = 8,
+    by: Score = "energy",
+    sample: int = 0,
+    more: bool = False,
 ) -> Activations:
     """Return the activation functions of a plan on the first batch.
 
@@ -196,6 +202,7 @@ def activation_views(
         top: Most channels to show.
         by: How they are chosen, by what enters; see :func:`onnxviz.analysis.feature_maps.feature_maps`.
         sample: Which sample of the batch is shown; all of them are counted.
+        more: Whether further batches will be counted: the histogram then has room for half as much again on each side.
 
     Raises:
         SelectionError: Not one can be shown.
@@ -207,7 +214,7 @@ def activation_views(
         try:
             lost = missing(first, str(site.source.name), name)
             if lost is None:
-                views.append(_view(plan, site, first, top, by, sample))
+                views.append(_view(plan, site, first, top, by, sample, more))
             else:
                 refused.append(lost)
         except SelectionError as error:
@@ -223,7 +230,9 @@ def _readers(site: ActivationSite) -> tuple[Callable[[npt.NDArray[Any]], Any], C
     return (lambda array: array), (lambda array: array)
 
 
-def _view(plan: Plan, site: ActivationSite, first: Capture, top: int | None, by: Score, sample: int) -> ActivationView:
+def _view(
+    plan: Plan, site: ActivationSite, first: Capture, top: int | None, by: Score, sample: int, more: bool
+) -> ActivationView:
     source, name = str(site.source.name), str(site.output.name)
     enter, leave = _readers(site)
     if not is_numeric(first[source].array.dtype):
@@ -241,7 +250,11 @@ def _view(plan: Plan, site: ActivationSite, first: Capture, top: int | None, by:
     except (ExecutionError, ModelError) as error:
         note = f"no curve: {error}"
     axis = _axis(maps[0], before.shape, layout)
-    entering = tally(before, None, curve, histogram(before, bins=_BINS, scale="linear").edges)
+    edges = histogram(before, bins=_BINS, scale="linear").edges
+    if more:
+        room = (edges[-1] - edges[0]) / 2
+        edges = np.linspace(edges[0] - room, edges[-1] + room, _BINS + 1)
+    entering = tally(before, None, curve, edges)
     return _counted(
         ActivationView(
             name, source, function_name(site, curve), tuple(before.shape), *maps, curve,

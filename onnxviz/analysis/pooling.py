@@ -168,7 +168,9 @@ def plan_pooling(model: ir.Model, tensors: str | Sequence[str] | None = None) ->
     if not nodes:
         if refused:
             raise SelectionError(f"{refused[0].name}: {refused[0].reason}", hint="leave --tensor out to see all")
-        raise SelectionError("the model has no pooling layer", hint="strided convolutions shrink maps too: see `features`")
+        raise SelectionError(
+            "the model has no pooling layer", hint="strided convolutions shrink maps too: see `features`"
+        )
     return PoolPlan(model, tuple(nodes), tuple(refused), layouts)
 
 
@@ -187,7 +189,7 @@ def _is_layer(node: ir.Node, layouts: dict[str, str], ranks: dict[str, int]) -> 
         return True
     name = str(node.inputs[0].name)
     rank = ranks.get(name)
-    if rank is None or rank < 4 and name not in layouts:
+    if rank is None or (rank < 4 and name not in layouts):
         return False
     axes = node.attributes.get_ints("axes", None)
     if axes is None and len(node.inputs) > 1 and (tensor := constant_tensor(node.inputs[1])) is not None:
@@ -294,7 +296,11 @@ def _with_survivors(
 
 
 def _survivors(
-    view: PoolView, values: npt.NDArray[Any], found: npt.NDArray[Any], after: npt.NDArray[Any], indices: npt.NDArray[Any]
+    view: PoolView,
+    values: npt.NDArray[Any],
+    found: npt.NDArray[Any],
+    after: npt.NDArray[Any],
+    indices: npt.NDArray[Any],
 ) -> Survivors:
     assert view.windows is not None
     told = indices[0]

@@ -76,7 +76,7 @@ def activations(
     plan = plan_activations(opened, tensors)
     batches, run = _batches(opened, inputs, batch, options)
     first = capture(opened, batches.first(), plan.tensors, bodies=False, **run)
-    found = activation_views(plan, first, top=top, by=by, sample=sample)
+    found = activation_views(plan, first, top=top, by=by, sample=sample, more=len(batches) > 1)
     if len(batches) > 1:
         counted = {"keep": False, "reduce": plan.reducer(found.views), "progress": progress}
         found = over_all(found, capture(opened, batches, plan.tensors, bodies=False, **counted, **run))

@@ -37,7 +37,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (inspect, convert, expose, capture, graph, features, activations, pooling, weights, profile, report, doctor):
+for verb in (
+    inspect,
+    convert,
+    expose,
+    capture,
+    graph,
+    features,
+    activations,
+    pooling,
+    weights,
+    profile,
+    report,
+    doctor,
+):
     app.command()(verb)
 
 

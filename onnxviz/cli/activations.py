@@ -27,7 +27,9 @@ def activations(
         Literal["energy", "sparsity", "index"], typer.Option("--by", help="How channels are chosen.")
     ] = "energy",
     sample: Annotated[int, typer.Option("--sample", min=0, help="Which sample of the first batch is drawn.")] = 0,
-    batch: Annotated[int | None, typer.Option("--batch", help="Samples a batch, where the model leaves it open.")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Samples a batch, where the model leaves it open.")
+    ] = None,
     *,
     options: dict[str, Any],
 ) -> None:

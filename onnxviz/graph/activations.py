@@ -14,11 +14,38 @@ __all__ = ["POINTWISE", "ActivationSite", "activation_sites"]
 
 #: Operators that map each value by itself, whatever lies around it.
 POINTWISE = frozenset(
-    "Relu LeakyRelu PRelu Elu Selu Celu Gelu FastGelu QuickGelu BiasGelu Sigmoid HardSigmoid Tanh Softplus Softsign "
-    "HardSwish Mish Swish ThresholdedRelu Clip Shrink ScaledTanh ParametricSoftplus QLinearSigmoid QLinearLeakyRelu "
-    "Erf".split()
+    [
+        "Relu",
+        "LeakyRelu",
+        "PRelu",
+        "Elu",
+        "Selu",
+        "Celu",
+        "Gelu",
+        "FastGelu",
+        "QuickGelu",
+        "BiasGelu",
+        "Sigmoid",
+        "HardSigmoid",
+        "Tanh",
+        "Softplus",
+        "Softsign",
+        "HardSwish",
+        "Mish",
+        "Swish",
+        "ThresholdedRelu",
+        "Clip",
+        "Shrink",
+        "ScaledTanh",
+        "ParametricSoftplus",
+        "QLinearSigmoid",
+        "QLinearLeakyRelu",
+        "Erf",
+    ]
 )
-_ELEMENTWISE = POINTWISE | set("Add Sub Mul Div Pow Sqrt Exp Neg Min Max Identity Cast".split())
+_ELEMENTWISE = POINTWISE | set(
+    ["Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Neg", "Min", "Max", "Identity", "Cast"]
+)
 _DEEP = 6  # nodes from a function's input to the operator that gives it its shape
 _SCALED = {"Erf", "Tanh", "Clip"}  # patterns that may end in a product with a number
 
@@ -146,7 +173,9 @@ def _site(
         after = readers[0]
         others = [value for value in after.inputs if value is not None and value is not last.outputs[0]]
         numbers = len(others) == 1 and _is_scalar(others[0])
-        if after.op_type == "Mul" and numbers or after.op_type == "Div" and numbers and others[0] is after.inputs[1]:
+        if (after.op_type == "Mul" and numbers) or (
+            after.op_type == "Div" and numbers and others[0] is after.inputs[1]
+        ):
             inside, last = [*inside, after], after
     needed: set[ir.Node] = set()
     pending = [last]

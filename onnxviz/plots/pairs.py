@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 
 from onnxviz.analysis.feature_maps import FeatureMaps
 from onnxviz.analysis.paired import NotDrawn
-from onnxviz.plots.style import FONT, INK, MUTED, draw_map, figure_text, inch_axes, name_lines, plain, safe, wrap_caption
+from onnxviz.plots.style import (
+    FONT,
+    INK,
+    MUTED,
+    draw_map,
+    figure_text,
+    inch_axes,
+    name_lines,
+    plain,
+    safe,
+)
 from onnxviz.plots.tiles import draw_vector
 
 __all__ = ["LABEL_WIDTH", "MARGIN", "draw_lines", "footer_lines", "head", "image_or_bars", "row_text", "side_text"]

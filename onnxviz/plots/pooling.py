@@ -78,15 +78,15 @@ def plot_pooling(found: Pooling, *, rows: int = 16) -> Figure:
     figure = new_figure(left + band + 0.95, top + sum(heights) + 0.2 + 0.17 * len(notes))
     count = f"{len(views)} of {len(found.views)}" if len(views) < len(found.views) else str(len(views))
     lines = [
-        f"{count} pooling layer{'s' if count != '1' else ''} · the same channels before and after, on one scale a layer",
+        f"{count} pooling layer{'s' if count != '1' else ''} · "
+        "the same channels before and after, on one scale a layer",
     ]
     if any(view.survivors is not None for view in views):
         lines.append(
-            "dots: pixels that survive, as the operator's Indices output says (hollow: others in the window are equal) · "
-            "orange: one window and what it becomes"
+            "dots: positions that survive, as the operator's Indices output says (hollow: others in the window are equal)"
         )
-    elif any(view.windows is not None for view in views):
-        lines.append("lines: windows that lie side by side · orange: one window and what it becomes")
+    if any(_is_grid(view) for view in views):
+        lines[-1] += " · orange frame: one window and what it becomes"
     head(figure, f"Pooling of {found.model_name}", lines)
     for view, height in zip(views, heights, strict=True):
         _row(figure, view, top, height - 0.3, (left, band))
@@ -162,11 +162,15 @@ def _largest(values: npt.NDArray[np.float64], signal: bool) -> tuple[int, ...]:
 def _row(figure: Figure, view: PoolView, top: float, height: float, place: tuple[float, float]) -> None:
     left, band = place
     sizes = " → ".join("×".join(map(str, shape)) for shape in (view.shape_before, view.shape_after))
-    notes = [f"{n} {what} (hatched)" for n, what in ((view.before.scale.nan, "NaN"), (view.before.scale.inf, "Inf")) if n]
+    notes = [
+        f"{n} {what} (hatched)" for n, what in ((view.before.scale.nan, "NaN"), (view.before.scale.inf, "Inf")) if n
+    ]
     if view.before.batch > 1:
         notes.append(f"sample {view.before.sample} of {view.before.batch}")
     if _is_signal(view):
         shown = f"{_signal_count(view)} of {view.before.total} channels, by energy"
+        if not (part := _part(view)).whole:
+            notes.append(f"shown: positions {max(part.area[0][0], 0)} … {part.area[0][1] - 1}")
     else:
         shown = view.before.shown
     clipped = view.before.scale.clipped
@@ -395,7 +399,8 @@ def _signals(figure: Figure, view: PoolView, top: float, left: float, band: floa
             axes.set_xticklabels([])
         if place == 0:
             axes.legend(
-                fontsize=6.5, frameon=False, loc="lower right", ncols=2, bbox_to_anchor=(1.0, 0.92), prop={"family": FONT, "size": 6.5}
+                frameon=False, loc="lower right", ncols=2, bbox_to_anchor=(1.0, 0.92),
+                prop={"family": FONT, "size": 6.5},
             )  # fmt: skip
 
 
@@ -412,8 +417,10 @@ def _before_and_bars(figure: Figure, view: PoolView, top: float, left: float, ba
     values = _vector(view.after)
     at = np.arange(values.size)
     if view.spans is not None:
-        bars.vlines(at, view.spans[:, 0], view.spans[:, 1], color="#c9d3de", linewidth=min(6.0, 400.0 / values.size))
-    bars.bar(at, np.nan_to_num(values), width=0.6, color=ACCENT, linewidth=0)
+        bars.vlines(
+            at, view.spans[:, 0], view.spans[:, 1], color="#c9d3de", linewidth=min(6.0, 400.0 / values.size), zorder=1
+        )
+    bars.bar(at, np.nan_to_num(values), width=0.6, color=ACCENT, linewidth=0, zorder=2)
     bars.axhline(0, color=INK, linewidth=0.5)
     bars.set_xlim(-0.8, values.size - 0.2)
     draw_lines(bars)
