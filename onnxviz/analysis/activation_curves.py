@@ -98,7 +98,7 @@ def _grid(low: float, high: float) -> Floats:
 def _parameter_shape(site: ActivationSite) -> tuple[int, ...]:
     """Return the shape of the function's parameters: () but for PRelu and the like."""
     shapes = [
-        tuple(int(size) for size in tensor.shape)
+        tuple(tensor.shape.numpy())
         for node in site.nodes
         for value in node.inputs
         if value is not None and (tensor := constant_tensor(value)) is not None
@@ -117,7 +117,7 @@ def _codes(model: ir.Model, site: ActivationSite) -> tuple[Floats, Floats]:
 
 
 def dequantizer(node: ir.Node, at: int) -> Callable[[npt.NDArray[Any]], Floats]:
-    """Return what turns the codes of a QLinear operator into numbers: its scale is input ``at``, its zero ``at + 1``."""
+    """Return what turns codes of a QLinear operator into numbers: its scale is input ``at``, its zero ``at + 1``."""
 
     def number(index: int) -> float:
         value = node.inputs[index] if index < len(node.inputs) else None

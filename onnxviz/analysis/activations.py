@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from onnxviz.runtime.record import Capture
 __all__ = ["ActivationView", "Activations", "Plan", "activation_views", "over_all", "plan_activations"]
 
 _BINS = 60
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,15 +126,21 @@ class Plan:
 
     def reducer(self, views: Sequence[ActivationView]) -> Callable[[str, npt.NDArray[Any]], Tallies]:
         """Return what counts the values of a batch, into the bins and by the curves of views of a first one."""
-        wanted: dict[str, list[tuple[str, Callable[[npt.NDArray[Any]], Tally]]]] = {}
+        wanted: dict[str, list[tuple[str, Callable[[Array], Tally]]]] = {}
         sites = {str(site.output.name): site for site in self.sites}
         for view in views:
             entering, leaving = _readers(sites[view.name])
-            wanted.setdefault(view.source, []).append(
-                (view.name, lambda a, v=view, r=entering: tally(r(a), None, v.curve, v.entering.edges))
-            )
-            wanted.setdefault(view.name, []).append(("", lambda a, v=view, r=leaving: tally(r(a), v.axis)))
+            wanted.setdefault(view.source, []).append((view.name, partial(_entering, view, entering)))
+            wanted.setdefault(view.name, []).append(("", partial(_leaving, view, leaving)))
         return lambda name, array: Tallies({key: make(array) for key, make in wanted.get(name, ())})
+
+
+def _entering(view: ActivationView, read: Callable[[Array], Array], array: Array) -> Tally:
+    return tally(read(array), None, view.curve, view.entering.edges)
+
+
+def _leaving(view: ActivationView, read: Callable[[Array], Array], array: Array) -> Tally:
+    return tally(read(array), view.axis)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ def activation_data(found: Activations) -> tuple[dict[str, np.ndarray], dict[str
     arrays: dict[str, np.ndarray] = {}
     rows = []
     for i, view in enumerate(found.views):
-        own = {
-            "before": view.before.maps, "after": view.after.maps, "channels": np.asarray(view.before.channels, np.int64),
+        own: dict[str, np.ndarray] = {
+            "before": view.before.maps, "after": view.after.maps,
+            "channels": np.asarray(view.before.channels, np.int64),
             "histogram_edges": view.entering.edges, "histogram_counts": view.entering.counts,
         }  # fmt: skip
         if view.curve is not None:
@@ -50,7 +51,7 @@ def pooling_data(found: Pooling) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     arrays: dict[str, np.ndarray] = {}
     rows = []
     for i, view in enumerate(found.views):
-        own = {
+        own: dict[str, np.ndarray] = {
             "before": view.before.maps, "after": view.after.maps, "channels": np.asarray(view.before.channels, np.int64)
         }  # fmt: skip
         if view.survivors is not None:

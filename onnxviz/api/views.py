@@ -78,7 +78,7 @@ def activations(
     first = capture(opened, batches.first(), plan.tensors, bodies=False, **run)
     found = activation_views(plan, first, top=top, by=by, sample=sample, more=len(batches) > 1)
     if len(batches) > 1:
-        counted = {"keep": False, "reduce": plan.reducer(found.views), "progress": progress}
+        counted: dict[str, Any] = {"keep": False, "reduce": plan.reducer(found.views), "progress": progress}
         found = over_all(found, capture(opened, batches, plan.tensors, bodies=False, **counted, **run))
     _tell(tell, found.not_drawn)
     if data is not None:

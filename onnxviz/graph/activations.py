@@ -14,38 +14,13 @@ __all__ = ["POINTWISE", "ActivationSite", "activation_sites"]
 
 #: Operators that map each value by itself, whatever lies around it.
 POINTWISE = frozenset(
-    [
-        "Relu",
-        "LeakyRelu",
-        "PRelu",
-        "Elu",
-        "Selu",
-        "Celu",
-        "Gelu",
-        "FastGelu",
-        "QuickGelu",
-        "BiasGelu",
-        "Sigmoid",
-        "HardSigmoid",
-        "Tanh",
-        "Softplus",
-        "Softsign",
-        "HardSwish",
-        "Mish",
-        "Swish",
-        "ThresholdedRelu",
-        "Clip",
-        "Shrink",
-        "ScaledTanh",
-        "ParametricSoftplus",
-        "QLinearSigmoid",
-        "QLinearLeakyRelu",
-        "Erf",
-    ]
-)
-_ELEMENTWISE = POINTWISE | set(
-    ["Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Neg", "Min", "Max", "Identity", "Cast"]
-)
+    {
+        "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "FastGelu", "QuickGelu", "BiasGelu", "Sigmoid",
+        "HardSigmoid", "Tanh", "Softplus", "Softsign", "HardSwish", "Mish", "Swish", "ThresholdedRelu", "Clip", "Shrink",
+        "ScaledTanh", "ParametricSoftplus", "QLinearSigmoid", "QLinearLeakyRelu", "Erf",
+    }
+)  # fmt: skip
+_ELEMENTWISE = POINTWISE | {"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Neg", "Min", "Max", "Identity", "Cast"}
 _DEEP = 6  # nodes from a function's input to the operator that gives it its shape
 _SCALED = {"Erf", "Tanh", "Clip"}  # patterns that may end in a product with a number
 
@@ -161,7 +136,7 @@ def _joins(node: ir.Node, known: set[ir.Value], behind: set[ir.Value]) -> bool:
 
 def _is_scalar(value: ir.Value) -> bool:
     tensor = constant_tensor(value)
-    return tensor is not None and math.prod(int(size) for size in tensor.shape) == 1
+    return tensor is not None and math.prod(tensor.shape.numpy()) == 1
 
 
 def _site(

@@ -49,8 +49,8 @@ def plot_activations(found: Activations, *, rows: int = 24) -> Figure:
         f"{count} activation function{'s' if count != '1' else ''} · counted over {found.samples} "
         f"sample{'s' if found.samples != 1 else ''} · curve: the model's own nodes run over a grid, behind it the "
         "histogram of what enters (not to scale)",
-        "zeroed: output exactly 0 · saturated (shaded): |slope| below 1 % of the largest · dead: a channel never above 0 "
-        "after a rectifier · maps: the same channels before and after on one scale",
+        "zeroed: output exactly 0 · saturated (shaded): |slope| below 1 % of the largest · dead: a channel never above "
+        "0 after a rectifier · maps: the same channels before and after on one scale",
     ]
     head(figure, f"Activations of {found.model_name}", lines)
     for view, height in zip(views, heights, strict=True):

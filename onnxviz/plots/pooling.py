@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,8 @@ def plot_pooling(found: Pooling, *, rows: int = 16) -> Figure:
     ]
     if any(view.survivors is not None for view in views):
         lines.append(
-            "dots: positions that survive, as the operator's Indices output says (hollow: others in the window are equal)"
+            "dots: positions that survive, as the operator's Indices output says "
+            "(hollow: others in the window are equal)"
         )
     if any(_is_grid(view) for view in views):
         lines[-1] += " · orange frame: one window and what it becomes"
@@ -322,7 +324,7 @@ class _Tile:
 
     def _lines(self, view: PoolView) -> None:
         assert view.windows is not None
-        style = {"color": "white", "linewidth": 0.5, "alpha": 0.9}
+        style: dict[str, Any] = {"color": "white", "linewidth": 0.5, "alpha": 0.9}
         (y0, y1), (x0, x1) = self.part.area
         for axis, ((first, last), s, p) in enumerate(
             zip(self.part.out, view.windows.strides[-2:], view.windows.pads[-2:], strict=True)
@@ -359,7 +361,7 @@ class _Tile:
 
 
 def _signal_count(view: PoolView) -> int:
-    return min(view.before.maps.shape[1], 6)
+    return min(int(view.before.maps.shape[1]), 6)
 
 
 def _signals(figure: Figure, view: PoolView, top: float, left: float, band: float) -> None:
