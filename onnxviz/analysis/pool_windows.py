@@ -82,9 +82,9 @@ def windows_of(node: ir.Node, before: Sequence[int], after: Sequence[int]) -> Wi
     """
     rank = len(before)
     kernel = tuple(node.attributes.get_ints("kernel_shape", (1,) * rank))
-    strides = tuple(node.attributes.get_ints("strides", None) or (1,) * rank)
-    dilations = tuple(node.attributes.get_ints("dilations", None) or (1,) * rank)
-    pads = tuple(node.attributes.get_ints("pads", None) or (0,) * 2 * rank)[:rank]
+    strides = tuple(node.attributes.get_ints("strides", ()) or (1,) * rank)
+    dilations = tuple(node.attributes.get_ints("dilations", ()) or (1,) * rank)
+    pads = tuple(node.attributes.get_ints("pads", ()) or (0,) * 2 * rank)[:rank]
     auto = node.attributes.get_string("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         total = [
@@ -119,5 +119,6 @@ def ties(before: npt.NDArray[Any], after: npt.NDArray[Any], windows: Windows) ->
             shape[axis] = -1
             valid &= inside.reshape(shape)
             index.append(np.clip(at, 0, before.shape[axis + 1] - 1))
-        count += (before[(slice(None), *np.ix_(*index))] == after) & valid
+        taken = before.reshape(len(before), -1)[:, np.ravel_multi_index(np.ix_(*index), before.shape[1:])]
+        count += (taken == after) & valid
     return np.asarray(count > 1)

@@ -273,7 +273,7 @@ def _numbers(
 
 
 def _layout(node: ir.Node, told: str | None) -> str:
-    if node.op_type == "NhwcMaxPool" or node.attributes.get_int("channels_last", None):
+    if node.op_type == "NhwcMaxPool" or node.attributes.get_int("channels_last", False):
         return "NHWC"
     return told or "NCHW" if node.op_type.startswith("Reduce") else "NCHW"
 

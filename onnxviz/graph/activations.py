@@ -16,8 +16,8 @@ __all__ = ["POINTWISE", "ActivationSite", "activation_sites"]
 POINTWISE = frozenset(
     {
         "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "FastGelu", "QuickGelu", "BiasGelu", "Sigmoid",
-        "HardSigmoid", "Tanh", "Softplus", "Softsign", "HardSwish", "Mish", "Swish", "ThresholdedRelu", "Clip", "Shrink",
-        "ScaledTanh", "ParametricSoftplus", "QLinearSigmoid", "QLinearLeakyRelu", "Erf",
+        "HardSigmoid", "Tanh", "Softplus", "Softsign", "HardSwish", "Mish", "Swish", "ThresholdedRelu", "Clip",
+        "Shrink", "ScaledTanh", "ParametricSoftplus", "QLinearSigmoid", "QLinearLeakyRelu", "Erf",
     }
 )  # fmt: skip
 _ELEMENTWISE = POINTWISE | {"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Neg", "Min", "Max", "Identity", "Cast"}

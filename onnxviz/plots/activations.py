@@ -76,7 +76,8 @@ def _height(view: ActivationView) -> float:
 
 def _row(figure: Figure, view: ActivationView, top: float, height: float, left: float, band: float) -> None:
     size = "×".join(map(str, view.shape))
-    parts = [view.function, f"{size} · {view.before.shown}", *view.captions(), *_notes(view)]
+    shown = view.before.shown + (" down, position across" if view.before.kind == "image" else "")
+    parts = [view.function, f"{size} · {shown}", *view.captions(), *_notes(view)]
     row_text(figure, top + 0.1, view.name, parts)
     _curve(inch_axes(figure, MARGIN + LABEL_WIDTH + 0.1, top + 0.12, _CURVE, min(height - 0.3, 1.5)), view)
     if view.before.kind != "grid" or view.after.kind != "grid":

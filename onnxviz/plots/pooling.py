@@ -324,7 +324,8 @@ class _Tile:
 
     def _lines(self, view: PoolView) -> None:
         assert view.windows is not None
-        style: dict[str, Any] = {"color": "white", "linewidth": 0.5, "alpha": 0.9}
+        color = "white" if view.before.scale.kind == "sequential" else MUTED
+        style: dict[str, Any] = {"color": color, "linewidth": 0.5, "alpha": 0.9, "zorder": 1.5}
         (y0, y1), (x0, x1) = self.part.area
         for axis, ((first, last), s, p) in enumerate(
             zip(self.part.out, view.windows.strides[-2:], view.windows.pads[-2:], strict=True)
@@ -352,12 +353,11 @@ class _Tile:
             lead = (0,) * (len(view.windows.kernel) - 2)
             full = (*(1,) * len(lead), *view.before.maps.shape[1:])
             (y0, y1), (x0, x1) = view.windows.bounds((*lead, *at), full)[-2:]
-        self.axes.add_patch(
-            Rectangle(
-                (float(self.x(x0)), float(self.y(y0))), float(self.x(x1) - self.x(x0)), float(self.y(y1) - self.y(y0)),
-                fill=False, edgecolor=ZERO, linewidth=1.1,
-            )
-        )  # fmt: skip
+        size = float(self.x(x1) - self.x(x0)), float(self.y(y1) - self.y(y0))
+        for color, thickness in (("white", 2.2), (ZERO, 1.2)):
+            frame = Rectangle((float(self.x(x0)), float(self.y(y0))), *size, fill=False, zorder=3)
+            frame.set(edgecolor=color, linewidth=thickness)
+            self.axes.add_patch(frame)
 
 
 def _signal_count(view: PoolView) -> int:
