@@ -35,7 +35,8 @@ class Curve:
         x: ``(G,)`` float64, ascending.
         y: ``(K, G)`` float64: a row a curve; several where the function has a parameter a channel.
         flat: ``(K, M, 2)`` intervals of x in which a curve is flat: ``|f'(x)|`` below 1 % of its largest value over the
-            grid. Open at an end of the grid (±Inf) where the curve is flat there; NaN where a curve has fewer.
+            grid. A turning point, where the slope only changes its sign, is left out. Open at an end of the grid
+            (±Inf) where the curve is flat there; NaN where a curve has fewer.
         zero_below: Whether the function is a rectifier: for negative x never above 0, and smaller than for positive x.
     """
 
@@ -108,7 +109,8 @@ def _parameter_shape(site: ActivationSite) -> tuple[int, ...]:
 
 
 def _codes(model: ir.Model, site: ActivationSite) -> tuple[Floats, Floats]:
-    zero = constant_tensor(site.nodes[0].inputs[2]) if site.nodes[0].inputs[2] is not None else None
+    given = site.nodes[0].inputs
+    zero = constant_tensor(given[2]) if len(given) > 2 else None
     info = np.iinfo(np.uint8 if zero is None or zero.dtype == ir.DataType.UINT8 else np.int8)
     grid = np.arange(info.min, info.max + 1).astype(info.dtype)
     found = run_piece(model, site.nodes, site.source, grid, site.output)[0]
@@ -131,20 +133,20 @@ def dequantizer(node: ir.Node, at: int) -> Callable[[npt.NDArray[Any]], Floats]:
 def _flat(x: Floats, y: Floats) -> Floats:
     """Return the intervals in which each curve is flat, as ``(K, M, 2)``."""
     with np.errstate(all="ignore"):
-        slope = np.abs(np.diff(y, axis=1) / np.diff(x))
+        slope = np.diff(y, axis=1) / np.diff(x)
+    last = len(x) - 1
     rows: list[list[tuple[float, float]]] = []
     for line in slope:
-        usable = line[np.isfinite(line)]
-        top = float(usable.max(initial=0.0))
-        # a slope of exactly 1 %, as LeakyRelu has by default, is not below it
-        flat = (
-            np.where(np.isfinite(line), line < FLAT * top * (1 - 1e-2), False) if top > 0 else np.ones(len(line), bool)
-        )
-        changes = np.flatnonzero(np.diff(np.concatenate([[False], flat, [False]]).astype(np.int8))).reshape(-1, 2)
-        last = len(x) - 1
-        rows.append(
-            [(-math.inf if a == 0 else float(x[a]), math.inf if b == last else float(x[b])) for a, b in changes]
-        )
+        top = float(np.abs(line[np.isfinite(line)]).max(initial=0.0))
+        with np.errstate(invalid="ignore"):
+            # a slope of exactly 1 %, as LeakyRelu has by default, is not below it
+            flat = np.abs(line) < FLAT * top * 0.99 if top > 0 else np.ones(len(line), bool)
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], flat, [False]]).astype(np.int8))).reshape(-1, 2)
+        rows.append([
+            (-math.inf if a == 0 else float(x[a]), math.inf if b == last else float(x[b]))
+            for a, b in ends
+            if a == 0 or b == last or line[a - 1] * line[b] >= 0
+        ])  # fmt: skip
     most = max((len(row) for row in rows), default=0)
     found = np.full((len(rows), most, 2), np.nan)
     for row, intervals in zip(found, rows, strict=True):

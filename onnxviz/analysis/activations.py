@@ -48,7 +48,7 @@ class ActivationView:
         values: Number of values that they are over.
         zeroed: Share of the values that leave it which are exactly 0.
         saturated: Share of the values that enter it where the function is flat (``|f'|`` below 1 % of its largest
-            value); None where it has a parameter a channel, or no curve.
+            value, turning points left out); None where it has a parameter a channel, or no curve.
         dead: Channels that are never above 0 after a rectifier, over all samples; None where the function is no
             rectifier or the tensor has no channels.
         channels: Number of channels; None where it has none.

@@ -46,6 +46,7 @@ class Survivors:
         positions: ``(K, *pooled, R)`` int64: the input position that each output position is a copy of, an entry a
             spatial axis; -1 where there is none (a window of NaN).
         tied: ``(K, *pooled)``: whether others in the window hold the same value.
+        ties: Share of the windows that are tied, over all channels of the sample.
         kept: Share of the input positions that survive, over all channels of the sample.
         distinct: Number of them, each counted once.
         differing: Number of output positions whose value is not that at the position told; 0 unless something is wrong.
@@ -53,6 +54,7 @@ class Survivors:
 
     positions: npt.NDArray[np.int64]
     tied: npt.NDArray[np.bool_]
+    ties: float
     kept: float
     distinct: int
     differing: int
@@ -96,8 +98,8 @@ class PoolView:
         """Return what is done, and what survives, in words."""
         parts = [self.windows.text() if self.windows is not None else f"{self.method} over the whole map"]
         if self.survivors is not None and self.windows is not None:
-            tied = 100 * float(self.survivors.tied.mean()) if self.survivors.tied.size else 0.0
-            parts += [f"{100 * self.survivors.kept:.3g} % of positions survive", f"{tied:.3g} % of windows tied"]
+            parts.append(f"{100 * self.survivors.kept:.3g} % of positions survive")
+            parts.append(f"{100 * self.survivors.ties:.3g} % of windows tied")
             if self.survivors.differing:
                 parts.append(f"{self.survivors.differing} values differ from the position told")
         return [*parts, self.note] if self.note else parts
@@ -314,8 +316,9 @@ def _survivors(
     inside = np.where(alive, told, 0)[channels] % int(np.prod(spatial))
     positions = np.stack(np.unravel_index(inside, spatial), axis=-1).astype(np.int64)
     positions[~alive[channels]] = -1
-    tied = ties(values[0][channels], found[0][channels], view.windows)
-    return Survivors(positions, tied, distinct / flat.size, distinct, int(np.count_nonzero(~same)))
+    tied = ties(values[0], found[0], view.windows)
+    share = float(tied.mean()) if tied.size else 0.0
+    return Survivors(positions, tied[channels], share, distinct / flat.size, distinct, int(np.count_nonzero(~same)))
 
 
 def _sliced(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> PoolView:
@@ -330,7 +333,7 @@ def _sliced(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any]) -
         low, high = view.windows.bounds((out, 0, 0), before.shape[1:])[0]
         enter = (low + high - 1) // 2
     index = list(view.before.channels)
-    note = _joined(view.note, f"slice {enter} of {before.shape[1]} before, {out} of {after.shape[1]} after")
+    note = _joined(view.note, f"slice {enter} of {before.shape[1]} before (dots: of it alone), {out} of {after.shape[1]} after")
     first = replace(view.before, maps=before[index, enter].astype(np.float32), note="")
     second = replace(view.after, maps=after[index, out].astype(np.float32), note="")
     return replace(view, before=first, after=second, slices=(enter, out), note=note)

@@ -66,6 +66,7 @@ def pooling_data(found: Pooling) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             "pads_begin": None if windows is None else list(windows.pads),
             "dilations": None if windows is None else list(windows.dilations),
             "survive": None if view.survivors is None else view.survivors.kept,
+            "tied": None if view.survivors is None else view.survivors.ties,
             "slices": None if view.slices is None else list(view.slices), "note": view.note,
         })  # fmt: skip
     manifest = {"format": "onnxviz.pooling/1", "model": found.model_name, "views": rows}

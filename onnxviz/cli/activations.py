@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from onnxviz.cli.options import Input, ModelFile, runs_a_model
+from onnxviz.cli.progress import shown_progress
 
 
 @runs_a_model
@@ -37,8 +38,9 @@ def activations(
     from onnxviz.api import activations as draw
     from onnxviz.errors import printable
 
-    draw(
-        model, input, tensor, output, data=data, top=top, by=by, sample=sample, batch=batch,
-        tell=lambda line: typer.echo(printable(line), err=True), **options,
-    )  # fmt: skip
+    with shown_progress() as progress:
+        draw(
+            model, input, tensor, output, data=data, top=top, by=by, sample=sample, batch=batch, progress=progress,
+            tell=lambda line: typer.echo(printable(line), err=True), **options,
+        )  # fmt: skip
     typer.echo(str(output))
