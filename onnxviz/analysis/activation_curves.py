@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxviz.errors import ExecutionError
 from onnxviz.graph.activations import ActivationSite
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.runtime.piece import run_piece
@@ -58,10 +59,10 @@ def activation_curve(model: ir.Model, site: ActivationSite, low: float = -1.0, h
     """Run an activation function over a grid that holds ``low … high`` and at least -20 … 20.
 
     The nodes are cut out of the model with their attributes and constants and run in onnxruntime, in float32 (in the
-    codes of their type, for quantised operators). The slope is the central difference over the grid.
+    codes of their type, for quantised operators). The slope is the difference between neighbours of the grid.
 
     Raises:
-        ExecutionError: onnxruntime cannot run them.
+        ExecutionError: onnxruntime cannot run them, or there is a curve for each of too many parameters.
 
     >>> from onnxviz.graph.activations import activation_sites
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
@@ -75,9 +76,11 @@ def activation_curve(model: ir.Model, site: ActivationSite, low: float = -1.0, h
     else:
         x = _grid(low, high)
         extra = _parameter_shape(site)
+        if math.prod(extra) > _MOST_CURVES:
+            raise ExecutionError(f"it has {math.prod(extra)} parameters, and {_MOST_CURVES} curves are the most")
         grid = np.broadcast_to(x.astype(np.float32).reshape(-1, *[1] * len(extra)), (len(x), *extra))
         found = run_piece(model, site.nodes, site.source, np.ascontiguousarray(grid), site.output)[0]
-        y = np.unique(found.reshape(len(x), -1).T.astype(np.float64), axis=0)[:_MOST_CURVES]
+        y = np.unique(found.reshape(len(x), -1).T.astype(np.float64), axis=0)
     flat = _flat(x, y)
     return Curve(x, y, flat, _rectifies(x, y))
 

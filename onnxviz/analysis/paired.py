@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxviz.analysis.feature_maps import FeatureMaps, Score, feature_maps
 from onnxviz.analysis.scale import PERCENTILE, color_scale
 from onnxviz.graph.inline import inline_functions
+from onnxviz.graph.kinds import KINDS
 from onnxviz.graph.model import copy_model
 from onnxviz.graph.select import node_tensors, select
 from onnxviz.runtime.record import Capture, TensorRecord
@@ -82,26 +83,26 @@ def paired_maps(
     Raises:
         SelectionError: They have no maps.
     """
-    first = replace_array(records[0], before)
-    second = replace_array(records[1], after)
+    first = _replaced(records[0], before)
+    second = _replaced(records[1], after)
     if layout is None and first.op_type != second.op_type and before.ndim == 3:
         layout = "NCHW" if _channels_second(first) or _channels_second(second) else None
     entering = feature_maps(first, layout=layout, top=top, by=by, sample=sample)
     leaving = feature_maps(second, layout=layout, top=None, by="index", sample=sample)
     if leaving.kind == "grid" and leaving.total == entering.total:
-        leaving = chosen(leaving, entering.channels)
-    both = np.concatenate([entering_values(before, entering), entering_values(after, leaving)])
+        leaving = _chosen(leaving, entering.channels)
+    both = np.concatenate([_values(before, entering), _values(after, leaving)])
     scale = color_scale(both, percentile=100.0 if entering.kind == "vector" else PERCENTILE)
     return replace(entering, scale=scale), replace(leaving, scale=scale, by=entering.by)
 
 
-def entering_values(array: npt.NDArray[Any], fm: FeatureMaps) -> npt.NDArray[Any]:
+def _values(array: npt.NDArray[Any], fm: FeatureMaps) -> npt.NDArray[Any]:
     """Return the values of the sample that maps show, those of channels not shown included."""
     one = array[fm.sample] if fm.batch > 1 and len(array) == fm.batch else array
     return np.asarray(one).reshape(-1).astype(np.float64)
 
 
-def chosen(fm: FeatureMaps, channels: tuple[int, ...]) -> FeatureMaps:
+def _chosen(fm: FeatureMaps, channels: tuple[int, ...]) -> FeatureMaps:
     """Return some of the channels of maps that hold all in order."""
     index = list(channels)
     maps = fm.maps[index]
@@ -112,14 +113,12 @@ def chosen(fm: FeatureMaps, channels: tuple[int, ...]) -> FeatureMaps:
     )  # fmt: skip
 
 
-def replace_array(record: TensorRecord, array: npt.NDArray[Any]) -> TensorRecord:
+def _replaced(record: TensorRecord, array: npt.NDArray[Any]) -> TensorRecord:
     """Return a record with other values, such as dequantised ones."""
     return replace(record, kept=array, shape=tuple(array.shape))
 
 
 def _channels_second(record: TensorRecord) -> bool:
-    from onnxviz.graph.kinds import KINDS
-
     return record.op_type in KINDS["conv"] | KINDS["pool"] | {"BatchNormalization", "InstanceNormalization"}
 
 

@@ -333,7 +333,9 @@ def _sliced(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any]) -
         low, high = view.windows.bounds((out, 0, 0), before.shape[1:])[0]
         enter = (low + high - 1) // 2
     index = list(view.before.channels)
-    note = _joined(view.note, f"slice {enter} of {before.shape[1]} before (dots: of it alone), {out} of {after.shape[1]} after")
+    note = _joined(
+        view.note, f"slice {enter} of {before.shape[1]} before (dots: of it alone), {out} of {after.shape[1]} after"
+    )
     first = replace(view.before, maps=before[index, enter].astype(np.float32), note="")
     second = replace(view.after, maps=after[index, out].astype(np.float32), note="")
     return replace(view, before=first, after=second, slices=(enter, out), note=note)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onnxviz.cli.options import Input, ModelFile, console, echo_json, runs_a_model, tell_inputs
+from onnxviz.cli.progress import shown_progress
 from onnxviz.errors import InputError, OutputError, printable
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,18 +51,16 @@ def row_text(figure: Figure, top: float, name: str, parts: Sequence[str]) -> Non
     """Write the name of a row and what there is to say of it."""
     lines = name_lines(name, 27)
     figure_text(figure, MARGIN, top, lines, fontsize=8.5, fontweight="bold")
-    text = "\n".join(wrap_words(part, 40) for part in parts)
+    text = "\n".join(_wrapped(part, 40) for part in parts)
     figure_text(figure, MARGIN, top + 0.17 + 0.14 * lines.count("\n"), text, fontsize=7, color=MUTED, linespacing=1.4)
 
 
-def wrap_words(text: str, width: int) -> str:
+def _wrapped(text: str, width: int) -> str:
     """Break a text into lines at its spaces.
 
-    >>> wrap_words("one two three", 8)
+    >>> _wrapped("one two three", 8)
     'one two\\nthree'
     """
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, width, break_long_words=True)) or text
 
 

@@ -92,7 +92,11 @@ def test_survivors_against_a_search(attributes: str, shape: tuple[int, ...], tie
     assert survivors is not None
     assert survivors.differing == 0
     assert (alone == y[sample].size) is not tied
-    distinct = {(c, *p) for c in range(len(y[sample])) for p in map(tuple, survivors.positions[c].reshape(-1, len(shape) - 2).tolist())}
+    distinct = {
+        (c, *p)
+        for c in range(len(y[sample]))
+        for p in map(tuple, survivors.positions[c].reshape(-1, len(shape) - 2).tolist())
+    }
     assert survivors.distinct == len(distinct)
     assert survivors.kept == len(distinct) / x[sample].size
 
@@ -189,7 +193,9 @@ def test_a_mean_over_something_else_is_no_pooling() -> None:
 
 def test_quantised_pooling() -> None:
     codes = RNG.integers(0, 256, (1, 3, 4, 4)).astype(np.uint8)
-    (found,) = pooled(net("y = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x)", codes.shape, kind="uint8"), codes).views
+    (found,) = pooled(
+        net("y = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x)", codes.shape, kind="uint8"), codes
+    ).views
     assert found.note == "quantised codes (uint8)"
     check(found, codes[0].astype(np.float32), codes[0].reshape(3, 2, 2, 2, 2).max(axis=(2, 4)).astype(np.float32))
     weights = "<float a = {0.1}, uint8 b = {10}, float c = {0.2}, uint8 d = {5}>"
