@@ -65,21 +65,23 @@ def activations(
     Raises:
         SelectionError: The model has no such function, or none of those asked for can be shown.
     """
-    from onnxviz.analysis.activations import activation_views, over_all, plan_activations
+    from onnxviz.analysis.activations import activation_views, over_all, plan_activations, sample_count
     from onnxviz.analysis.paired import observable
-    from onnxviz.graph.activations import POINTWISE
     from onnxviz.plots.activations import plot_activations
     from onnxviz.runtime.capture import capture
 
     check_outputs((output, _PICTURES), (data, _DATA))
-    opened = observable(as_model(model), lambda node: node.op_type in POINTWISE or node.op_type == "Mul")
+    opened = observable(as_model(model), lambda node: True)
     plan = plan_activations(opened, tensors)
     batches, run = _batches(opened, inputs, batch, options)
     first = capture(opened, batches.first(), plan.tensors, bodies=False, **run)
     found = activation_views(plan, first, top=top, by=by, sample=sample, more=len(batches) > 1)
     if len(batches) > 1:
         counted: dict[str, Any] = {"keep": False, "reduce": plan.reducer(found.views), "progress": progress}
-        found = over_all(found, capture(opened, batches, plan.tensors, bodies=False, **counted, **run))
+        every = capture(opened, batches, plan.tensors, bodies=False, **counted, **run)
+        # batches that were given ready made count as one each
+        ready = batches.samples == len(batches)
+        found = over_all(found, every, every.samples * (sample_count(first) if ready else 1))
     _tell(tell, found.not_drawn)
     if data is not None:
         from onnxviz.analysis.view_data import activation_data

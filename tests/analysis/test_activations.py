@@ -15,7 +15,6 @@ from onnxviz.analysis.activations import Activations, ActivationView, activation
 from onnxviz.analysis.paired import observable
 from onnxviz.analysis.tally import tally
 from onnxviz.errors import SelectionError
-from onnxviz.graph.activations import POINTWISE
 from onnxviz.runtime.capture import capture
 
 RNG = np.random.default_rng(0)
@@ -31,7 +30,7 @@ def net(body: str, shape: str = "N, 5, 7, 6", weights: str = "", kind: str = "fl
 
 
 def views(model: ir.Model, x: np.ndarray, **options: Any) -> Activations:
-    opened = observable(model, lambda node: node.op_type in POINTWISE or node.op_type == "Mul")
+    opened = observable(model, lambda node: True)
     plan = plan_activations(opened)
     return activation_views(plan, capture(opened, {"x": x}, plan.tensors, providers="cpu"), **options)
 
@@ -143,13 +142,21 @@ def test_dead_is_counted_over_all_samples() -> None:
     first = activation_views(plan, capture(model, parts[0], plan.tensors, providers="cpu"), more=True)
     assert first.views[0].dead == (1, 2)
     reduce = plan.reducer(first.views)
-    every = over_all(first, capture(model, parts, plan.tensors, keep=False, reduce=reduce, providers="cpu"))
+    every = over_all(first, capture(model, parts, plan.tensors, keep=False, reduce=reduce, providers="cpu"), 6)
     (found,) = every.views
     assert (found.dead, found.samples, found.values) == ((1,), 6, x.size)
     assert found.zeroed == np.mean(x <= 0)
     assert found.saturated == np.mean(x < 0)
     np.testing.assert_array_equal(found.entering.counts, np.histogram(x.astype(np.float64), found.entering.edges)[0])
     assert found.captions()[-1] == "1 of 3 channels dead over 6 samples"
+
+
+@pytest.mark.parametrize(("parts", "batch"), [(1, None), (3, None), (6, 1), (6, 4)])
+def test_samples_are_counted_however_they_come(parts: int, batch: int | None) -> None:
+    x = RNG.normal(size=(6, 3, 4, 4)).astype(np.float32)
+    feed: Any = [{"x": part} for part in np.split(x, parts)] if batch is None else {"x": x}
+    figure = onnxviz.activations(net("y = Relu(x)", "N, 3, 4, 4"), feed, batch=batch, providers="cpu")
+    assert any("channels dead over 6 samples" in text.get_text() for text in figure.texts)
 
 
 def test_dead_belongs_to_rectifiers() -> None:
@@ -250,7 +257,7 @@ def test_the_numbers_are_written(tmp_path: Path) -> None:
 )
 def test_real_models(corpus: Path, name: str, count: int, function: str) -> None:
     model = onnxviz.open_model(corpus / "models" / name)
-    opened = observable(model, lambda node: node.op_type in POINTWISE or node.op_type == "Mul")
+    opened = observable(model, lambda node: True)
     plan = plan_activations(opened)
     found = activation_views(plan, capture(opened, None, plan.tensors, bodies=False, providers="cpu"))
     assert len(found.views) == count

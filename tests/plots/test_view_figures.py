@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_a_constant_tensor_is_drawn() -> None:
 
 def test_more_functions_than_rows_are_counted() -> None:
     names = "xabcdefghijklmnopqrstuvwz"[:9]
-    chain = " ".join(f"{b} = Relu({a})" for a, b in zip(names, names[1:], strict=False))
+    chain = " ".join(f"{b} = Relu({a})" for a, b in itertools.pairwise(names))
     figure = plot_activations(active(f"{chain} y = Relu({names[-1]})", X, top=1), rows=3)
     assert "3 of 9 activation functions" in texts(figure)
 

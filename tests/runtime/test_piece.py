@@ -12,9 +12,10 @@ from onnxviz.runtime.piece import run_piece
 
 def test_attributes_and_constants_come_along() -> None:
     model = ir.from_onnx_text(
-        """<ir_version: 8, opset_import: ["": 17]> g (float16[3] x) => (float16[3] z) <float16 k = {2}>
+        """<ir_version: 8, opset_import: ["": 17]> g (float16[3] x) => (float16[3] z) <float16 k = {0}>
         {y = LeakyRelu<alpha = 0.3>(x) z = Mul(y, k)}"""
     )
+    model.graph.initializers["k"].const_value = ir.Tensor(np.float16(2), name="k")
     nodes = list(model.graph)
     x = np.float32([-1, 0, 2])
     (z,) = run_piece(model, nodes, model.graph.inputs[0], x, nodes[1].outputs[0])
