@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ POINTWISE = frozenset(
 )  # fmt: skip
 _ELEMENTWISE = POINTWISE | {"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Neg", "Min", "Max", "Identity", "Cast"}
 _DEEP = 6  # nodes from a function's input to the operator that gives it its shape
+_MOST_READERS = 16  # of the tensor that a pattern starts from
 _SCALED = {"Erf", "Tanh", "Clip"}  # patterns that may end in a product with a number
 
 
@@ -55,12 +57,13 @@ def activation_sites(model: ir.Model) -> list[ActivationSite]:
     [('y', 'z', 'Sigmoid')]
     """
     order = {node: position for position, node in enumerate(model.graph)}
+    readers = Counter(value for node in order for value in set(node.inputs) if value is not None)
     sites: list[ActivationSite] = []
     used: set[ir.Node] = set()
     for node in order:
         if node.op_type not in POINTWISE or node in used:
             continue
-        site = _pattern(node, order) or (_single(node) if node.op_type != "Erf" else None)
+        site = _pattern(node, order, readers) or (_single(node) if node.op_type != "Erf" else None)
         if site is not None and not used.intersection(site.nodes):
             used.update(site.nodes)
             sites.append(site)
@@ -76,11 +79,11 @@ def _single(node: ir.Node) -> ActivationSite | None:
     return ActivationSite(node.inputs[0], node.outputs[0], (node,), node.op_type)
 
 
-def _pattern(seed: ir.Node, order: dict[ir.Node, int]) -> ActivationSite | None:
+def _pattern(seed: ir.Node, order: dict[ir.Node, int], readers: Counter[ir.Value]) -> ActivationSite | None:
     """Return the pattern that an operator is part of: the one whose input is nearest."""
     if not seed.inputs or seed.inputs[0] is None or len(seed.outputs) != 1:
         return None
-    for source in _ancestors(seed):
+    for source in _ancestors(seed, readers):
         known = {source}
         inside: list[ir.Node] = []
         behind: set[ir.Value] = set()  # what depends on the source through the seed
@@ -96,13 +99,13 @@ def _pattern(seed: ir.Node, order: dict[ir.Node, int]) -> ActivationSite | None:
     return None
 
 
-def _ancestors(seed: ir.Node) -> Iterator[ir.Value]:
+def _ancestors(seed: ir.Node, readers: Counter[ir.Value]) -> Iterator[ir.Value]:
     """Yield the tensors that a seed may be a function of, the nearest first, where several nodes read them."""
     value = seed.inputs[0]
     for _ in range(_DEEP):
         if value is None:
             return
-        if len(value.consumers()) > 1:
+        if 1 < readers[value] <= _MOST_READERS:
             yield value
         node = value.producer()
         if node is None or node.op_type not in _ELEMENTWISE:

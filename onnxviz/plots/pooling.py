@@ -88,6 +88,8 @@ def plot_pooling(found: Pooling, *, rows: int = 16) -> Figure:
             "(hollow: others in the window are equal)"
         )
     if any(_is_grid(view) for view in views):
+        if any(view.windows is not None and view.windows.tiles and view.survivors is None for view in views):
+            lines[-1] += " · lines: windows that lie side by side"
         lines[-1] += " · orange frame: one window and what it becomes"
     head(figure, f"Pooling of {found.model_name}", lines)
     for view, height in zip(views, heights, strict=True):
