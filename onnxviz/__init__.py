@@ -5,8 +5,8 @@
 '0.1.0'
 
 Every verb of the command line is a function here: ``onnxviz.inspect``, ``convert``, ``expose``, ``capture``,
-``plan``, ``graph``, ``features``, ``weights``, ``profile``, ``report``, ``doctor``. They are imported when they are
-first used.
+``plan``, ``graph``, ``features``, ``activations``, ``pooling``, ``weights``, ``profile``, ``report``, ``doctor``. They
+are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from onnxviz._version import __version__
 
 if TYPE_CHECKING:
     from onnxviz.api import (
+        activations,
         capture,
         convert,
         doctor,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         inspect,
         open_model,
         plan,
+        pooling,
         preprocessing,
         profile,
         save_model,
@@ -36,12 +38,12 @@ if TYPE_CHECKING:
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
-    "preprocessing", "profile", "report", "save_model", "weights",
+    "activations", "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model",
+    "plan", "pooling", "preprocessing", "profile", "report", "save_model", "weights",
 )  # fmt: skip
 __all__ = [
-    "OnnxvizError", "__version__", "capture", "convert", "doctor", "expose", "features", "graph_diff", "inspect",
-    "open_model", "plan", "preprocessing", "profile", "save_model", "weights",
+    "OnnxvizError", "__version__", "activations", "capture", "convert", "doctor", "expose", "features", "graph_diff",
+    "inspect", "open_model", "plan", "pooling", "preprocessing", "profile", "save_model", "weights",
 ]  # fmt: skip
 
 

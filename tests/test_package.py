@@ -29,7 +29,9 @@ HEAVY = (
     "rich",
     "jinja2",
 )
-VERBS = ("inspect", "convert", "expose", "capture", "graph", "features", "weights", "report", "doctor")
+VERBS = (
+    "inspect", "convert", "expose", "capture", "graph", "features", "activations", "pooling", "weights", "report", "doctor",
+)  # fmt: skip
 
 
 def modules_after(code: str) -> set[str]:

@@ -54,6 +54,8 @@ def test_every_verb_has_an_example_and_ci_runs_the_two_commands() -> None:
         "capture",
         "graph",
         "features",
+        "activations",
+        "pooling",
         "weights",
         "profile",
         "report",

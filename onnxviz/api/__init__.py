@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from onnxviz.api.common import check_outputs, reducer
 from onnxviz.api.graphs import graph, graph_diff
+from onnxviz.api.views import activations, pooling
 from onnxviz.graph.files import atomic_write
 from onnxviz.graph.io import as_model, open_model, save_model
 
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
-    "profile", "report", "save_model", "weights",
+    "activations", "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model",
+    "plan", "pooling", "profile", "report", "save_model", "weights",
 ]  # fmt: skip
 
 _PICTURES = (".png", ".svg", ".pdf")

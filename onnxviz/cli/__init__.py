@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from onnxviz._version import __version__
+from onnxviz.cli.activations import activations
 from onnxviz.cli.capture import capture
 from onnxviz.cli.convert import convert
 from onnxviz.cli.doctor import doctor
@@ -20,6 +21,7 @@ from onnxviz.cli.expose import expose
 from onnxviz.cli.features import features
 from onnxviz.cli.graph import graph
 from onnxviz.cli.inspect import inspect
+from onnxviz.cli.pooling import pooling
 from onnxviz.cli.profile import profile
 from onnxviz.cli.report import report
 from onnxviz.cli.weights import weights
@@ -35,7 +37,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (inspect, convert, expose, capture, graph, features, weights, profile, report, doctor):
+for verb in (
+    inspect,
+    convert,
+    expose,
+    capture,
+    graph,
+    features,
+    activations,
+    pooling,
+    weights,
+    profile,
+    report,
+    doctor,
+):
     app.command()(verb)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onnxviz.cli.options import Input, ModelFile, console, echo_json, runs_a_model, tell_inputs
+from onnxviz.cli.progress import shown_progress
 from onnxviz.errors import InputError, OutputError, printable
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def capture(
         return _tell_plan(
             api.plan(model, input, patterns, reduce=output is None or stats is not None, **common), as_json
         )
-    with _progress(isolated) as progress:
+    with shown_progress(not isolated) as progress:
         captured = api.capture(
             model, input, patterns, output, stats, per_channel=per_channel, repro=repro, stop_on=stop,
             iterations=iterations, isolated=isolated, timeout=timeout, progress=progress, **common,
@@ -154,29 +153,6 @@ def _tell_plan(plan: Plan, as_json: bool) -> int:
         table.add_row(Text(printable(t.name, 60)), t.dtype or "?", shape, "?" if t.bytes is None else f"{t.bytes:,}")
     console().print(table)
     return 0
-
-
-@contextmanager
-def _progress(isolated: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on a terminal once there are several batches, and nothing in a pipe."""
-    import sys
-
-    if isolated or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task: list[Any] = []
-
-        def show(done: int, of: int) -> None:
-            if of > 1 and not task:
-                task.append(bar.add_task("batches", total=of))
-            if task:
-                bar.update(task[0], completed=done)
-
-        yield show
 
 
 def _print(captured: Capture) -> None:

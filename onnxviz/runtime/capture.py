@@ -29,7 +29,7 @@ from onnxviz.runtime.providers import short_name
 from onnxviz.runtime.record import Capture
 from onnxviz.runtime.spill import Spill
 
-__all__ = ["Feed", "capture", "plan"]
+__all__ = ["Feed", "batches_of", "capture", "plan"]
 
 Mode = Literal["semantic", "production"]
 Feed = (
@@ -109,7 +109,7 @@ def capture(
     """
     _choice("mode", mode, ("semantic", "production"))
     _choice("stop_on", stop_on, (None, "nan", "inf", "nonfinite"))
-    batches = _batches(model, inputs, batch, preprocessing, dims, seed)
+    batches = batches_of(model, inputs, batch, preprocessing, dims, seed)
     first = batches.first()
     job = _prepare(model, first, tensors, mode, bodies, stop_on is not None, providers, op_library)
     with _assumed(first), job.engine:
@@ -169,7 +169,7 @@ def plan(
     >>> plan(model, providers="cpu").kept
     8000
     """
-    batches = _batches(model, inputs, batch, preprocessing, dims, seed)
+    batches = batches_of(model, inputs, batch, preprocessing, dims, seed)
     job = _prepare(model, batches.first(), tensors, mode, bodies, False, providers, op_library)
     with job.engine:
         return job.plan(len(batches), keep, bool(reduce), max_memory)
@@ -180,14 +180,15 @@ def _choice(what: str, given: object, known: Sequence[str | None]) -> None:
         raise InputError(f"{what} cannot be {given!r}", hint=f"choose {', '.join(k for k in known if k)}")
 
 
-def _batches(
+def batches_of(
     model: ir.Model,
-    inputs: Feed,
-    batch: int | None,
-    preprocessing: Preprocessing | None,
-    dims: Mapping[str, int] | None,
-    seed: int,
+    inputs: Feed = None,
+    batch: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    dims: Mapping[str, int] | None = None,
+    seed: int = 0,
 ) -> Batches:
+    """Return the batches that :func:`capture` runs, given the same arguments."""
     if isinstance(inputs, Batches):
         return inputs
     if isinstance(inputs, Inputs):

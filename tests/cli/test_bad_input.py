@@ -50,7 +50,9 @@ def bad(here: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("verb", ["inspect", "expose", "capture", "graph", "features", "weights", "report"])
+@pytest.mark.parametrize(
+    "verb", ["inspect", "expose", "capture", "graph", "features", "activations", "pooling", "weights", "report"]
+)
 @pytest.mark.parametrize(
     ("name", "what"),
     [

@@ -1,0 +1,197 @@
+"""An activation function as a curve: run over a grid of values, so that any operator has one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxviz.errors import ExecutionError
+from onnxviz.graph.activations import ActivationSite
+from onnxviz.graph.constants import constant_tensor
+from onnxviz.runtime.piece import run_piece
+from onnxviz.runtime.values import constant_array
+
+__all__ = ["FLAT", "Curve", "activation_curve", "dequantizer", "function_name"]
+
+Floats = npt.NDArray[np.float64]
+
+#: A function is flat where its slope is below this share of its largest slope.
+FLAT = 0.01
+_REACH = 20.0  # the grid reaches at least this far to both sides
+_POINTS = 4001
+_MOST_CURVES = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A function over a grid.
+
+    Attributes:
+        x: ``(G,)`` float64, ascending.
+        y: ``(K, G)`` float64: a row a curve; several where the function has a parameter a channel.
+        flat: ``(K, M, 2)`` intervals of x in which a curve is flat: ``|f'(x)|`` below 1 % of its largest value over the
+            grid. A turning point, where the slope only changes its sign, is left out. Open at an end of the grid
+            (±Inf) where the curve is flat there; NaN where a curve has fewer.
+        zero_below: Whether the function is a rectifier: for negative x never above 0, and smaller than for positive x.
+    """
+
+    x: Floats
+    y: Floats
+    flat: Floats
+    zero_below: bool
+
+    def is_flat(self, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Return which values lie where the (only) curve is flat."""
+        found = np.zeros(values.shape, bool)
+        for low, high in self.flat[0]:
+            if not math.isnan(low):
+                found |= (values > low) & (values < high)
+        return found
+
+
+def activation_curve(model: ir.Model, site: ActivationSite, low: float = -1.0, high: float = 1.0) -> Curve:
+    """Run an activation function over a grid that holds ``low … high`` and at least -20 … 20.
+
+    The nodes are cut out of the model with their attributes and constants and run in onnxruntime, in float32 (in the
+    codes of their type, for quantised operators). The slope is the difference between neighbours of the grid.
+
+    Raises:
+        ExecutionError: onnxruntime cannot run them, or there is a curve for each of too many parameters.
+
+    >>> from onnxviz.graph.activations import activation_sites
+    >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
+    ...   g (float[2] x) => (float[2] z) {y = Neg(x) z = Relu(y)}''')
+    >>> curve = activation_curve(model, activation_sites(model)[0])
+    >>> curve.flat[0].round(2).tolist(), curve.zero_below
+    ([[-inf, 0.0]], True)
+    """
+    if site.op_type.startswith("QLinear"):
+        x, y = _codes(model, site)
+    else:
+        x = _grid(low, high)
+        extra = _parameter_shape(site)
+        if math.prod(extra) > _MOST_CURVES:
+            raise ExecutionError(f"it has {math.prod(extra)} parameters, and {_MOST_CURVES} curves are the most")
+        grid = np.broadcast_to(x.astype(np.float32).reshape(-1, *[1] * len(extra)), (len(x), *extra))
+        found = run_piece(model, site.nodes, site.source, np.ascontiguousarray(grid), site.output)[0]
+        y = np.unique(found.reshape(len(x), -1).T.astype(np.float64), axis=0)
+    flat = _flat(x, y)
+    return Curve(x, y, flat, _rectifies(x, y))
+
+
+def _grid(low: float, high: float) -> Floats:
+    """Return points a hundredth apart around zero, and up to as many again on each side where values lie there.
+
+    None is nearer to the next than that: rounding of float32 would rule the slope.
+    """
+    parts = [np.linspace(-_REACH, _REACH, _POINTS)]
+    for end, sign in ((low, -1), (high, 1)):
+        beyond = sign * end - _REACH
+        if beyond > 0:
+            count = min(_POINTS, max(int(beyond / (2 * _REACH) * _POINTS), 1)) + 1
+            parts.append(sign * np.linspace(_REACH, _REACH + max(beyond, 1.0), count)[1:])
+    return np.asarray(np.unique(np.concatenate(parts).astype(np.float32)), np.float64)
+
+
+def _parameter_shape(site: ActivationSite) -> tuple[int, ...]:
+    """Return the shape of the function's parameters: () but for PRelu and the like."""
+    shapes = [
+        tuple(tensor.shape.numpy())
+        for node in site.nodes
+        for value in node.inputs
+        if value is not None and (tensor := constant_tensor(value)) is not None
+    ]
+    shape = np.broadcast_shapes(*(s for s in shapes if math.prod(s) > 1))
+    return tuple(shape)
+
+
+def _codes(model: ir.Model, site: ActivationSite) -> tuple[Floats, Floats]:
+    given = site.nodes[0].inputs
+    zero = constant_tensor(given[2]) if len(given) > 2 else None
+    info = np.iinfo(np.uint8 if zero is None or zero.dtype == ir.DataType.UINT8 else np.int8)
+    grid = np.arange(info.min, info.max + 1).astype(info.dtype)
+    found = run_piece(model, site.nodes, site.source, grid, site.output)[0]
+    node = site.nodes[0]
+    return dequantizer(node, 1)(grid), dequantizer(node, 3)(found)[None]
+
+
+def dequantizer(node: ir.Node, at: int) -> Callable[[npt.NDArray[Any]], Floats]:
+    """Return what turns codes of a QLinear operator into numbers: its scale is input ``at``, its zero ``at + 1``."""
+
+    def number(index: int) -> float:
+        value = node.inputs[index] if index < len(node.inputs) else None
+        tensor = constant_tensor(value)
+        return 0.0 if tensor is None else float(constant_array(tensor).astype(np.float64).reshape(-1)[0])
+
+    scale, zero = number(at), number(at + 1)
+    return lambda codes: (codes.astype(np.float64) - zero) * scale
+
+
+def _flat(x: Floats, y: Floats) -> Floats:
+    """Return the intervals in which each curve is flat, as ``(K, M, 2)``."""
+    with np.errstate(all="ignore"):
+        slope = np.diff(y, axis=1) / np.diff(x)
+    last = len(x) - 1
+    rows: list[list[tuple[float, float]]] = []
+    for line in slope:
+        top = float(np.abs(line[np.isfinite(line)]).max(initial=0.0))
+        with np.errstate(invalid="ignore"):
+            # a slope of exactly 1 %, as LeakyRelu has by default, is not below it
+            flat = np.abs(line) < FLAT * top * 0.99 if top > 0 else np.ones(len(line), bool)
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], flat, [False]]).astype(np.int8))).reshape(-1, 2)
+        rows.append([
+            (-math.inf if a == 0 else float(x[a]), math.inf if b == last else float(x[b]))
+            for a, b in ends
+            if a == 0 or b == last or line[a - 1] * line[b] >= 0
+        ])  # fmt: skip
+    most = max((len(row) for row in rows), default=0)
+    found = np.full((len(rows), most, 2), np.nan)
+    for row, intervals in zip(found, rows, strict=True):
+        if intervals:
+            row[: len(intervals)] = intervals
+    return found
+
+
+def _rectifies(x: Floats, y: Floats) -> bool:
+    negative, positive = y[:, x < 0], y[:, x > 0]
+    if not np.isfinite(y).all():
+        return False
+    small = np.abs(negative).max(initial=0.0) < 0.9 * np.abs(positive).max(initial=0.0)
+    return bool(small and negative.max(initial=0.0) <= 0 and positive.max(initial=0.0) > 0)
+
+
+def _known(x: Floats) -> dict[str, Floats]:
+    sigmoid = 1 / (1 + np.exp(-x))
+    erf = np.array([math.erf(v / math.sqrt(2)) for v in x])
+    return {
+        "SiLU": x * sigmoid,
+        "GELU": x * (1 + erf) / 2,
+        "GELU (tanh)": x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        "quick GELU": x / (1 + np.exp(-1.702 * x)),
+        "hard swish": x * np.clip(x + 3, 0, 6) / 6,
+        "Mish": x * np.tanh(np.log1p(np.exp(x))),
+        "ReLU6": np.clip(x, 0, 6),
+    }
+
+
+def function_name(site: ActivationSite, curve: Curve | None) -> str:
+    """Return what to call a function: its operator, or for a pattern the known function whose values its curve has.
+
+    A pattern is given a name only where it agrees with it to 1e-3 from -6 to 6.
+    """
+    if len(site.nodes) == 1 and site.op_type != "Clip":
+        return site.op_type
+    pattern = " · ".join(dict.fromkeys(node.op_type for node in site.nodes))
+    if curve is None or len(curve.y) != 1:
+        return pattern
+    near = np.flatnonzero(np.abs(curve.x) <= 6)[::7]
+    for name, values in _known(curve.x[near]).items():
+        if np.allclose(curve.y[0, near], values, atol=1e-3, rtol=0):
+            return f"{name} ({pattern})" if "(" not in name else f"{name}: {pattern}"
+    return pattern

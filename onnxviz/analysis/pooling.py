@@ -1,0 +1,345 @@
+"""Pooling at work: what enters, what leaves, and which positions survive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxviz.analysis.activation_curves import dequantizer
+from onnxviz.analysis.feature_maps import FeatureMaps, Score
+from onnxviz.analysis.numeric import is_numeric
+from onnxviz.analysis.paired import NotDrawn, asked_for, missing, paired_maps
+from onnxviz.analysis.pool_windows import Windows, ties, windows_of
+from onnxviz.errors import ExecutionError, SelectionError
+from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.layouts import tensor_layouts
+from onnxviz.graph.shapes import infer_shapes
+from onnxviz.runtime.piece import run_piece
+from onnxviz.runtime.record import Capture
+from onnxviz.runtime.values import constant_array
+
+__all__ = ["PoolPlan", "PoolView", "Pooling", "Survivors", "is_pool", "plan_pooling", "pool_views"]
+
+Method = Literal["max", "average", "Lp"]
+
+_WINDOWED: dict[str, Method] = {
+    "MaxPool": "max", "NhwcMaxPool": "max", "AveragePool": "average", "QLinearAveragePool": "average",
+    "LpPool": "Lp",
+}  # fmt: skip
+_GLOBAL: dict[str, Method] = {
+    "GlobalMaxPool": "max", "GlobalAveragePool": "average", "QLinearGlobalAveragePool": "average",
+    "GlobalLpPool": "Lp", "ReduceMean": "average", "ReduceMax": "max",
+}  # fmt: skip
+_OTHER = {"MaxRoiPool", "RoiAlign", "MaxUnpool", "MaxpoolWithMask"}
+
+
+@dataclass(frozen=True, eq=False)
+class Survivors:
+    """Which positions of the channels shown max pooling kept, as the operator's own second output says.
+
+    Attributes:
+        positions: ``(K, *pooled, R)`` int64: the input position that each output position is a copy of, an entry a
+            spatial axis; -1 where there is none (a window of NaN).
+        tied: ``(K, *pooled)``: whether others in the window hold the same value.
+        ties: Share of the windows that are tied, over all channels of the sample.
+        kept: Share of the input positions that survive, over all channels of the sample.
+        distinct: Number of them, each counted once.
+        differing: Number of output positions whose value is not that at the position told; 0 unless something is wrong.
+    """
+
+    positions: npt.NDArray[np.int64]
+    tied: npt.NDArray[np.bool_]
+    ties: float
+    kept: float
+    distinct: int
+    differing: int
+
+
+@dataclass(frozen=True, eq=False)
+class PoolView:
+    """One pooling layer, before and after.
+
+    Attributes:
+        name: The tensor that leaves it.
+        source: The tensor that enters it.
+        op_type: The operator.
+        method: ``"max"``, ``"average"`` or ``"Lp"``.
+        shape_before: Of the whole tensor that enters.
+        shape_after: Of the one that leaves.
+        windows: Where its windows lie; None for global pooling, which has one.
+        before: What enters, for one sample.
+        after: What leaves: the same channels on the same scale; for global pooling a vector of all channels.
+        survivors: Of max pooling; None for others.
+        spans: ``(C, 2)`` smallest and largest value of each channel before global pooling; None for others.
+        slices: Which slice of a volume is shown before and after; None where it is none.
+        note: What a reader should know; empty where there is nothing.
+    """
+
+    name: str
+    source: str
+    op_type: str
+    method: Method
+    shape_before: tuple[int, ...]
+    shape_after: tuple[int, ...]
+    windows: Windows | None
+    before: FeatureMaps
+    after: FeatureMaps
+    survivors: Survivors | None
+    spans: npt.NDArray[np.float64] | None
+    slices: tuple[int, int] | None
+    note: str
+
+    def captions(self) -> list[str]:
+        """Return what is done, and what survives, in words."""
+        parts = [self.windows.text() if self.windows is not None else f"{self.method} over the whole map"]
+        if self.survivors is not None and self.windows is not None:
+            parts.append(f"{100 * self.survivors.kept:.3g} % of positions survive")
+            parts.append(f"{100 * self.survivors.ties:.3g} % of windows tied")
+            if self.survivors.differing:
+                parts.append(f"{self.survivors.differing} values differ from the position told")
+        return [*parts, self.note] if self.note else parts
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """The pooling layers of a model on its input.
+
+    Attributes:
+        model_name: Of the model.
+        views: One a layer, in the graph's order.
+        not_drawn: What was asked for and cannot be shown.
+    """
+
+    model_name: str
+    views: tuple[PoolView, ...]
+    not_drawn: tuple[NotDrawn, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PoolPlan:
+    """Which pooling layers to look at.
+
+    Attributes:
+        model: The model that the nodes are of.
+        nodes: The pooling nodes.
+        not_drawn: Tensors that were asked for and leave no pooling.
+        layouts: Tensor name -> layout, where the graph tells.
+    """
+
+    model: ir.Model
+    nodes: tuple[ir.Node, ...]
+    not_drawn: tuple[NotDrawn, ...]
+    layouts: dict[str, str]
+
+    @property
+    def tensors(self) -> list[str]:
+        """Names of what enters and leaves, each once."""
+        return list(dict.fromkeys(str(v.name) for n in self.nodes for v in (n.inputs[0], n.outputs[0]) if v))
+
+
+def is_pool(node: ir.Node) -> bool:
+    """Whether a node may be a pooling layer; a mean or maximum may, where it runs over all of a map."""
+    return node.op_type in _WINDOWED or node.op_type in _GLOBAL
+
+
+def plan_pooling(model: ir.Model, tensors: str | Sequence[str] | None = None) -> PoolPlan:
+    """Find the pooling layers to look at: pooling operators, and means or maxima over all spatial axes.
+
+    Args:
+        model: As :func:`onnxviz.analysis.paired.observable` returns it.
+        tensors: Which, by what leaves them; None for all.
+
+    Raises:
+        SelectionError: There is none.
+    """
+    inferred = infer_shapes(model)
+    layouts = tensor_layouts(inferred)
+    ranks = {str(v.name): v.shape.rank() for n in inferred.graph for v in n.outputs if v.shape is not None}
+    nodes = [node for node in model.graph if is_pool(node) and _is_layer(node, layouts, ranks)]
+    asked = asked_for(model, tensors)
+    refused: list[NotDrawn] = []
+    if asked is not None:
+        outputs = {node.outputs[0] for node in nodes}
+        refused = sorted((_refused(value) for value in asked if value not in outputs), key=lambda one: one.name)
+        nodes = [node for node in nodes if node.outputs[0] in asked]
+    if not nodes:
+        if refused:
+            raise SelectionError(f"{refused[0].name}: {refused[0].reason}", hint="leave --tensor out to see all")
+        raise SelectionError(
+            "the model has no pooling layer", hint="strided convolutions shrink maps too: see `features`"
+        )
+    return PoolPlan(model, tuple(nodes), tuple(refused), layouts)
+
+
+def _refused(value: ir.Value) -> NotDrawn:
+    node = value.producer()
+    op = node.op_type if node is not None else "an input"
+    if op in _OTHER:
+        return NotDrawn(str(value.name), f"the windows of {op} depend on another input: see `features`")
+    return NotDrawn(str(value.name), f"it leaves {op}, which is no pooling")
+
+
+def _is_layer(node: ir.Node, layouts: dict[str, str], ranks: dict[str, int]) -> bool:
+    if not node.inputs or node.inputs[0] is None or constant_tensor(node.inputs[0]) is not None:
+        return False
+    if not node.op_type.startswith("Reduce"):
+        return True
+    name = str(node.inputs[0].name)
+    rank = ranks.get(name)
+    if rank is None or (rank < 4 and name not in layouts):
+        return False
+    axes = node.attributes.get_ints("axes", None)
+    if axes is None and len(node.inputs) > 1 and (tensor := constant_tensor(node.inputs[1])) is not None:
+        axes = constant_array(tensor).reshape(-1).tolist()
+    spatial = range(1, rank - 1) if layouts.get(name) == "NHWC" else range(2, rank)
+    return axes is not None and {axis % rank for axis in axes} == set(spatial)
+
+
+def pool_views(
+    plan: PoolPlan, captured: Capture, *, top: int | None = 8, by: Score = "energy", sample: int = 0
+) -> Pooling:
+    """Return the pooling layers of a plan.
+
+    Args:
+        plan: What :func:`plan_pooling` returned.
+        captured: The tensors of the plan, with their arrays.
+        top: Most channels to show.
+        by: How they are chosen, by what enters; see :func:`onnxviz.analysis.feature_maps.feature_maps`.
+        sample: Which sample of the batch.
+
+    Raises:
+        SelectionError: Not one can be shown.
+    """
+    views: list[PoolView] = []
+    refused = list(plan.not_drawn)
+    for node in plan.nodes:
+        name, source = str(node.outputs[0].name), str(node.inputs[0].name)  # type: ignore[union-attr]
+        lost = missing(captured, source, name)
+        try:
+            if lost is None:
+                views.append(_view(plan, node, captured, top, by, sample))
+            else:
+                refused.append(lost)
+        except SelectionError as error:
+            refused.append(NotDrawn(name, str(error)))
+    if not views:
+        raise SelectionError(f"no pooling layer can be shown: {refused[0].name}: {refused[0].reason}")
+    return Pooling(captured.model_name, tuple(views), tuple(refused))
+
+
+def _view(plan: PoolPlan, node: ir.Node, captured: Capture, top: int | None, by: Score, sample: int) -> PoolView:
+    source, name = str(node.inputs[0].name), str(node.outputs[0].name)  # type: ignore[union-attr]
+    records = captured[source], captured[name]
+    before, after, note = _numbers(node, records[0].array, records[1].array)
+    if not is_numeric(before.dtype):
+        raise SelectionError("it holds no numbers")
+    if before.ndim < 3:
+        raise SelectionError(f"what enters has no spatial axes, shape {before.shape}")
+    layout = _layout(node, plan.layouts.get(source))
+    shapes = before.shape, after.shape
+    if layout == "NHWC":
+        before = np.moveaxis(before, -1, 1)
+        after = np.moveaxis(after, -1, 1) if after.ndim == before.ndim else after
+    everywhere = node.op_type in _GLOBAL
+    if everywhere:
+        after = after.reshape(*before.shape[:2], *[1] * (before.ndim - 2))
+    maps = paired_maps(before, after, records, layout="NCHW", top=top, by=by, sample=sample)
+    at = maps[0].sample
+    view = PoolView(
+        name, source, node.op_type, (_GLOBAL if everywhere else _WINDOWED)[node.op_type], *shapes, None, *maps,
+        None, None, None, note,
+    )  # fmt: skip
+    if everywhere:
+        flat = before[at].reshape(before.shape[1], -1).astype(np.float64)
+        spans = np.stack([np.fmin.reduce(flat, axis=1), np.fmax.reduce(flat, axis=1)], axis=1)
+        return replace(view, spans=spans)
+    windows = windows_of(node, before.shape[2:], after.shape[2:])
+    view = replace(view, windows=windows)
+    if view.method == "max":
+        view = _with_survivors(view, plan.model, node, before[at : at + 1], after[at : at + 1])
+    return _sliced(view, before[at], after[at]) if before.ndim == 5 else view
+
+
+def _numbers(
+    node: ir.Node, before: npt.NDArray[Any], after: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], str]:
+    """Return what enters and leaves as numbers: quantised operators name their scales."""
+    if node.op_type.startswith("QLinear"):
+        return dequantizer(node, 1)(before), dequantizer(node, 3)(after), "dequantised"
+    return before, after, f"quantised codes ({before.dtype})" if before.dtype.kind in "iu" else ""
+
+
+def _layout(node: ir.Node, told: str | None) -> str:
+    if node.op_type == "NhwcMaxPool" or node.attributes.get_int("channels_last", False):
+        return "NHWC"
+    return told or "NCHW" if node.op_type.startswith("Reduce") else "NCHW"
+
+
+def _with_survivors(
+    view: PoolView, model: ir.Model, node: ir.Node, before: npt.NDArray[Any], after: npt.NDArray[Any]
+) -> PoolView:
+    """Return a view with what the operator's Indices output says, run on the one sample."""
+    if node.op_type != "MaxPool":
+        return replace(view, note=_joined(view.note, f"{node.op_type} does not tell which positions survive"))
+    values = np.ascontiguousarray(before.astype(np.float64 if before.dtype == np.float64 else np.float32))
+    try:
+        found, indices = run_piece(
+            model, [node], node.inputs[0], values, node.outputs[0],  # type: ignore[arg-type]
+            change={"storage_order": 0}, extra=f"{node.outputs[0].name} indices", opset=8,
+        )  # fmt: skip
+    except ExecutionError as error:
+        return replace(view, note=_joined(view.note, f"survivors are not known: {error}"))
+    return replace(view, survivors=_survivors(view, values, found, after, indices))
+
+
+def _survivors(
+    view: PoolView,
+    values: npt.NDArray[Any],
+    found: npt.NDArray[Any],
+    after: npt.NDArray[Any],
+    indices: npt.NDArray[Any],
+) -> Survivors:
+    assert view.windows is not None
+    told = indices[0]
+    flat = values.reshape(-1)
+    alive = told >= 0
+    at_index = flat[np.where(alive, told, 0)]
+    same = (at_index == after[0].astype(values.dtype)) | ~alive
+    distinct = int(np.unique(told[alive]).size)
+    channels = list(view.before.channels)
+    spatial = values.shape[2:]
+    inside = np.where(alive, told, 0)[channels] % int(np.prod(spatial))
+    positions = np.stack(np.unravel_index(inside, spatial), axis=-1).astype(np.int64)
+    positions[~alive[channels]] = -1
+    tied = ties(values[0], found[0], view.windows)
+    share = float(tied.mean()) if tied.size else 0.0
+    return Survivors(positions, tied[channels], share, distinct / flat.size, distinct, int(np.count_nonzero(~same)))
+
+
+def _sliced(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> PoolView:
+    """Show the middle slice of a pooled volume, and the slice before in which most of its survivors lie."""
+    assert view.windows is not None
+    out = after.shape[1] // 2
+    if view.survivors is not None:
+        depths = view.survivors.positions[:, out, ..., 0]
+        counts = np.bincount(depths[depths >= 0].reshape(-1), minlength=before.shape[1])
+        enter = int(np.argmax(counts))
+    else:
+        low, high = view.windows.bounds((out, 0, 0), before.shape[1:])[0]
+        enter = (low + high - 1) // 2
+    index = list(view.before.channels)
+    note = _joined(
+        view.note, f"slice {enter} of {before.shape[1]} before (dots: of it alone), {out} of {after.shape[1]} after"
+    )
+    first = replace(view.before, maps=before[index, enter].astype(np.float32), note="")
+    second = replace(view.after, maps=after[index, out].astype(np.float32), note="")
+    return replace(view, before=first, after=second, slices=(enter, out), note=note)
+
+
+def _joined(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)

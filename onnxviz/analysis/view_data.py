@@ -1,0 +1,77 @@
+"""The numbers behind the views as named arrays and a manifest, as they are written beside the pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from onnxviz.analysis.activations import Activations
+from onnxviz.analysis.paired import NotDrawn
+from onnxviz.analysis.pooling import Pooling
+
+__all__ = ["activation_data", "pooling_data"]
+
+
+def activation_data(found: Activations) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays of activation views, named ``NUMBER/WHAT``, and a manifest that tells which is which.
+
+    ``before`` and ``after`` are ``(K, H, W)`` maps of ``channels``; ``curve_x`` ``(G,)`` and ``curve_y`` ``(K, G)`` the
+    function; ``histogram_edges`` and ``histogram_counts`` what enters; ``dead`` the dead channels.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    rows = []
+    for i, view in enumerate(found.views):
+        own: dict[str, np.ndarray] = {
+            "before": view.before.maps, "after": view.after.maps,
+            "channels": np.asarray(view.before.channels, np.int64),
+            "histogram_edges": view.entering.edges, "histogram_counts": view.entering.counts,
+        }  # fmt: skip
+        if view.curve is not None:
+            own |= {"curve_x": view.curve.x, "curve_y": view.curve.y}
+        if view.dead is not None:
+            own["dead"] = np.asarray(view.dead, np.int64)
+        arrays |= {f"{i}/{name}": array for name, array in own.items()}
+        rows.append({
+            "number": i, "name": view.name, "source": view.source, "function": view.function,
+            "shape": list(view.shape), "samples": view.samples, "values": view.values, "zeroed": view.zeroed,
+            "saturated": view.saturated, "dead_channels": None if view.dead is None else len(view.dead),
+            "channels": view.channels, "note": view.note,
+        })  # fmt: skip
+    manifest = {"format": "onnxviz.activations/1", "model": found.model_name, "samples": found.samples, "views": rows}
+    return arrays, {**manifest, "not_drawn": _refused(found.not_drawn)}
+
+
+def pooling_data(found: Pooling) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays of pooling views, named ``NUMBER/WHAT``, and a manifest that tells which is which.
+
+    ``before`` and ``after`` are ``(K, H, W)`` maps of ``channels``; ``survivors`` ``(K, *pooled, R)`` input positions
+    and ``tied`` ``(K, *pooled)`` are there for max pooling.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    rows = []
+    for i, view in enumerate(found.views):
+        own: dict[str, np.ndarray] = {
+            "before": view.before.maps, "after": view.after.maps, "channels": np.asarray(view.before.channels, np.int64)
+        }  # fmt: skip
+        if view.survivors is not None:
+            own |= {"survivors": view.survivors.positions, "tied": view.survivors.tied}
+        arrays |= {f"{i}/{name}": array for name, array in own.items()}
+        windows = view.windows
+        rows.append({
+            "number": i, "name": view.name, "source": view.source, "op_type": view.op_type, "method": view.method,
+            "shape_before": list(view.shape_before), "shape_after": list(view.shape_after),
+            "kernel": None if windows is None else list(windows.kernel),
+            "strides": None if windows is None else list(windows.strides),
+            "pads_begin": None if windows is None else list(windows.pads),
+            "dilations": None if windows is None else list(windows.dilations),
+            "survive": None if view.survivors is None else view.survivors.kept,
+            "tied": None if view.survivors is None else view.survivors.ties,
+            "slices": None if view.slices is None else list(view.slices), "note": view.note,
+        })  # fmt: skip
+    manifest = {"format": "onnxviz.pooling/1", "model": found.model_name, "views": rows}
+    return arrays, {**manifest, "not_drawn": _refused(found.not_drawn)}
+
+
+def _refused(not_drawn: tuple[NotDrawn, ...]) -> list[dict[str, str]]:
+    return [{"name": one.name, "reason": one.reason} for one in not_drawn]

@@ -1,0 +1,59 @@
+"""The verbs of the views, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Onnxviz
+
+LENET, CNN, DIGIT = "models/lenet5.onnx", "models/digits_cnn.onnx", "models/samples/digit_3.png"
+
+
+def test_activations_over_a_folder(onnxviz: Onnxviz, here: Path) -> None:
+    run = onnxviz("activations", CNN, "--input", "models/samples", "-o", "a.svg", "--data", "a.npz")
+    assert (run.code, run.files, run.out) == (0, ["a.npz", "a.svg"], "a.svg\n"), run.err
+    with np.load(here / "a.npz") as data:
+        manifest = json.loads(str(data["__onnxviz__"]))
+    assert manifest["samples"] == len(list((here / "models" / "samples").glob("*.png")))
+    assert [row["function"] for row in manifest["views"]] == ["Relu"] * 4
+    assert "dead over" in (here / "a.svg").read_text()
+
+
+def test_pooling(onnxviz: Onnxviz, here: Path) -> None:
+    run = onnxviz("pooling", CNN, "--input", DIGIT, "-o", "p.png", "--data", "p.npz", "--top", "3")
+    assert (run.code, run.files) == (0, ["p.npz", "p.png"]), run.err
+    with np.load(here / "p.npz") as data:
+        assert data["0/before"].shape == (3, 26, 26)
+        at = data["0/survivors"]
+        channel = np.arange(3)[:, None, None]
+        np.testing.assert_array_equal(data["0/before"][channel, at[..., 0], at[..., 1]], data["0/after"])
+
+
+def test_one_line_for_what_is_not_drawn_and_the_rest_is(onnxviz: Onnxviz) -> None:
+    run = onnxviz("activations", LENET, "-t", "tanh1", "-t", "conv1", "-o", "a.png")
+    assert (run.code, run.files) == (0, ["a.png"])
+    assert run.err.splitlines() == ["not drawn: conv1: it leaves Conv, which is no activation function"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("activations", LENET, "-t", "conv1", "-o", "a.png"), "no activation function; leave --tensor out"),
+        (("activations", LENET, "-o", "a.gif"), ".png"),
+        (("activations", LENET, "-o", "a.png", "--data", "a.csv"), ".npz"),
+        (("activations", LENET, "--sample", "7", "-o", "a.png"), "no sample 7"),
+        (("pooling", LENET, "-t", "tanh1", "-o", "p.png"), "which is no pooling"),
+        (("pooling", LENET, "-t", "nothing", "-o", "p.png"), "nothing"),
+        (("pooling", "models/missing.onnx", "-o", "p.png"), "there is no file"),
+    ],
+)
+def test_bad_input(onnxviz: Onnxviz, arguments: tuple[str, ...], what: str) -> None:
+    run = onnxviz(*arguments)
+    assert (run.code, run.files) == (2, [])
+    assert what in run.err
+    assert run.err.count("\n") == 1
+    assert "Traceback" not in run.err
