@@ -5,7 +5,7 @@
 '0.1.0'
 
 Every verb of the command line is a function here: ``onnxviz.inspect``, ``convert``, ``expose``, ``capture``,
-``plan``, ``graph``, ``features``, ``weights``, ``profile``, ``report``, ``doctor``. They are imported when they are
+``plan``, ``graph``, ``features``, ``weights``, ``attention``, ``profile``, ``report``, ``doctor``. They are imported when they are
 first used.
 """
 
@@ -19,6 +19,8 @@ from onnxviz._version import __version__
 
 if TYPE_CHECKING:
     from onnxviz.api import (
+        attention,
+        attention_weights,
         capture,
         convert,
         doctor,
@@ -36,11 +38,11 @@ if TYPE_CHECKING:
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
+    "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
     "preprocessing", "profile", "report", "save_model", "weights",
 )  # fmt: skip
 __all__ = [
-    "OnnxvizError", "__version__", "capture", "convert", "doctor", "expose", "features", "graph_diff", "inspect",
+    "OnnxvizError", "__version__", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph_diff", "inspect",
     "open_model", "plan", "preprocessing", "profile", "save_model", "weights",
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from onnxviz.api.attention import attention, attention_weights
 from onnxviz.api.common import check_outputs, reducer
 from onnxviz.api.graphs import graph, graph_diff
 from onnxviz.graph.files import atomic_write
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
+    "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
     "profile", "report", "save_model", "weights",
 ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from onnxviz._version import __version__
+from onnxviz.cli.attention import attention
 from onnxviz.cli.capture import capture
 from onnxviz.cli.convert import convert
 from onnxviz.cli.doctor import doctor
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (inspect, convert, expose, capture, graph, features, weights, profile, report, doctor):
+for verb in (inspect, convert, expose, capture, graph, features, weights, attention, profile, report, doctor):
     app.command()(verb)
 
 
