@@ -5,8 +5,8 @@
 '0.1.0'
 
 Every verb of the command line is a function here: ``onnxviz.inspect``, ``convert``, ``expose``, ``capture``,
-``plan``, ``graph``, ``features``, ``weights``, ``attention``, ``profile``, ``report``, ``doctor``. They are imported when they are
-first used.
+``plan``, ``graph``, ``features``, ``weights``, ``attention``, ``attention_weights``, ``profile``, ``report``,
+``doctor``. They are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ if TYPE_CHECKING:
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
+    "attention", "attention_weights",
+    "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
     "preprocessing", "profile", "report", "save_model", "weights",
 )  # fmt: skip
 __all__ = [
-    "OnnxvizError", "__version__", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph_diff", "inspect",
+    "OnnxvizError", "__version__", "attention", "attention_weights",
+    "capture", "convert", "doctor", "expose", "features", "graph_diff", "inspect",
     "open_model", "plan", "preprocessing", "profile", "save_model", "weights",
 ]  # fmt: skip
 

@@ -70,7 +70,7 @@ class LayerAttention:
 
     def mean(self) -> FloatArray:
         """Return the mean over the heads: ``(Q, K)``; its rows sum to 1 as each head's do."""
-        return self.weights.mean(axis=0, dtype=np.float64)
+        return np.asarray(self.weights.mean(axis=0, dtype=np.float64))
 
     def entropy(self) -> FloatArray:
         """Return the entropy of every row in bits: ``(heads, Q)``, ``-Σ p log2 p``; from 0 to log2 K; NaN if empty."""
@@ -88,7 +88,7 @@ class LayerAttention:
         seen = np.broadcast_to(_filled(self.weights)[..., None], p.shape).astype(np.float64)
         if _is_causal(p):
             seen = seen * np.tri(*p.shape[1:])
-        return p.sum(axis=1, dtype=np.float64) / np.maximum(seen.sum(axis=1), 1)
+        return np.asarray(p.sum(axis=1, dtype=np.float64) / np.maximum(seen.sum(axis=1), 1))
 
     def sinks(self, threshold: float = SINK) -> FloatArray:
         """Return the share of heads for which each key is an attention sink: ``(K,)``.
@@ -99,7 +99,7 @@ class LayerAttention:
         """
         if self.weights.shape[-1] <= 1 / threshold:
             return np.zeros(self.weights.shape[-1])
-        return np.mean(self.received() > threshold, axis=0)
+        return np.asarray(np.mean(self.received() > threshold, axis=0))
 
     def special_mass(self) -> FloatArray:
         """Return the share of attention that goes to CLS, registers and special tokens: ``(heads,)``."""
@@ -118,7 +118,7 @@ class LayerAttention:
 
     def _row_mean(self, values: FloatArray) -> FloatArray:
         kept = _filled(self.weights)
-        return np.where(kept, values, 0).sum(axis=-1) / np.maximum(kept.sum(axis=-1), 1)
+        return np.asarray(np.where(kept, values, 0).sum(axis=-1) / np.maximum(kept.sum(axis=-1), 1))
 
     def of_head(self, head: int) -> LayerAttention:
         """Return the layer with one of its heads.

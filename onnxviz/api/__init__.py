@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
+    "attention", "attention_weights",
+    "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model", "plan",
     "profile", "report", "save_model", "weights",
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxviz.errors import SelectionError, listed
 from onnxviz.graph.constants import constant_tensor
-from onnxviz.graph.fused_attention import FUSED, expand_fused, node_label
+from onnxviz.graph.fused_attention import FUSED, FusedSite, expand_fused, node_label
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import copy_model
 from onnxviz.graph.scopes import scope_name, scopes
@@ -167,7 +167,8 @@ def find_attention(model: ir.Model) -> AttentionGraph:
     [('w', 'cross')]
     """
     flat = inline_functions(model)
-    fused, refused = [], []
+    fused: list[FusedSite] = []
+    refused: list[str] = []
     if any(node.op_type in FUSED for node in flat.graph):
         flat = copy_model(flat) if flat is model else flat
         fused, refused = expand_fused(flat)
@@ -231,7 +232,8 @@ def _site(node: ir.Node) -> _Site | None:
     if score is None or not ends:
         return None
     first, second = (score.inputs[i] for i in _PRODUCTS[score.op_type])
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     return _Site(_guarded(node.outputs[0]), node, first, second, tuple(ends))
 
 

@@ -92,7 +92,8 @@ def _expand(model: ir.Model, node: ir.Node, taken: set[str]) -> FusedSite:
 
 def _fourth_output(node: ir.Node, taken: set[str]) -> FusedSite:
     query, key = node.inputs[0], node.inputs[1]
-    assert query is not None and key is not None
+    assert query is not None
+    assert key is not None
     mode = node.attributes[_MODE].as_int() if _MODE in node.attributes else 0
     used = len(node.outputs) > 3 and bool(node.outputs[3].name)
     if used and mode != _AFTER_SOFTMAX:
@@ -103,9 +104,14 @@ def _fourth_output(node: ir.Node, taken: set[str]) -> FusedSite:
         for place in range(present, 3):
             node.outputs[place].name = ""
         node.outputs[3].name = _fresh(f"{node.outputs[0].name}.weights", taken)
-        node.outputs[3].dtype = query.dtype
+        _same_type(node.outputs[3], query)
         node.attributes[_MODE] = ir.AttrInt64(_MODE, _AFTER_SOFTMAX)
     return FusedSite(node, node.outputs[3], query, key, node)
+
+
+def _same_type(value: ir.Value, other: ir.Value) -> None:
+    if other.dtype is not None:
+        value.dtype = other.dtype
 
 
 def _fresh(name: str, taken: set[str]) -> str:
@@ -185,11 +191,11 @@ class _Builder:
         if widths[0] != widths[1]:
             raise _Refused("queries and keys differ in size")
         packed = self._op("MatMul", source, weight)[0]
-        packed.dtype = source.dtype
+        _same_type(packed, source)
         if bias is not None:
             packed = self._op("Add", packed, bias)[0]
         q, k, _ = self._op("Split", packed, self._constant(np.array(widths, np.int64)), outputs=3, axis=-1)
-        q.dtype = source.dtype
+        _same_type(q, source)
         weights = self._weights(q, k, widths[0])
         return FusedSite(self._node, weights, source, source, self.last)
 
@@ -213,6 +219,6 @@ class _Builder:
                     query = self._op("Add", query, part)[0]
                 else:
                     key = self._op("Add", key, part)[0]
-            query.dtype = source.dtype
+            _same_type(query, source)
         weights = self._weights(query, key, width)
         return FusedSite(self._node, weights, source, target, self.last)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from onnxviz.analysis.attention import AttentionMaps, HeadDistances, LayerAttention, Rollout
@@ -48,7 +49,7 @@ _MOST_COLUMNS, _MOST_ROWS = 16, 24
 _MOST_LABELS = 64
 _GAP = 0.1
 _HEAD = 0.2  # line above a tile
-_OVER = 0.6  # opacity of attention over a picture
+_OVER, _OPAQUE = "#ff5a1f", 0.85  # colour of attention over a picture, and its opacity where it is largest
 
 
 def _header(figure: Figure, title: str, parts: Sequence[str]) -> None:
@@ -156,7 +157,8 @@ _Row = tuple[int | None, list[npt.NDArray[np.float64]], tuple[int, int], str]
 def _tiles(layer: LayerAttention, query: str | None) -> _Row:
     """Return the query, what each head (and before them, if there are several, their mean) sees, grid, query's name."""
     block = layer.keys.image
-    assert block is not None and block.grid is not None
+    assert block is not None
+    assert block.grid is not None
     row, name = _query_row(layer, query)
     looks = _looks(layer.weights, row)[:, block.start : block.stop]
     tiles = [look.reshape(block.grid) for look in looks]
@@ -181,9 +183,17 @@ def _draw_grid_row(
     inside = height - _HEAD - _GAP
     if picture is not None:
         axes = plain(inch_axes(figure, left, top + _HEAD, tile, inside))
-        _draw_over(axes, picture, tiles[0], scale)
+        most = _draw_over(axes, picture, tiles[0])
         _mark_query(axes, layer.queries, index, grid)
-        _text(axes, 0, 1.03, "over the picture", transform=axes.transAxes, va="bottom", fontsize=6.5)
+        _text(
+            axes,
+            0,
+            1.03,
+            f"{'mean' if len(tiles) > 1 else 'head'} over picture, to {number(most)}",
+            transform=axes.transAxes,
+            va="bottom",
+            fontsize=6.5,
+        )
         left += tile + _GAP
     several = len(layer.heads) > 1
     for place_, values in enumerate(tiles[: heads + several]):
@@ -217,13 +227,23 @@ def _layer_name(figure: Figure, layer: LayerAttention, top: float, extra: Sequen
     figure_text(figure, _MARGIN, top + 0.17, "\n".join(lines), fontsize=6.5, color=MUTED, linespacing=1.4)
 
 
-def _draw_over(axes: Axes, picture: npt.NDArray[Any], values: npt.NDArray[Any], scale: ColorScale) -> None:
-    """Draw patches over the picture, which is shown in grey so that all colour is attention's."""
+def _draw_over(axes: Axes, picture: npt.NDArray[Any], values: npt.NDArray[Any]) -> float:
+    """Draw patches over the picture in one colour, the more opaque the more attention; return the largest value.
+
+    The picture is grey, so that all colour is attention's, and what gets none is seen as it is.
+    """
     rows, columns = values.shape
     extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
     gray = picture.reshape(*picture.shape[:2], -1)[..., :3].mean(axis=-1)
-    axes.imshow(gray, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation="nearest")
-    draw_map(axes, values, scale).set_alpha(_OVER)
+    fine = "nearest" if max(gray.shape) <= 64 else "antialiased"
+    axes.imshow(gray, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation=fine)
+    finite = np.where(np.isfinite(values), values, 0.0)
+    most = float(finite.max())
+    color = np.empty((rows, columns, 4))
+    color[..., :3] = to_rgb(_OVER)
+    color[..., 3] = _OPAQUE * finite / (most or 1.0)
+    axes.imshow(color, extent=extent, aspect="auto", interpolation="nearest")
+    return most
 
 
 def _mark_query(axes: Axes, queries: Tokens, index: int | None, grid: tuple[int, int]) -> None:
@@ -266,7 +286,8 @@ def plot_attention_matrices(maps: AttentionMaps, *, title: str | None = None) ->
     for layer, size, (room, below), height in zip(shown, sizes, words, heights, strict=True):
         _draw_matrix_row(figure, layer, (_MARGIN + _NAMES + side, top), size, tile, scale, (room, below), heads)
         top += height
-    bar = inch_axes(figure, width - _MARGIN - 0.42, top - heights[-1] + _HEAD, 0.1, sizes[-1][1])
+    first = _header_height(parts, width) + _HEAD
+    bar = inch_axes(figure, width - _MARGIN - 0.42, first, 0.1, min(max(sizes[0][1], 1.2), sum(heights) - 0.3))
     colorbar(figure, bar, scale, size=7)
     return figure
 
@@ -274,7 +295,8 @@ def plot_attention_matrices(maps: AttentionMaps, *, title: str | None = None) ->
 def _matrix_size(layer: LayerAttention, tile: float) -> tuple[float, float]:
     queries, keys = layer.weights.shape[1:]
     shape = min(max(queries / keys, 0.35), 1.5)
-    return (tile, tile * shape)
+    legible = 0.13 * queries if queries <= _MOST_LABELS // 2 else 0.0
+    return (tile, max(tile * shape, min(legible, 1.5 * tile)))
 
 
 def _label_room(layer: LayerAttention, size: tuple[float, float]) -> tuple[float, float]:
@@ -458,9 +480,17 @@ def plot_rollout(
         )
         _text(axes, 0, 1.02, "input picture", transform=axes.transAxes, va="bottom", fontsize=8)
         over = plain(inch_axes(figure, left + side + 0.2, top + _HEAD, side, side * aspect))
-        _draw_over(over, picture, tiles[0], scale)
+        most = _draw_over(over, picture, tiles[0])
         _mark_query(over, result.tokens, row, grid)
-        _text(over, 0, 1.02, "rollout over the picture", transform=over.transAxes, va="bottom", fontsize=8)
+        _text(
+            over,
+            0,
+            1.02,
+            f"over the picture, opaque at {number(most)}",
+            transform=over.transAxes,
+            va="bottom",
+            fontsize=8,
+        )
         left += 2 * (side + 0.2)
     axes = plain(inch_axes(figure, left, top + _HEAD, side, side * aspect))
     draw_map(axes, tiles[0], scale)

@@ -86,10 +86,10 @@ def words_of(tokens: str, feeds: Mapping[str, Any], ids: Sequence[str], sample: 
     """
     if count is None:
         raise InputError("the model has no text tokens that --tokens could name", hint="leave out --tokens")
-    if not (os.path.exists(tokens) or tokens.lower().endswith((".json", ".txt"))):
+    if not (_exists(tokens) or tokens.lower().endswith((".json", ".txt"))):
         return _counted([word.strip() for word in tokens.split(",")], count, "the list")
     vocabulary = read_vocabulary(tokens)
-    given = next((np.asarray(feeds[name]) for name in ids if np.ndim(feeds.get(name)) in (1, 2)), None)
+    given = next((np.asarray(feeds[name]) for name in ids if name in feeds and np.ndim(feeds[name]) in (1, 2)), None)
     if given is None:
         return _counted([vocabulary[i] for i in sorted(vocabulary)], count, tokens)
     row = [int(i) for i in (given if given.ndim == 1 else given[sample])]
@@ -100,6 +100,13 @@ def words_of(tokens: str, feeds: Mapping[str, Any], ids: Sequence[str], sample: 
             hint="give the vocabulary that the model was trained with",
         )
     return [vocabulary[i] for i in row]
+
+
+def _exists(tokens: str) -> bool:
+    try:
+        return Path(tokens).exists()
+    except OSError:  # a list may be longer than a name can be
+        return False
 
 
 def _counted(words: list[str], count: int, where: str) -> list[str]:
