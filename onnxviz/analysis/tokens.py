@@ -116,7 +116,8 @@ def token_layout(stream: TokenStream, count: int, shapes: Shapes, *, samples_onl
     planes = stream.planes if samples_only else ()
     note, blocks = "", None
     for join in stream.joins if samples_only else ():
-        sizes = [_along(shapes.get(name), join.axis) for name, _ in join.parts]
+        fixed = join.fixed or (None,) * len(join.parts)
+        sizes = [_along(known or shapes.get(name), join.axis) for (name, _), known in zip(join.parts, fixed, strict=True)]
         if len(sizes) > 1 and None not in sizes and sum(s or 0 for s in sizes) == count:
             blocks = _joined(join.parts, [s or 0 for s in sizes], shapes)
             break

@@ -47,11 +47,13 @@ class Join:
         tensor: What it gives.
         axis: Along which.
         parts: Tensor and stream of each input.
+        fixed: Shape of each input that is a constant, which no capture records; else None.
     """
 
     tensor: str
     axis: int
     parts: tuple[tuple[str, TokenStream], ...]
+    fixed: tuple[tuple[int, ...] | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -354,8 +356,13 @@ def _stream(start: ir.Value, ends: Collection[ir.Node], *, joins: bool = True) -
             planes.append(name)
         elif node.op_type == "Concat" and joins:
             parts = tuple((str(v.name), _stream(v, ends, joins=False)) for v in node.inputs if v is not None)
-            found.append(Join(name, node.attributes["axis"].as_int(), parts))
+            found.append(Join(name, node.attributes["axis"].as_int(), parts, tuple(map(_fixed_shape, node.inputs))))
     return TokenStream(tuple(found), tuple(planes), tuple(inputs), tuple(tokens))
+
+
+def _fixed_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    tensor = constant_tensor(value)
+    return None if tensor is None else tuple(int(size) for size in tensor.shape)
 
 
 def _kind(site: _Site) -> Literal["self", "cross"]:

@@ -89,9 +89,9 @@ def _query_row(layer: LayerAttention, query: str | None) -> tuple[int | None, st
     tokens = layer.queries
     if query is None:
         cls = next((b.start for b in tokens.blocks if b.name == "CLS"), None)
-        return (cls, "CLS") if cls is not None else (None, f"mean over all {len(tokens)} queries")
+        return (cls, "CLS") if cls is not None else (None, "mean over all queries")
     if query.strip().lower() == "all":
-        return None, f"mean over all {len(tokens)} queries"
+        return None, "mean over all queries"
     index = tokens.find(query)
     block = next(b for b in tokens.blocks if b.start <= index < b.stop)
     if block.grid is not None:
@@ -133,7 +133,8 @@ def plot_attention_grid(maps: AttentionMaps, *, query: str | None = None, title:
     columns = heads + (1 if heads > 1 else 0) + over
     left_out = len(maps.layers) - len(pictured)
     parts = [
-        f"query: {rows[0][3]}", *said, scale.caption(), "%: share of the attention that the patches get",
+        f"query: {rows[0][3]}", *said, "first: mean over the picture, opaque where largest" if over else "",
+        scale.caption(), "%: share of the attention that the patches get",
         f"{left_out} layers without patches left out" if left_out else "", *_notes(shown),
     ]  # fmt: skip
     tile = min(2.4, max(1.0, 9.0 / columns)) if len(shown) < 4 else min(1.4, max(0.9, 12.0 / columns))
@@ -189,7 +190,7 @@ def _draw_grid_row(
             axes,
             0,
             1.03,
-            f"{'mean' if len(tiles) > 1 else 'head'} over picture, to {number(most)}",
+            f"opaque: {number(most)}",
             transform=axes.transAxes,
             va="bottom",
             fontsize=6.5,
@@ -325,6 +326,8 @@ def _draw_matrix_row(
     queries, keys = layer.weights.shape[1:]
     bits = np.nanmean(layer.entropy(), axis=-1) if layer.empty < layer.weights[..., 0].size else np.full(1, np.nan)
     extra = [f"{queries} queries × {keys} keys", f"entropy {number(float(bits.mean()))} of {math.log2(keys):.3g} bits"]
+    if layer.keys.special:
+        extra.append(f"special tokens get {100 * float(layer.special_mass().mean()):.0f} %")
     _layer_name(figure, layer, top + _HEAD, extra)
     several = len(layer.heads) > 1
     matrices = [layer.mean(), *layer.weights] if several else list(layer.weights)
@@ -389,10 +392,10 @@ def plot_attention_blocks(maps: AttentionMaps, *, title: str | None = None) -> F
     cell = 0.85
     most_keys = max(len(layer.keys.blocks) for layer in shown)
     most_queries = max(len(layer.queries.blocks) for layer in shown)
-    box = (0.8 + cell * most_keys + 0.2, 0.62 + cell * 0.62 * most_queries + 0.45)
+    box = (max(0.8 + cell * most_keys + 0.2, 2.0), 0.62 + cell * 0.62 * most_queries + 0.25)
     parts = [
-        "share of the attention of a block's queries (down) that a block's keys (across) get: mean of the heads, "
-        "and the heads' least … most", "rows sum to 100 %", *_notes(shown),
+        "queries down, keys across: share of their attention", "mean of the heads, below it their least … most",
+        "rows sum to 100 %", *_notes(shown),
     ]  # fmt: skip
     width = max(2 * _MARGIN + columns * box[0], 6.5)
     top = _header_height(parts, width)
@@ -402,9 +405,9 @@ def plot_attention_blocks(maps: AttentionMaps, *, title: str | None = None) -> F
     for place, layer in enumerate(shown):
         left, down = _MARGIN + (place % columns) * box[0], top + (place // columns) * box[1]
         figure_text(figure, left, down, layer.title, fontsize=9, fontweight="bold")
-        figure_text(figure, left, down + 0.17, safe(layer.name, int(box[0] * 12)), fontsize=6.5, color=MUTED)
+        figure_text(figure, left, down + 0.17, safe(layer.name, int(box[0] * 15)), fontsize=6.5, color=MUTED)
         size = (cell * len(layer.keys.blocks), cell * 0.62 * len(layer.queries.blocks))
-        _draw_blocks(inch_axes(figure, left + 0.8, down + 0.38, *size), layer, scale)
+        _draw_blocks(inch_axes(figure, left + 0.8, down + 0.4, *size), layer, scale)
     return figure
 
 
