@@ -1,4 +1,4 @@
-"""Attention in numbers: means and entropies of heads, mass on blocks, sinks, rollout, and how alike heads are."""
+"""Attention in numbers: means and entropies of heads, mass on blocks, sinks."""
 
 from __future__ import annotations
 
@@ -10,27 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxviz.analysis.tokens import Tokens, name_texts, token_layout
-from onnxviz.errors import InputError, SelectionError, printable
+from onnxviz.errors import SelectionError, printable
 
 if TYPE_CHECKING:
     from onnxviz.graph.attention import AttentionNode
     from onnxviz.runtime.record import Capture
 
-__all__ = [
-    "AttentionMaps",
-    "HeadDistances",
-    "LayerAttention",
-    "Rollout",
-    "attention_maps",
-    "choose_layers",
-    "head_distances",
-    "jensen_shannon",
-    "rollout",
-]
+__all__ = ["AttentionMaps", "LayerAttention", "attention_maps", "choose_layers", "filled_rows"]
 
 FloatArray = npt.NDArray[np.float64]
 SINK = 0.3  # mean attention from which a key counts as a sink
-_MOST_HEADS = 400  # of a head comparison
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +65,7 @@ class LayerAttention:
         """Return the entropy of every row in bits: ``(heads, Q)``, ``-Σ p log2 p``; from 0 to log2 K; NaN if empty."""
         p = self.weights.astype(np.float64)
         bits = -np.sum(p * np.log2(np.where(p > 0, p, 1.0)), axis=-1)
-        return np.where(_filled(self.weights), bits, np.nan)
+        return np.where(filled_rows(self.weights), bits, np.nan)
 
     def received(self) -> FloatArray:
         """Return the mean attention that each key gets, over the queries that may see it: ``(heads, K)``.
@@ -84,8 +73,8 @@ class LayerAttention:
         Under a causal mask key k is seen by queries k and later only; those are recognised by a strictly zero upper
         triangle.
         """
-        p = np.where(_filled(self.weights)[..., None], self.weights, 0.0)
-        seen = np.broadcast_to(_filled(self.weights)[..., None], p.shape).astype(np.float64)
+        p = np.where(filled_rows(self.weights)[..., None], self.weights, 0.0)
+        seen = np.broadcast_to(filled_rows(self.weights)[..., None], p.shape).astype(np.float64)
         if _is_causal(p):
             seen = seen * np.tri(*p.shape[1:])
         return np.asarray(p.sum(axis=1, dtype=np.float64) / np.maximum(seen.sum(axis=1), 1))
@@ -111,13 +100,13 @@ class LayerAttention:
         for q in self.queries.blocks:
             part = self.weights[:, q.start : q.stop]
             cells = [part[:, :, k.start : k.stop].sum(axis=-1, dtype=np.float64) for k in self.keys.blocks]
-            kept = _filled(part)
+            kept = filled_rows(part)
             count = np.where(kept.any(axis=1), kept.sum(axis=1), np.nan)
             rows.append(np.stack([np.where(kept, cell, 0).sum(axis=1) / count for cell in cells], axis=-1))
         return np.stack(rows, axis=1)
 
     def _row_mean(self, values: FloatArray) -> FloatArray:
-        kept = _filled(self.weights)
+        kept = filled_rows(self.weights)
         return np.asarray(np.where(kept, values, 0).sum(axis=-1) / np.maximum(kept.sum(axis=-1), 1))
 
     def of_head(self, head: int) -> LayerAttention:
@@ -130,8 +119,11 @@ class LayerAttention:
             raise SelectionError(
                 f"{self.title} has no head {head}", hint=f"it has {len(self.heads)}, 0 to {self.heads[-1]}"
             )
-        place = self.heads.index(head)
-        return replace(self, heads=(head,), weights=self.weights[place : place + 1])
+        place, note = self.heads.index(head), f"head {head} of {len(self.heads)}"
+        if len(self.heads) > 1:
+            note = f"{self.note} · {note}" if self.note else note
+            return replace(self, heads=(head,), weights=self.weights[place : place + 1], note=note)
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +163,7 @@ class AttentionMaps:
         return found
 
 
-def _filled(weights: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def filled_rows(weights: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Which rows hold a distribution: finite, and not masked as a whole."""
     total = weights.sum(axis=-1, dtype=np.float64)
     return np.asarray(np.isfinite(total) & (total > 0))
@@ -210,7 +202,11 @@ def attention_maps(
         for order, layer in enumerate(layers)
         if layer.tensor in captured
     ]
-    return AttentionMaps(captured.model_name, tuple(found), captured.picture, captured.notes)
+    if not found:
+        raise SelectionError("the run holds no attention weights", hint="capture the tensors that find_attention names")
+    missing = f"{len(layers) - len(found)} layers were not captured" if len(found) < len(layers) else ""
+    notes = (*captured.notes, *([missing] if missing else []))
+    return AttentionMaps(captured.model_name, tuple(found), captured.picture, notes)
 
 
 def _layer(
@@ -227,14 +223,14 @@ def _layer(
         raise SelectionError(f"there is no sample {sample}", hint=f"{len(stack)} were fed, counted from 0")
     weights = np.ascontiguousarray(stack[sample], dtype=np.float32)
     weights.flags.writeable = False
-    filled = _filled(weights)
+    filled = filled_rows(weights)
     total = weights.sum(axis=-1, dtype=np.float64)
     error = float(np.abs(total[filled] - 1).max()) if filled.any() else 0.0
     sides = [
         name_texts(token_layout(stream, count, shapes, samples_only=per_sample), words)
         for stream, count in zip((layer.queries, layer.keys), weights.shape[1:], strict=True)
     ]
-    notes = [tokens.note for tokens in sides[:1] if tokens.note]
+    notes = list(dict.fromkeys(tokens.note for tokens in sides if tokens.note))
     if not per_sample:
         notes.append(f"{len(stack)} windows of {batch} sample: window {sample} is shown")
     if error > 0.01:
@@ -257,133 +253,10 @@ def _per_sample(array: npt.NDArray[Any], batch: int, name: str) -> tuple[npt.NDA
     if array.ndim == 3:
         merged = array.shape[0] % batch == 0
         heads = array.shape[0] // batch if merged else array.shape[0]
-        return array.reshape(-1, heads, *array.shape[-2:]), merged
+        stack = array.reshape(-1, heads, *array.shape[-2:])
+        return stack, merged or len(stack) == 1
     stack = array.reshape(-1, *array.shape[-3:])
-    return stack, len(stack) == batch
-
-
-@dataclass(frozen=True, eq=False)
-class Rollout:
-    """How much of each output token comes from each input token, through all layers.
-
-    Attributes:
-        matrix: ``(T, T)`` float64; each row sums to 1.
-        tokens: What the tokens are.
-        layers: Titles of the layers that it runs through.
-        residual: Weight of the residual connection.
-        note: What was left out; empty where nothing.
-    """
-
-    matrix: FloatArray
-    tokens: Tokens
-    layers: tuple[str, ...]
-    residual: float
-    note: str
-
-
-def rollout(layers: Sequence[LayerAttention], *, residual: float = 0.5) -> Rollout:
-    """Return the attention rollout of self-attention layers (Abnar & Zuidema 2020, section 3).
-
-    With ``A_l`` the mean over the heads of layer l and ``r`` the weight of the residual connection (0.5 in the paper),
-    ``Ã_l = (1 - r) A_l + r I``, its rows scaled to sum to 1, and ``R = Ã_L ⋯ Ã_2 Ã_1``. A row that is masked as a whole
-    stays where it is (a row of I). Layers of cross-attention are left out, which ``note`` says: what they bring in from
-    other tokens is not followed.
-
-    Args:
-        layers: Layers, first to last.
-        residual: ``r``, from 0 to below 1.
-
-    Raises:
-        SelectionError: No layer is self-attention with as many keys as queries, or these change from layer to layer.
-
-    >>> import numpy as np
-    >>> from onnxviz.graph.attention import TokenStream
-    >>> two = token_layout(TokenStream(), 2, {})
-    >>> a = np.array([[[1, 0], [0.5, 0.5]]], np.float32)
-    >>> one = LayerAttention("a", "a", "self", 0, (0,), a, two, two, 0.0, 0)
-    >>> rollout([one, one]).matrix.tolist()
-    [[1.0, 0.0], [0.4375, 0.5625]]
-    """
-    if not 0 <= residual < 1:
-        raise InputError(
-            f"a residual of {residual:g} is no share", hint="give one from 0 to below 1; the paper has 0.5"
-        )
-    own = [layer for layer in layers if layer.kind == "self"]
-    square = [layer for layer in own if layer.weights.shape[1] == layer.weights.shape[2]]
-    if not square:
-        what = "all is cross-attention" if not own else "queries and keys differ in number"
-        raise SelectionError(f"rollout needs self-attention over the same tokens: {what}", hint="leave out --rollout")
-    last = square[-1]
-    stream = [one for one in square if one.queries.blocks == last.queries.blocks]
-    count = last.weights.shape[1]
-    matrix = np.eye(count)
-    for layer in stream:
-        filled = np.stack([_filled(head) for head in layer.weights])
-        heads = np.where(filled[..., None], layer.weights, np.eye(count)).astype(np.float64)
-        mixed = (1 - residual) * heads.mean(axis=0) + residual * np.eye(count)
-        matrix = mixed / mixed.sum(axis=-1, keepdims=True) @ matrix
-    left = len(layers) - len(stream)
-    note = f"{left} of {len(layers)} layers left out (cross-attention or other tokens)" if left else ""
-    return Rollout(matrix, last.queries, tuple(layer.title for layer in stream), residual, note)
-
-
-@dataclass(frozen=True, eq=False)
-class HeadDistances:
-    """How far apart heads are.
-
-    Attributes:
-        matrix: ``(H, H)`` float64, bits from 0 (the same) to 1 (never looking at the same key); NaN between layers
-            with different tokens.
-        layers: Title of each head's layer.
-        heads: Index of each head in its layer.
-        note: What was left out; empty where nothing.
-    """
-
-    matrix: FloatArray
-    layers: tuple[str, ...]
-    heads: tuple[int, ...]
-    note: str
-
-
-def jensen_shannon(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
-    """Return the mean Jensen-Shannon divergence of the rows of two ``(Q, K)`` arrays, in bits, from 0 to 1.
-
-    ``JS(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2`` (Lin 1991, equation 4.1); rows empty in either are left out.
-
-    >>> jensen_shannon(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
-    1.0
-    """
-    p, q = (np.asarray(a, np.float64) for a in (first, second))
-    kept = _filled(p) & _filled(q)
-    if not kept.any():
-        return float("nan")
-    p, q = p[kept], q[kept]
-
-    def bits(x: FloatArray) -> FloatArray:
-        return np.asarray(-np.sum(x * np.log2(np.where(x > 0, x, 1.0)), axis=-1))
-
-    return float(np.clip(np.mean(bits((p + q) / 2) - (bits(p) + bits(q)) / 2), 0, 1))
-
-
-def head_distances(layers: Sequence[LayerAttention]) -> HeadDistances:
-    """Return the Jensen-Shannon divergence between every two heads, as Clark et al. 2019 (section 6) compare them.
-
-    Raises:
-        SelectionError: There are fewer than two heads.
-    """
-    every = [(layer, place) for layer in layers for place in range(len(layer.heads))]
-    note = f"the first {_MOST_HEADS} of {len(every)} heads" if len(every) > _MOST_HEADS else ""
-    every = every[:_MOST_HEADS]
-    if len(every) < 2:
-        raise SelectionError("there is one head: nothing to compare it with", hint="leave out --layer or --head")
-    matrix = np.full((len(every), len(every)), np.nan)
-    for i, (one, a) in enumerate(every):
-        for j, (other, b) in enumerate(every[: i + 1]):
-            if one is other or (one.queries.blocks, one.keys.blocks) == (other.queries.blocks, other.keys.blocks):
-                matrix[i, j] = matrix[j, i] = 0.0 if i == j else jensen_shannon(one.weights[a], other.weights[b])
-    return HeadDistances(
-        matrix, tuple(layer.title for layer, _ in every), tuple(layer.heads[place] for layer, place in every), note
-    )
+    return stack, len(stack) in (1, batch)
 
 
 def choose_layers(maps: AttentionMaps, layer: str | None, head: int | None) -> AttentionMaps:
@@ -406,5 +279,6 @@ def choose_layers(maps: AttentionMaps, layer: str | None, head: int | None) -> A
                 hint=f"there are {count}, 0 to {count - 1}; the first is {printable(maps.layers[0].name, 80)}",
             )
     if head is not None:
-        chosen = [one.of_head(head) for one in chosen]
+        most = max(chosen, key=lambda one: len(one.heads))
+        chosen = [one.of_head(head) for one in chosen if head in one.heads] or [most.of_head(head)]
     return replace(maps, layers=tuple(chosen))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from onnxviz.errors import InputError
-from onnxviz.graph.attention import TokenStream
+from onnxviz.graph.token_streams import TokenStream
 
 __all__ = ["TokenBlock", "Tokens", "name_texts", "token_layout"]
 
@@ -117,7 +117,9 @@ def token_layout(stream: TokenStream, count: int, shapes: Shapes, *, samples_onl
     note, blocks = "", None
     for join in stream.joins if samples_only else ():
         fixed = join.fixed or (None,) * len(join.parts)
-        sizes = [_along(known or shapes.get(name), join.axis) for (name, _), known in zip(join.parts, fixed, strict=True)]
+        sizes = [
+            _along(known or shapes.get(name), join.axis) for (name, _), known in zip(join.parts, fixed, strict=True)
+        ]
         if len(sizes) > 1 and None not in sizes and sum(s or 0 for s in sizes) == count:
             blocks = _joined(join.parts, [s or 0 for s in sizes], shapes)
             break

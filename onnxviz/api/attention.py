@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from onnxviz.api.common import check_outputs
@@ -51,6 +52,7 @@ def attention_weights(
         InputError: An input or the tokens do not fit.
     """
     from onnxviz.analysis.attention import attention_maps, choose_layers
+    from onnxviz.errors import listed, printable
     from onnxviz.graph.attention import find_attention
     from onnxviz.runtime.capture import capture
 
@@ -61,6 +63,9 @@ def attention_weights(
     batch = next((array.shape[0] for array in fed.feeds.values() if getattr(array, "ndim", 0) > 1), 1)
     words = _words(found, captured, fed, tokens, sample, batch)
     maps = attention_maps(captured, found.layers, sample=sample, batch=batch, words=words)
+    made_up = [record.name for record in fed.records if record.made_up]
+    said = [f"random numbers for {listed([printable(name, 40) for name in made_up], 3)}"] if made_up else []
+    maps = replace(maps, notes=(*said, *found.refused, *maps.notes))
     return choose_layers(maps, None if layer is None else str(layer), head)
 
 
@@ -146,22 +151,24 @@ def attention(
 def _draw(
     maps: AttentionMaps, view: AttentionView, query: str | None, residual: float
 ) -> tuple[Figure, dict[str, Any]]:
-    from onnxviz.analysis.attention import head_distances, rollout
-    from onnxviz.plots import attention as plots
+    from onnxviz.analysis.head_distance import head_distances
+    from onnxviz.analysis.rollout import rollout
+    from onnxviz.plots.attention_grid import plot_attention_grid, plot_rollout
+    from onnxviz.plots.attention_matrices import plot_attention_blocks, plot_attention_matrices, plot_head_distances
 
     if view == "rollout":
         rolled = rollout(maps.layers, residual=residual)
         title = f"Attention rollout of {maps.model_name}"
-        return plots.plot_rollout(rolled, picture=maps.picture, query=query, title=title), {"rollout": rolled.matrix}
+        return plot_rollout(rolled, picture=maps.picture, query=query, title=title), {"rollout": rolled.matrix}
     if view == "heads":
         distances = head_distances(maps.layers)
         title = f"How far apart the heads of {maps.model_name} are"
-        return plots.plot_head_distances(distances, title=title), {"head_distances": distances.matrix}
+        return plot_head_distances(distances, title=title), {"head_distances": distances.matrix}
     if view == "blocks":
-        return plots.plot_attention_blocks(maps), {}
+        return plot_attention_blocks(maps), {}
     if view == "grid" or (view == "auto" and any(layer.keys.image is not None for layer in maps.layers)):
-        return plots.plot_attention_grid(maps, query=query), {}
-    return plots.plot_attention_matrices(maps), {}
+        return plot_attention_grid(maps, query=query), {}
+    return plot_attention_matrices(maps), {}
 
 
 def _save_data(path: str | os.PathLike[str], arrays: dict[str, Any]) -> None:

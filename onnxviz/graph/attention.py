@@ -6,20 +6,21 @@ activations, with scales, masks and reshapes between, or one operator that does 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir as ir
 
 from onnxviz.errors import SelectionError, listed
-from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.fused_attention import FUSED, FusedSite, expand_fused, node_label
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import copy_model
 from onnxviz.graph.scopes import scope_name, scopes
+from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.token_streams import TokenStream, data_inputs, is_fixed, token_stream, upwards
 
-__all__ = ["AttentionGraph", "AttentionNode", "Join", "TokenStream", "find_attention"]
+__all__ = ["AttentionGraph", "AttentionNode", "find_attention"]
 
 _PRODUCTS = {"MatMul": (0, 1), "Einsum": (0, 1), "FusedMatMul": (0, 1), "MatMulInteger": (0, 1), "Gemm": (0, 1),
              "QLinearMatMul": (0, 3)}  # fmt: skip
@@ -29,65 +30,9 @@ _BEFORE = {"Add", "Sub", "Mul", "Div", "Where", "Cast", "CastLike", "Reshape", "
 _AFTER = {"Dropout", "Cast", "CastLike", "Identity", "Reshape", "Transpose", "Where", "Mul", "QuantizeLinear",
           "DequantizeLinear", "Squeeze", "Unsqueeze", "Expand", "Pad", "Slice", "DynamicQuantizeLinear",
           "Flatten"}  # fmt: skip
-_FIRST_ONLY = {"Reshape", "Expand", "Tile", "Slice", "Squeeze", "Unsqueeze", "Pad", "Resize", "Upsample", "Split",
-               "Clip", "QuantizeLinear", "DequantizeLinear", "Dropout", "CastLike", "Trilu", "ReduceMean",
-               "ReduceSum", "TopK"}  # fmt: skip
-_MAKES_NO_TOKENS = {"Shape", "Size", "ConstantOfShape", "Range", "RandomNormal", "RandomUniform", "OneHot", "EyeLike"}
-_PLANES = {"Conv", "QLinearConv", "ConvInteger", "FusedConv", "MaxPool", "AveragePool"}
 _VIEWS = {"Reshape", "Transpose", "Identity", "Cast", "Flatten", "Squeeze", "Unsqueeze", "QuantizeLinear",
           "DequantizeLinear", "DynamicQuantizeLinear"}  # fmt: skip
 _FAR = 16  # steps between a product and the Softmax; masks of several terms take about 8
-
-
-@dataclass(frozen=True)
-class Join:
-    """A Concat on the way of a token stream.
-
-    Attributes:
-        tensor: What it gives.
-        axis: Along which.
-        parts: Tensor and stream of each input.
-        fixed: Shape of each input that is a constant, which no capture records; else None.
-    """
-
-    tensor: str
-    axis: int
-    parts: tuple[tuple[str, TokenStream], ...]
-    fixed: tuple[tuple[int, ...] | None, ...] = ()
-
-
-@dataclass(frozen=True)
-class TokenStream:
-    """Where a sequence of tokens comes from, followed backwards along the residual stream.
-
-    Attributes:
-        joins: Concats, the nearest first.
-        planes: Outputs of convolutions and poolings, the nearest first: one of them has a cell a picture token.
-        inputs: Graph inputs that the tokens come from, the nearest first; empty for learned tokens.
-        tokens: Those of the inputs that are integers: token ids.
-    """
-
-    joins: tuple[Join, ...] = ()
-    planes: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
-    tokens: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> Literal["learned", "text", "image", "signal"]:
-        """What the tokens are: by the inputs and by whether a convolution lies on the way."""
-        if self.tokens:
-            return "text"
-        if not self.inputs:
-            return "learned"
-        return "image" if self.planes else "signal"
-
-    def tensors(self) -> Iterator[str]:
-        """Yield every tensor whose shape tells how the tokens are laid out."""
-        yield from self.planes
-        for join in self.joins:
-            for name, stream in join.parts:
-                yield name
-                yield from stream.tensors()
 
 
 @dataclass(frozen=True)
@@ -177,7 +122,8 @@ def find_attention(model: ir.Model) -> AttentionGraph:
     sites = [_Site(f.weights, f.node, f.query, f.key, (f.node,)) for f in fused]
     order = {node: place for place, node in enumerate(flat.graph)}
     own = {f.maker for f in fused}
-    sites += [site for node in flat.graph if node not in own and (site := _site(node)) is not None]
+    ranks = _ranks(flat)
+    sites += [site for node in flat.graph if node not in own and (site := _site(node, ranks)) is not None]
     if not sites:
         raise _nothing(flat, refused)
     sites.sort(key=lambda site: order[site.node])
@@ -225,9 +171,19 @@ def _titles(found: Sequence[tuple[ir.Node, str]]) -> list[str]:
     ]
 
 
-def _site(node: ir.Node) -> _Site | None:
+def _ranks(model: ir.Model) -> dict[str, int]:
+    """Return the rank of what each Softmax gives, inferred only where an axis counted from the front asks for it."""
+    every = [node for node in model.graph if node.op_type == "Softmax"]
+    if all(_axis(node) == -1 or node.outputs[0].shape is not None for node in every):
+        twins = every
+    else:
+        twins = [node for node in infer_shapes(model).graph if node.op_type == "Softmax"]
+    return {str(n.outputs[0].name): len(n.outputs[0].shape) for n in twins if n.outputs[0].shape is not None}
+
+
+def _site(node: ir.Node, ranks: Mapping[str, int]) -> _Site | None:
     """Return what lies about a Softmax that is attention's."""
-    if node.op_type != "Softmax" or node.domain not in ("", "ai.onnx") or not _over_the_last_axis(node):
+    if node.op_type != "Softmax" or node.domain not in ("", "ai.onnx") or not _over_the_last_axis(node, ranks):
         return None
     score = _score(node)
     ends = _ends(node.outputs[0])
@@ -239,23 +195,20 @@ def _site(node: ir.Node) -> _Site | None:
     return _Site(_guarded(node.outputs[0]), node, first, second, tuple(ends))
 
 
-def _over_the_last_axis(node: ir.Node) -> bool:
+def _over_the_last_axis(node: ir.Node, ranks: Mapping[str, int]) -> bool:
+    axis, rank = _axis(node), ranks.get(str(node.outputs[0].name))
+    return axis == -1 or not rank or axis % rank == rank - 1
+
+
+def _axis(node: ir.Node) -> int:
     attribute = node.attributes.get("axis")
     axis = attribute.as_int() if attribute is not None and not attribute.is_ref() else None
-    version = node.version or (node.graph.opset_imports.get("", 13) if isinstance(node.graph, ir.Graph) else 13)
-    axis = (-1 if version >= 13 else 1) if axis is None else axis
-    value = node.outputs[0] if node.outputs[0].shape is not None else node.inputs[0]
-    if axis == -1 or value is None or value.shape is None:
-        return True
-    return axis % max(len(value.shape), 1) == len(value.shape) - 1
-
-
-def _is_fixed(value: ir.Value | None, depth: int = 6) -> bool:
-    """Whether a value is the same whatever is fed: a constant, or made of constants."""
-    if value is None or constant_tensor(value) is not None:
-        return True
-    node = value.producer()
-    return depth > 0 and node is not None and all(_is_fixed(v, depth - 1) for v in node.inputs)
+    version = node.version or (
+        node.graph.opset_imports.get("", node.graph.opset_imports.get("ai.onnx", 13))
+        if isinstance(node.graph, ir.Graph)
+        else 13
+    )
+    return (-1 if version >= 13 else 1) if axis is None else axis
 
 
 def _score(softmax: ir.Node) -> ir.Node | None:
@@ -270,10 +223,10 @@ def _score(softmax: ir.Node) -> ir.Node | None:
                 continue
             if node.op_type in _PRODUCTS:
                 right = [node.inputs[i] for i in _PRODUCTS[node.op_type] if i < len(node.inputs)]
-                if len(right) == 2 and right[0] is not None and not _is_fixed(right[1]):
+                if len(right) == 2 and right[0] is not None and not is_fixed(right[1]):
                     return node
             elif node.op_type in _BEFORE:
-                above += [v for v in _data_inputs(node) if v not in seen]
+                above += [v for v in data_inputs(node) if v not in seen]
                 seen.update(above)
         row = above
     return None
@@ -287,7 +240,7 @@ def _ends(weights: ir.Value) -> list[ir.Node]:
         for value in row:
             for user in value.consumers():
                 if user.op_type in _PRODUCTS:
-                    if all(not _is_fixed(user.inputs[i]) for i in _PRODUCTS[user.op_type]):
+                    if all(not is_fixed(user.inputs[i]) for i in _PRODUCTS[user.op_type]):
                         found.append(user)
                 elif user.op_type in _AFTER:
                     below += [v for v in user.outputs if v not in seen]
@@ -305,64 +258,11 @@ def _guarded(weights: ir.Value) -> ir.Value:
     return weights
 
 
-def _data_inputs(node: ir.Node) -> list[ir.Value]:
-    """Return the inputs that a node's output is made of, those left out that only give shapes, indices or constants."""
-    inputs: Sequence[ir.Value | None] = node.inputs
-    if node.op_type in _MAKES_NO_TOKENS:
-        return []
-    if node.op_type in _FIRST_ONLY:
-        inputs = inputs[:1]
-    elif node.op_type == "Where":
-        inputs = inputs[1:]
-    elif node.op_type in ("Gather", "GatherND") and len(inputs) > 1:
-        inputs = inputs[1:2] if _is_fixed(inputs[0]) else inputs[:1]
-    return [v for v in inputs if v is not None and constant_tensor(v) is None]
-
-
 def _layer(site: _Site, title: str, ends: Collection[ir.Node]) -> AttentionNode:
-    query, key = (_stream(value, ends) for value in (site.query, site.key))
+    query, key = (token_stream(value, ends) for value in (site.query, site.key))
     return AttentionNode(
         title, str(site.weights.name), node_label(site.node), site.node.op_type, _kind(site), query, key
     )
-
-
-def _upwards(start: ir.Value, ends: Collection[ir.Node]) -> Iterator[tuple[ir.Value, ir.Node | None]]:
-    """Walk back from a value, the nearest first, not past the nodes in ``ends``."""
-    row, seen = [start], {start}
-    while row:
-        above = []
-        for value in row:
-            node = value.producer()
-            yield value, node
-            if node is not None and node not in ends:
-                for v in _data_inputs(node):
-                    if v not in seen:
-                        seen.add(v)
-                        above.append(v)
-        row = above
-
-
-def _stream(start: ir.Value, ends: Collection[ir.Node], *, joins: bool = True) -> TokenStream:
-    found: list[Join] = []
-    planes, inputs, tokens = [], [], []
-    for value, node in _upwards(start, ends):
-        name = str(value.name)
-        if node is None:
-            if value.is_graph_input() and value.const_value is None:
-                inputs.append(name)
-                if value.dtype in (ir.DataType.INT32, ir.DataType.INT64):
-                    tokens.append(name)
-        elif node.op_type in _PLANES and value is node.outputs[0]:
-            planes.append(name)
-        elif node.op_type == "Concat" and joins:
-            parts = tuple((str(v.name), _stream(v, ends, joins=False)) for v in node.inputs if v is not None)
-            found.append(Join(name, node.attributes["axis"].as_int(), parts, tuple(map(_fixed_shape, node.inputs))))
-    return TokenStream(tuple(found), tuple(planes), tuple(inputs), tuple(tokens))
-
-
-def _fixed_shape(value: ir.Value | None) -> tuple[int, ...] | None:
-    tensor = constant_tensor(value)
-    return None if tensor is None else tuple(int(size) for size in tensor.shape)
 
 
 def _kind(site: _Site) -> Literal["self", "cross"]:
@@ -370,7 +270,7 @@ def _kind(site: _Site) -> Literal["self", "cross"]:
     sources = _sources(site.query)
     if not sources:
         return "cross"
-    return "self" if any(value in sources for value, _ in _upwards(site.key, ())) else "cross"
+    return "self" if any(value in sources for value, _ in upwards(site.key, ())) else "cross"
 
 
 def _unshaped(value: ir.Value) -> ir.Value:
@@ -391,8 +291,8 @@ def _sources(query: ir.Value) -> set[ir.Value]:
             if node is None:
                 found |= {value} if value.is_graph_input() else set()  # not projected at all
                 continue
-            operands = _data_inputs(node)
-            if (node.op_type in _PRODUCTS or node.op_type == "Conv") and any(_is_fixed(v) for v in node.inputs[:4]):
+            operands = data_inputs(node)
+            if (node.op_type in _PRODUCTS or node.op_type == "Conv") and any(is_fixed(v) for v in node.inputs[:4]):
                 found |= {_unshaped(v) for v in operands}
                 continue
             above += [v for v in operands if v not in seen]
