@@ -135,4 +135,4 @@ def token_stream(start: ir.Value, ends: Collection[ir.Node], *, joins: bool = Tr
 
 def _fixed_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     tensor = constant_tensor(value)
-    return None if tensor is None else tuple(int(size) for size in tensor.shape)
+    return None if tensor is None else tuple(size for size in tensor.shape if isinstance(size, int))
