@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from onnxviz.analysis.attention import AttentionMaps, LayerAttention
 from onnxviz.analysis.rollout import Rollout
@@ -29,7 +30,7 @@ from onnxviz.plots.attention_parts import (
     small_text,
     thin_frame,
 )  # fmt: skip
-from onnxviz.plots.style import MUTED, ZERO, colorbar, draw_map, inch_axes, new_figure, plain
+from onnxviz.plots.style import INK, MUTED, colorbar, draw_map, inch_axes, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -220,7 +221,9 @@ def _mark_query(axes: Axes, layer: LayerAttention, index: int | None, grid: tupl
     row, column = divmod(index - block.start, block.grid[1])
     high, wide = grid[0] / block.grid[0], grid[1] / block.grid[1]
     corner = (column * wide - 0.5, row * high - 0.5)
-    axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=ZERO, linewidth=1.6, clip_on=False))
+    frame = Rectangle(corner, wide, high, fill=False, edgecolor="white", linewidth=1.2, clip_on=False)
+    frame.set_path_effects([withStroke(linewidth=2.8, foreground=INK)])  # to be seen on dark, bright and orange
+    axes.add_patch(frame)
 
 
 def plot_rollout(

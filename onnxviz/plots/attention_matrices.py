@@ -42,7 +42,8 @@ def plot_attention_matrices(maps: AttentionMaps, *, title: str | None = None) ->
     """Draw attention matrices, queries down and keys across: a row a layer, the head mean and every head.
 
     Words stand at the rows and columns where they are legible. Keys that are attention sinks in at least half of the
-    heads are marked by a triangle above the head mean. All matrices have one scale.
+    heads are marked by a triangle above the head mean. All matrices have one scale, or, where layers differ in
+    the number of their keys, one a layer: a row of 500 keys cannot hold what a row of 7 does.
 
     Args:
         maps: Layers.
@@ -50,7 +51,8 @@ def plot_attention_matrices(maps: AttentionMaps, *, title: str | None = None) ->
     """
     shown, heads, said = capped(maps)
     columns = heads + (1 if heads > 1 else 0)
-    scale = color_scale(np.concatenate([layer.weights[:heads].reshape(-1) for layer in shown]), signed=False)
+    groups = [[layer] for layer in shown] if len({layer.weights.shape[2] for layer in shown}) > 1 else [shown]
+    scales = [color_scale(np.concatenate([x.weights[:heads].reshape(-1) for x in g]), signed=False) for g in groups]
     largest = max(max(layer.weights.shape[1:]) for layer in shown)
     tile = min(4.6, max(1.5, 9.0 / columns)) if len(shown) < 5 else min(1.8, max(1.0, 12.0 / columns))
     if len(shown) == 1 and columns == 1 and largest <= _MOST_LABELS:
@@ -59,20 +61,28 @@ def plot_attention_matrices(maps: AttentionMaps, *, title: str | None = None) ->
     words = [_label_room(layer, size) for layer, size in zip(shown, sizes, strict=True)]
     side = max(room for room, _ in words)
     heights = [size[1] + HEAD + GAP + below for size, (_, below) in zip(sizes, words, strict=True)]
-    parts = ["queries down, keys across", *said, scale.caption(), *maps.notes[:2], *layer_notes(shown)]
+    parts = ["queries down, keys across", *said, _scale_caption(scales), *maps.notes[:2], *layer_notes(shown)]
     if any(layer.sinks().max() >= 0.5 for layer in shown):
         parts.append("▼ sink: gets more than 0.3 on average in half of the heads or more")
     width = max(2 * MARGIN + NAMES + side + columns * (tile + GAP) + 0.75, 6.0)
     top = header_height(parts, width)
     figure = new_figure(width, top + sum(heights) + 0.3)
     header(figure, title or f"Attention of {maps.model_name}", parts)
-    for layer, size, (room, below), height in zip(shown, sizes, words, heights, strict=True):
+    for place, (layer, size, (room, below), height) in enumerate(zip(shown, sizes, words, heights, strict=True)):
+        scale = scales[place if len(scales) > 1 else 0]
+        if place < len(scales):
+            tall = size[1] if len(scales) > 1 else min(max(size[1], 1.2), sum(heights) - 0.3)
+            colorbar(figure, inch_axes(figure, width - MARGIN - 0.42, top + HEAD, 0.1, tall), scale, size=7)
         _draw_matrix_row(figure, layer, (MARGIN + NAMES + side, top), size, tile, scale, (room, below), heads)
         top += height
-    first = header_height(parts, width) + HEAD
-    bar = inch_axes(figure, width - MARGIN - 0.42, first, 0.1, min(max(sizes[0][1], 1.2), sum(heights) - 0.3))
-    colorbar(figure, bar, scale, size=7)
     return figure
+
+
+def _scale_caption(scales: list[ColorScale]) -> str:
+    if len(scales) == 1:
+        return scales[0].caption()
+    clipped = max(scale.clipped for scale in scales)
+    return f"a scale a layer (99.5th percentile, at most {100 * clipped:.1g} % clipped)"
 
 
 def _matrix_size(layer: LayerAttention, tile: float) -> tuple[float, float]:

@@ -187,3 +187,11 @@ def test_the_same_bytes_every_time(tmp_path: Path, ending: str) -> None:
     for name in ("a", "b"):
         save_figure(plot_attention_grid(maps(one)), tmp_path / f"{name}.{ending}")
     assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
+
+
+def test_layers_with_more_keys_have_a_scale_of_their_own() -> None:
+    figure = plot_attention_matrices(maps(layer(WORDS, WORDS), layer(WORDS, PATCHES, 1)))
+    assert sum(hasattr(axes, "_colorbar") for axes in figure.axes) == 2
+    assert "a scale a layer" in texts(figure)
+    figure = plot_attention_matrices(maps(layer(WORDS, WORDS), layer(WORDS, WORDS, 1)))
+    assert sum(hasattr(axes, "_colorbar") for axes in figure.axes) == 1
