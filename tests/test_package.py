@@ -29,7 +29,7 @@ HEAVY = (
     "rich",
     "jinja2",
 )
-VERBS = ("inspect", "convert", "expose", "capture", "graph", "features", "weights", "report", "doctor")
+VERBS = ("inspect", "convert", "expose", "capture", "graph", "features", "weights", "attention", "report", "doctor")
 
 
 def modules_after(code: str) -> set[str]:

@@ -282,3 +282,29 @@ def test_the_numbers_behind_the_pictures() -> None:
     assert arrays["layer4.weights"].shape == (3, 6, 6)
     assert arrays["layer4.block_mass"].shape == (3, 1, 1)
     assert arrays["layer4.key_labels"].tolist() == list("012345")
+
+
+def test_a_sequence_of_picture_and_text_is_parted_by_the_graph() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float[n, 3, 4, 6] picture, int64[n, 5] ids) => (float[n, 12, 4] y)
+        <float[4, 3, 2, 2] w = {0}, int64[3] flat = {0, 4, -1}, float[9, 4] table = {0}, float[1, 1, 4] cls = {0}>
+        {
+          conv = Conv<strides = [2, 2]>(picture, w)
+          rows = Reshape(conv, flat) patches = Transpose<perm = [0, 2, 1]>(rows)
+          words = Gather(table, ids)
+          x = Concat<axis = 1>(cls, patches, words)
+          t = Transpose<perm = [0, 2, 1]>(x) s = MatMul(x, t) a = Softmax(s) y = MatMul(a, x)
+        }"""
+    )
+    for name, shape in {"w": (4, 3, 2, 2), "table": (9, 4), "cls": (1, 1, 4)}.items():
+        array = RNG.normal(size=shape).astype(np.float32)
+        model.graph.initializers[name].const_value = ir.Tensor(array, name=name)
+        model.graph.initializers[name].shape = ir.Shape(shape)
+    feeds = {"picture": RNG.normal(size=(1, 3, 4, 6)).astype(np.float32), "ids": np.array([[1, 2, 3, 4, 5]])}
+    (layer,) = attention_weights(model, feeds, tokens="a,cat,on,a,mat").layers
+    assert blocks(layer.keys) == [("CLS", 1, None), ("image", 6, (2, 3)), ("text", 5, None)]
+    assert layer.keys.labels[6:9] == ("1,2", "a", "cat")
+    mass = layer.block_mass()[0]
+    np.testing.assert_allclose(mass[2, 1], layer.weights[0, 7:, 1:7].sum(axis=-1).mean(), rtol=1e-5)  # text to image
+    assert layer.kind == "self"
