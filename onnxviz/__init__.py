@@ -5,8 +5,8 @@
 '0.1.0'
 
 Every verb of the command line is a function here: ``onnxviz.inspect``, ``convert``, ``expose``, ``capture``,
-``plan``, ``graph``, ``features``, ``activations``, ``pooling``, ``weights``, ``profile``, ``report``, ``doctor``. They
-are imported when they are first used.
+``plan``, ``graph``, ``features``, ``activations``, ``pooling``, ``weights``, ``attention``, ``attention_weights``,
+``profile``, ``report``, ``doctor``. They are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from onnxviz._version import __version__
 if TYPE_CHECKING:
     from onnxviz.api import (
         activations,
+        attention,
+        attention_weights,
         capture,
         convert,
         doctor,
@@ -38,12 +40,13 @@ if TYPE_CHECKING:
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "activations", "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model",
-    "plan", "pooling", "preprocessing", "profile", "report", "save_model", "weights",
+    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph",
+    "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile", "report", "save_model", "weights",
 )  # fmt: skip
 __all__ = [
-    "OnnxvizError", "__version__", "activations", "capture", "convert", "doctor", "expose", "features", "graph_diff",
-    "inspect", "open_model", "plan", "pooling", "preprocessing", "profile", "save_model", "weights",
+    "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
+    "expose", "features", "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile",
+    "save_model", "weights",
 ]  # fmt: skip
 
 

@@ -30,7 +30,8 @@ HEAVY = (
     "jinja2",
 )
 VERBS = (
-    "inspect", "convert", "expose", "capture", "graph", "features", "activations", "pooling", "weights", "report", "doctor",
+    "inspect", "convert", "expose", "capture", "graph", "features", "activations", "pooling", "weights", "attention",
+    "report", "doctor",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from onnxviz.api.attention import attention, attention_weights
 from onnxviz.api.common import check_outputs, reducer
 from onnxviz.api.graphs import graph, graph_diff
 from onnxviz.api.views import activations, pooling
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "activations", "capture", "convert", "doctor", "expose", "features", "graph", "graph_diff", "inspect", "open_model",
-    "plan", "pooling", "profile", "report", "save_model", "weights",
+    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph",
+    "graph_diff", "inspect", "open_model", "plan", "pooling", "profile", "report", "save_model", "weights",
 ]  # fmt: skip
 
 _PICTURES = (".png", ".svg", ".pdf")

@@ -14,6 +14,7 @@ import typer
 
 from onnxviz._version import __version__
 from onnxviz.cli.activations import activations
+from onnxviz.cli.attention import attention
 from onnxviz.cli.capture import capture
 from onnxviz.cli.convert import convert
 from onnxviz.cli.doctor import doctor
@@ -47,6 +48,7 @@ for verb in (
     activations,
     pooling,
     weights,
+    attention,
     profile,
     report,
     doctor,

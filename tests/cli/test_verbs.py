@@ -108,7 +108,7 @@ def test_doctor(onnxviz: Onnxviz) -> None:
 
 def test_help_and_version(onnxviz: Onnxviz) -> None:
     assert onnxviz("--version").out.startswith("onnxviz ")
-    verbs = ("inspect", "convert", "expose", "capture", "graph", "features", "weights", "report", "doctor")
+    verbs = ("inspect", "convert", "expose", "capture", "graph", "features", "weights", "attention", "report", "doctor")
     overview = onnxviz("--help").out
     assert all(verb in overview for verb in verbs)
     for verb in verbs:

@@ -1,0 +1,82 @@
+"""Attention through all layers of a stream of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxviz.analysis.attention import LayerAttention, filled_rows
+from onnxviz.analysis.tokens import Tokens
+from onnxviz.errors import InputError, SelectionError
+
+__all__ = ["Rollout", "rollout"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """How much of each output token comes from each input token, through all layers.
+
+    Attributes:
+        matrix: ``(T, T)`` float64; each row sums to 1.
+        tokens: What the tokens are.
+        layers: Titles of the layers that it runs through.
+        residual: Weight of the residual connection.
+        note: What was left out; empty where nothing.
+    """
+
+    matrix: npt.NDArray[np.float64]
+    tokens: Tokens
+    layers: tuple[str, ...]
+    residual: float
+    note: str
+
+
+def rollout(layers: Sequence[LayerAttention], *, residual: float = 0.5) -> Rollout:
+    """Return the attention rollout of self-attention layers (Abnar & Zuidema 2020, section 3).
+
+    With ``A_l`` the mean over the heads of layer l and ``r`` the weight of the residual connection (0.5 in the paper),
+    ``Ã_l = (1 - r) A_l + r I``, its rows scaled to sum to 1, and ``R = Ã_L ⋯ Ã_2 Ã_1``. A row that is masked as a whole
+    stays where it is (a row of I). Layers of cross-attention are left out, which ``note`` says: what they bring in from
+    other tokens is not followed.
+
+    Args:
+        layers: Layers, first to last.
+        residual: ``r``, from 0 to below 1.
+
+    Raises:
+        SelectionError: No layer is self-attention with as many keys as queries, or these change from layer to layer.
+
+    >>> import numpy as np
+    >>> from onnxviz.analysis.tokens import token_layout
+    >>> from onnxviz.graph.token_streams import TokenStream
+    >>> two = token_layout(TokenStream(), 2, {})
+    >>> a = np.array([[[1, 0], [0.5, 0.5]]], np.float32)
+    >>> one = LayerAttention("a", "a", "self", 0, (0,), a, two, two, 0.0, 0)
+    >>> rollout([one, one]).matrix.tolist()
+    [[1.0, 0.0], [0.4375, 0.5625]]
+    """
+    if not 0 <= residual < 1:
+        raise InputError(
+            f"a residual of {residual:g} is no share", hint="give one from 0 to below 1; the paper has 0.5"
+        )
+    own = [layer for layer in layers if layer.kind == "self"]
+    square = [layer for layer in own if layer.weights.shape[1] == layer.weights.shape[2]]
+    if not square:
+        what = "all is cross-attention" if not own else "queries and keys differ in number"
+        raise SelectionError(f"rollout needs self-attention over the same tokens: {what}", hint="leave out --rollout")
+    last = square[-1]
+    stream = [one for one in square if one.queries.blocks == last.queries.blocks]
+    count = last.weights.shape[1]
+    matrix = np.eye(count)
+    for layer in stream:
+        filled = np.stack([filled_rows(head) for head in layer.weights])
+        heads = np.where(filled[..., None], layer.weights, np.eye(count)).astype(np.float64)
+        mixed = (1 - residual) * heads.mean(axis=0) + residual * np.eye(count)
+        matrix = mixed / mixed.sum(axis=-1, keepdims=True) @ matrix
+    left = len(layers) - len(stream)
+    said = [f"{left} of {len(layers)} layers left out (cross-attention or other tokens)" if left else "", last.note]
+    note = " · ".join(part for part in said if part)
+    return Rollout(matrix, last.queries, tuple(layer.title for layer in stream), residual, note)

@@ -1,0 +1,180 @@
+"""The verb ``attention``: find it in a model, run the model, draw the weights."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from onnxviz.api.common import check_outputs
+from onnxviz.graph.io import as_model
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from matplotlib.figure import Figure
+
+    from onnxviz.analysis.attention import AttentionMaps
+    from onnxviz.graph.attention import AttentionGraph
+    from onnxviz.runtime.capture import Feed
+    from onnxviz.runtime.inputs import Inputs
+
+__all__ = ["AttentionView", "attention", "attention_weights"]
+
+AttentionView = Literal["auto", "grid", "matrix", "blocks", "rollout", "heads"]
+
+
+def attention_weights(
+    model: ir.Model | str | os.PathLike[str],
+    inputs: Feed = None,
+    *,
+    layer: str | int | None = None,
+    head: int | None = None,
+    tokens: str | None = None,
+    sample: int = 0,
+    **options: Any,
+) -> AttentionMaps:
+    """Run a model and return its attention weights, with what queries and keys stand for.
+
+    Args:
+        model: A path or an opened model.
+        inputs: What to feed it, of one batch; None feeds seeded random numbers.
+        layer: Which attention layer: its number from 0 (negative from the end), or a part of its name; by default all.
+        head: Which head; by default all.
+        tokens: Words of the text: a vocabulary file (a token a line, or ``tokenizer.json``), or a comma list.
+        sample: Which sample of the batch.
+        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
+
+    Returns:
+        The weights; see :class:`onnxviz.analysis.attention.AttentionMaps`.
+
+    Raises:
+        SelectionError: The model has no attention, or no such layer, head or sample.
+        InputError: An input or the tokens do not fit.
+    """
+    from onnxviz.analysis.attention import attention_maps, choose_layers
+    from onnxviz.errors import listed, printable
+    from onnxviz.graph.attention import find_attention
+    from onnxviz.runtime.capture import capture
+
+    opened = as_model(model)
+    found = find_attention(opened)
+    fed = _inputs(opened, inputs, {k: options[k] for k in ("preprocessing", "dims", "seed") if k in options})
+    captured = capture(found.model, fed, found.tensors(), bodies=False, **options)
+    batch = next((array.shape[0] for array in fed.feeds.values() if getattr(array, "ndim", 0) > 1), 1)
+    words = _words(found, captured, fed, tokens, sample, batch)
+    maps = attention_maps(captured, found.layers, sample=sample, batch=batch, words=words)
+    made_up = [record.name for record in fed.records if record.made_up]
+    said = [f"random numbers for {listed([printable(name, 40) for name in made_up], 3)}"] if made_up else []
+    maps = replace(maps, notes=(*said, *found.refused, *maps.notes))
+    return choose_layers(maps, None if layer is None else str(layer), head)
+
+
+def _inputs(model: ir.Model, inputs: Feed, options: dict[str, Any]) -> Inputs:
+    from onnxviz.errors import InputError
+    from onnxviz.runtime.batches import Batches, load_batches
+    from onnxviz.runtime.inputs import Inputs
+
+    if isinstance(inputs, Inputs):
+        return inputs
+    sources: Any = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs or ()
+    batches = inputs if isinstance(inputs, Batches) else load_batches(model, sources, **options)
+    if len(batches) > 1:
+        raise InputError(f"{len(batches)} batches were given", hint="attention is drawn of one input: give one")
+    return batches.first()
+
+
+def _words(found: AttentionGraph, captured: Any, fed: Inputs, tokens: str | None, sample: int, batch: int) -> list[str]:
+    if tokens is None:
+        return []
+    from onnxviz.analysis.attention import attention_maps
+    from onnxviz.runtime.words import words_of
+
+    maps = attention_maps(captured, found.layers, sample=sample, batch=batch)
+    sides = [side for layer in maps.layers for side in (layer.queries, layer.keys)]
+    texts = [(side, b) for side in sides for b in side.blocks if b.kind == "text"]
+    texts = texts or [(side, b) for side in sides for b in side.blocks if b.kind in ("signal", "tokens")]
+    count = len(texts[0][1]) if texts else None
+    ids = texts[0][0].inputs if texts else ()
+    fitting = [name for name in ids if _length(fed.feeds.get(name)) == count]
+    named = sorted(fitting, key=lambda name: ("type" in name.lower() or "mask" in name.lower(), fitting.index(name)))
+    return words_of(tokens, fed.feeds, named, sample, count)
+
+
+def _length(array: Any) -> int | None:
+    return array.shape[-1] if getattr(array, "ndim", 0) in (1, 2) else None
+
+
+def attention(
+    model: ir.Model | str | os.PathLike[str],
+    inputs: Feed = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    view: AttentionView = "auto",
+    query: str | int | None = None,
+    data: str | os.PathLike[str] | None = None,
+    residual: float = 0.5,
+    **options: Any,
+) -> Figure:
+    """Draw the attention of a model.
+
+    Args:
+        model: A path or an opened model.
+        inputs: What to feed it, of one batch; None feeds seeded random numbers.
+        output: ``.png``, ``.svg`` or ``.pdf``.
+        view: ``"grid"``: where a query looks in the picture; ``"matrix"``: queries by keys; ``"blocks"``: mass between
+            kinds of tokens; ``"rollout"``: through all layers; ``"heads"``: head against head. ``"auto"`` takes the
+            grid where keys are patches of a picture, else the matrix.
+        query: Whose attention the grid and the rollout show: ``"cls"``, an index, ``"row,column"``, a word, ``"all"``.
+        data: ``.npz`` for the numbers behind the picture.
+        residual: Weight of the residual connection in a rollout.
+        options: ``layer``, ``head``, ``tokens``, ``sample``, and those of the run: see :func:`attention_weights`.
+
+    Raises:
+        SelectionError, InputError: As :func:`attention_weights`, or the view does not fit the model.
+    """
+    from onnxviz.errors import InputError
+
+    if view not in get_args(AttentionView):
+        raise InputError(f"there is no view {view!r}", hint=f"choose {', '.join(get_args(AttentionView))}")
+    check_outputs((output, (".png", ".svg", ".pdf")), (data, (".npz",)))
+    maps = attention_weights(model, inputs, **options)
+    figure, more = _draw(maps, view, None if query is None else str(query), residual)
+    if data is not None:
+        _save_data(data, {**maps.arrays(), **more})
+    if output is not None:
+        from onnxviz.plots.save import save_figure
+
+        save_figure(figure, output)
+    return figure
+
+
+def _draw(
+    maps: AttentionMaps, view: AttentionView, query: str | None, residual: float
+) -> tuple[Figure, dict[str, Any]]:
+    from onnxviz.analysis.head_distance import head_distances
+    from onnxviz.analysis.rollout import rollout
+    from onnxviz.plots.attention_grid import plot_attention_grid, plot_rollout
+    from onnxviz.plots.attention_matrices import plot_attention_blocks, plot_attention_matrices, plot_head_distances
+
+    if view == "rollout":
+        rolled = rollout(maps.layers, residual=residual)
+        title = f"Attention rollout of {maps.model_name}"
+        return plot_rollout(rolled, picture=maps.picture, query=query, title=title), {"rollout": rolled.matrix}
+    if view == "heads":
+        distances = head_distances(maps.layers)
+        title = f"How far apart the heads of {maps.model_name} are"
+        return plot_head_distances(distances, title=title), {"head_distances": distances.matrix}
+    if view == "blocks":
+        return plot_attention_blocks(maps), {}
+    if view == "grid" or (view == "auto" and any(layer.keys.image is not None for layer in maps.layers)):
+        return plot_attention_grid(maps, query=query), {}
+    return plot_attention_matrices(maps), {}
+
+
+def _save_data(path: str | os.PathLike[str], arrays: dict[str, Any]) -> None:
+    import numpy as np
+
+    from onnxviz.graph.files import atomic_path
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)

@@ -1,0 +1,64 @@
+"""``onnxviz attention``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from onnxviz.cli.options import Input, ModelFile, runs_a_model
+from onnxviz.errors import InputError
+
+
+@runs_a_model
+def attention(
+    model: ModelFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf.")
+    ] = None,
+    input: Input = None,
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", "-l", metavar="L", help="Attention layer: number from 0, or part of a name."),
+    ] = None,
+    head: Annotated[int | None, typer.Option("--head", min=0, metavar="H", help="One head, from 0.")] = None,
+    query: Annotated[
+        str | None,
+        typer.Option("--query", "-q", metavar="Q", help="Whose attention: cls, an index, ROW,COLUMN, a word, or all."),
+    ] = None,
+    view: Annotated[
+        Literal["auto", "grid", "matrix", "blocks", "rollout", "heads"],
+        typer.Option(
+            "--view", help="Over the picture, queries × keys, kinds of tokens, all layers, head against head."
+        ),
+    ] = "auto",
+    rollout: Annotated[bool, typer.Option("--rollout", help="The same as --view rollout.")] = False,
+    residual: Annotated[
+        float, typer.Option("--residual", metavar="R", help="Weight of the residual in a rollout.")
+    ] = 0.5,
+    tokens: Annotated[
+        str | None,
+        typer.Option("--tokens", metavar="FILE|LIST", help="Words: a token a line, a tokenizer.json, or a,cat,sat."),
+    ] = None,
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Which sample of the batch.")] = 0,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE.npz", help="The numbers behind the picture.")
+    ] = None,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Draw attention: over the picture, as a matrix with words, between kinds of tokens, rolled out, by head."""
+    from onnxviz.api import attention as draw_attention
+
+    if output is None and data is None:
+        raise InputError("nothing to write", hint="give -o FILE.png, --data FILE.npz, or both")
+    if rollout and view not in ("auto", "rollout"):
+        raise InputError(f"--rollout and --view {view} are two pictures", hint="give one of them")
+    draw_attention(
+        model, input, output, view="rollout" if rollout else view, query=query, data=data, residual=residual,
+        layer=layer, head=head, tokens=tokens, sample=sample, **options,
+    )  # fmt: skip
+    for file in (output, data):
+        if file is not None:
+            typer.echo(str(file))

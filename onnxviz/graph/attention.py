@@ -1,0 +1,301 @@
+"""Finding attention in a graph: which tensor holds the weights, and what its queries and keys stand for.
+
+Attention is softmax(Q Kᵀ / √d) V (Vaswani et al. 2017, equation 1). In a graph it is a Softmax between two products of
+activations, with scales, masks and reshapes between, or one operator that does it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from onnxviz.errors import SelectionError, listed
+from onnxviz.graph.fused_attention import FUSED, FusedSite, expand_fused, node_label
+from onnxviz.graph.inline import inline_functions
+from onnxviz.graph.model import copy_model
+from onnxviz.graph.scopes import scope_name, scopes
+from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.token_streams import TokenStream, data_inputs, is_fixed, token_stream, upwards
+
+__all__ = ["AttentionGraph", "AttentionNode", "find_attention"]
+
+_PRODUCTS = {"MatMul": (0, 1), "Einsum": (0, 1), "FusedMatMul": (0, 1), "MatMulInteger": (0, 1), "Gemm": (0, 1),
+             "QLinearMatMul": (0, 3)}  # fmt: skip
+_BEFORE = {"Add", "Sub", "Mul", "Div", "Where", "Cast", "CastLike", "Reshape", "Identity", "Transpose", "Squeeze",
+           "Unsqueeze", "Clip", "Max", "Min", "QuantizeLinear", "DequantizeLinear", "Tanh", "Dropout", "Expand",
+           "Slice", "Flatten"}  # fmt: skip
+_AFTER = {"Dropout", "Cast", "CastLike", "Identity", "Reshape", "Transpose", "Where", "Mul", "QuantizeLinear",
+          "DequantizeLinear", "Squeeze", "Unsqueeze", "Expand", "Pad", "Slice", "DynamicQuantizeLinear",
+          "Flatten"}  # fmt: skip
+_VIEWS = {"Reshape", "Transpose", "Identity", "Cast", "Flatten", "Squeeze", "Unsqueeze", "QuantizeLinear",
+          "DequantizeLinear", "DynamicQuantizeLinear"}  # fmt: skip
+_FAR = 16  # steps between a product and the Softmax; masks of several terms take about 8
+
+
+@dataclass(frozen=True)
+class AttentionNode:
+    """One attention of a graph.
+
+    Attributes:
+        name: Of the layer: the scope of the node, or the node's own name.
+        tensor: The tensor that holds the weights, ``(N, heads, Q, K)``, or ``(N * heads, Q, K)`` as some exporters
+            write it; each row of K sums to 1.
+        node: Label of the node that makes it.
+        op_type: ``"Softmax"``, ``"Attention"``, or the fused operator that it was read out of.
+        kind: ``"self"`` where keys and queries come from the same tokens, else ``"cross"``.
+        queries: Where the queries come from.
+        keys: Where the keys come from.
+    """
+
+    name: str
+    tensor: str
+    node: str
+    op_type: str
+    kind: Literal["self", "cross"]
+    queries: TokenStream
+    keys: TokenStream
+
+
+@dataclass(frozen=True)
+class AttentionGraph:
+    """The attention of a model.
+
+    Attributes:
+        model: The model to run: functions inlined, and every fused operator made to give its weights.
+        layers: In the graph's order.
+        refused: A line for each fused operator whose weights cannot be had.
+    """
+
+    model: ir.Model
+    layers: tuple[AttentionNode, ...]
+    refused: tuple[str, ...]
+
+    def tensors(self, layers: Iterable[AttentionNode] | None = None) -> list[str]:
+        """Return the tensors to capture: weights, and those whose shapes lay out the tokens; each once."""
+        names: dict[str, None] = {}
+        for layer in self.layers if layers is None else layers:
+            names[layer.tensor] = None
+            names.update(dict.fromkeys((*layer.queries.tensors(), *layer.keys.tensors())))
+        made = {str(v.name) for node in self.model.graph for v in node.outputs}
+        return [name for name in names if name in made]
+
+
+@dataclass(frozen=True)
+class _Site:
+    weights: ir.Value
+    node: ir.Node
+    query: ir.Value
+    key: ir.Value
+    ends: tuple[ir.Node, ...]
+
+
+def find_attention(model: ir.Model) -> AttentionGraph:
+    """Find every attention of the main graph.
+
+    A Softmax over the last axis is attention where a product of two activations leads to it (through scales, masks,
+    casts, reshapes) and its output is multiplied with an activation. The ONNX operator ``Attention`` (opset 23) is made
+    to give its weights as its fourth output (``qk_matmul_output_mode = 3``), and com.microsoft ``Attention`` and
+    ``MultiHeadAttention`` without masks get nodes beside them that compute the weights; others are refused by name.
+
+    Args:
+        model: The model; it is not changed.
+
+    Raises:
+        SelectionError: There is none, or only such as keep their weights to themselves.
+
+    >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
+    ...   g (float[1, 2, 5, 4] q, float[1, 2, 7, 4] m) => (float[1, 2, 5, 4] y) {
+    ...     k = Transpose<perm = [0, 1, 3, 2]>(m) s = MatMul(q, k) w = Softmax<axis = -1>(s) y = MatMul(w, m)
+    ...   }''')
+    >>> [(layer.tensor, layer.kind) for layer in find_attention(model).layers]
+    [('w', 'cross')]
+    """
+    flat = inline_functions(model)
+    fused: list[FusedSite] = []
+    refused: list[str] = []
+    if any(node.op_type in FUSED for node in flat.graph):
+        flat = copy_model(flat) if flat is model else flat
+        fused, refused = expand_fused(flat)
+    sites = [_Site(f.weights, f.node, f.query, f.key, (f.node,)) for f in fused]
+    order = {node: place for place, node in enumerate(flat.graph)}
+    own = {f.maker for f in fused}
+    ranks = _ranks(flat)
+    sites += [site for node in flat.graph if node not in own and (site := _site(node, ranks)) is not None]
+    if not sites:
+        raise _nothing(flat, refused)
+    sites.sort(key=lambda site: order[site.node])
+    ends = {node for site in sites for node in site.ends}
+    names = scopes(flat.graph)
+    titles = _titles([(site.node, scope_name(names.get(site.node, ()))) for site in sites])
+    layers = tuple(_layer(site, title, ends) for site, title in zip(sites, titles, strict=True))
+    return AttentionGraph(flat, layers, tuple(refused))
+
+
+def _nothing(model: ir.Model, refused: Sequence[str]) -> SelectionError:
+    if refused:
+        return SelectionError(
+            refused[0] + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""),
+            hint="give the model as it was before attention was fused (export it without optimisation)",
+        )
+    inside = sorted({
+        node_label(node) for node in model.graph for a in node.attributes.values()
+        if a.type == ir.AttributeType.GRAPH and not a.is_ref()
+        and any(inner.op_type == "Softmax" or inner.op_type in FUSED for inner in a.as_graph().all_nodes())
+    })  # fmt: skip
+    if inside:
+        return SelectionError(
+            f"no attention in the main graph; the bodies of {listed(inside, 2)} hold Softmax or attention",
+            hint="give the model of one step (encoder or decoder) as a file of its own",
+        )
+    found = sum(node.op_type == "Softmax" for node in model.graph)
+    what = f"it has {found} Softmax, none between two products of activations" if found else "it has no Softmax"
+    return SelectionError(f"no attention in the model: {what}", hint="onnxviz features shows convolutional layers")
+
+
+def _titles(found: Sequence[tuple[ir.Node, str]]) -> list[str]:
+    """Return a name a layer: its scope, or its own without the last word where that is an operator's; no two alike."""
+    titles = []
+    for node, scope in found:
+        own = node.name or str(node.outputs[0].name)
+        head = own.rstrip("0123456789_").lower()
+        for ending in ("/softmax", ".softmax"):
+            if head.endswith(ending):
+                own = own[: len(ending) * -1 - (len(own) - len(head))]
+        titles.append(own if "/" in own or "." in own else scope or own)
+    return [
+        title if titles.count(title) == 1 else node.name or str(node.outputs[0].name)
+        for title, (node, _) in zip(titles, found, strict=True)
+    ]
+
+
+def _ranks(model: ir.Model) -> dict[str, int]:
+    """Return the rank of what each Softmax gives, inferred only where an axis counted from the front asks for it."""
+    every = [node for node in model.graph if node.op_type == "Softmax"]
+    if all(_axis(node) == -1 or node.outputs[0].shape is not None for node in every):
+        twins = every
+    else:
+        twins = [node for node in infer_shapes(model).graph if node.op_type == "Softmax"]
+    return {str(n.outputs[0].name): len(n.outputs[0].shape) for n in twins if n.outputs[0].shape is not None}
+
+
+def _site(node: ir.Node, ranks: Mapping[str, int]) -> _Site | None:
+    """Return what lies about a Softmax that is attention's."""
+    if node.op_type != "Softmax" or node.domain not in ("", "ai.onnx") or not _over_the_last_axis(node, ranks):
+        return None
+    score = _score(node)
+    ends = _ends(node.outputs[0])
+    if score is None or not ends:
+        return None
+    first, second = (score.inputs[i] for i in _PRODUCTS[score.op_type])
+    assert first is not None
+    assert second is not None
+    return _Site(_guarded(node.outputs[0]), node, first, second, tuple(ends))
+
+
+def _over_the_last_axis(node: ir.Node, ranks: Mapping[str, int]) -> bool:
+    axis, rank = _axis(node), ranks.get(str(node.outputs[0].name))
+    return axis == -1 or not rank or axis % rank == rank - 1
+
+
+def _axis(node: ir.Node) -> int:
+    attribute = node.attributes.get("axis")
+    axis = attribute.as_int() if attribute is not None and not attribute.is_ref() else None
+    version = node.version or (
+        node.graph.opset_imports.get("", node.graph.opset_imports.get("ai.onnx", 13))
+        if isinstance(node.graph, ir.Graph)
+        else 13
+    )
+    return (-1 if version >= 13 else 1) if axis is None else axis
+
+
+def _score(softmax: ir.Node) -> ir.Node | None:
+    """Return the nearest product of two activations that leads to a Softmax; learned queries may stand on its left."""
+    row: list[ir.Value] = [v for v in softmax.inputs if v is not None]
+    seen = set(row)
+    for _ in range(_FAR):
+        above: list[ir.Value] = []
+        for value in row:
+            node = value.producer()
+            if node is None:
+                continue
+            if node.op_type in _PRODUCTS:
+                right = [node.inputs[i] for i in _PRODUCTS[node.op_type] if i < len(node.inputs)]
+                if len(right) == 2 and right[0] is not None and not is_fixed(right[1]):
+                    return node
+            elif node.op_type in _BEFORE:
+                above += [v for v in data_inputs(node) if v not in seen]
+                seen.update(above)
+        row = above
+    return None
+
+
+def _ends(weights: ir.Value) -> list[ir.Node]:
+    """Return the products with an activation that the weights lead to."""
+    row, seen, found = [weights], {weights}, []
+    for _ in range(_FAR // 2):
+        below = []
+        for value in row:
+            for user in value.consumers():
+                if user.op_type in _PRODUCTS:
+                    if all(not is_fixed(user.inputs[i]) for i in _PRODUCTS[user.op_type]):
+                        found.append(user)
+                elif user.op_type in _AFTER:
+                    below += [v for v in user.outputs if v not in seen]
+                    seen.update(below)
+        row = below
+    return found
+
+
+def _guarded(weights: ir.Value) -> ir.Value:
+    """Return the weights after a guard against rows that are masked as a whole: Where(IsNaN(w), 0, w)."""
+    for user in weights.consumers():
+        condition = user.inputs[0].producer() if user.op_type == "Where" and user.inputs[0] is not None else None
+        if condition is not None and condition.op_type == "IsNaN" and condition.inputs[0] is weights:
+            return user.outputs[0]
+    return weights
+
+
+def _layer(site: _Site, title: str, ends: Collection[ir.Node]) -> AttentionNode:
+    query, key = (token_stream(value, ends) for value in (site.query, site.key))
+    return AttentionNode(
+        title, str(site.weights.name), node_label(site.node), site.node.op_type, _kind(site), query, key
+    )
+
+
+def _kind(site: _Site) -> Literal["self", "cross"]:
+    """Tell self- from cross-attention: the keys of the former are made of what the queries are projected from."""
+    sources = _sources(site.query)
+    if not sources:
+        return "cross"
+    return "self" if any(value in sources for value, _ in upwards(site.key, ())) else "cross"
+
+
+def _unshaped(value: ir.Value) -> ir.Value:
+    """Return what a value is a view of."""
+    while (node := value.producer()) is not None and node.op_type in _VIEWS and node.inputs[0] is not None:
+        value = node.inputs[0]
+    return value
+
+
+def _sources(query: ir.Value) -> set[ir.Value]:
+    """Return what the queries are projected from: the inputs of the nearest products with constants."""
+    found: set[ir.Value] = set()
+    row, seen = [query], {query}
+    while row:
+        above: list[ir.Value] = []
+        for value in row:
+            node = value.producer()
+            if node is None:
+                found |= {value} if value.is_graph_input() else set()  # not projected at all
+                continue
+            operands = data_inputs(node)
+            if (node.op_type in _PRODUCTS or node.op_type == "Conv") and any(is_fixed(v) for v in node.inputs[:4]):
+                found |= {_unshaped(v) for v in operands}
+                continue
+            above += [v for v in operands if v not in seen]
+            seen.update(above)
+        row = above
+    return found

@@ -1,0 +1,180 @@
+"""Attention found in graphs: plain products, masks, single operators, and what only looks like attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+from onnxviz.errors import SelectionError
+from onnxviz.graph.attention import find_attention
+from onnxviz.graph.io import open_model
+
+
+def masked(body: str, after: str = "d = Identity(w)") -> ir.Model:
+    """A self-attention of 2 heads over 5 tokens of 8 numbers, with ``body`` between the scores ``s`` and ``t``."""
+    return ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["": 17]>
+        g (float[n, 5, 8] x, bool[n, 1, 1, 5] pad, float[1, 1, 5, 5] bias) => (float[n, 2, 5, 4] y)
+        <float[8, 8] wq = {{0}}, float[8, 8] wk = {{0}}, float[8, 8] wv = {{0}}, int64[4] heads = {{0, 0, 2, 4}}, float two = {{2}},
+         float low = {{-10000}}>
+        {{
+          q0 = MatMul(x, wq) q1 = Reshape(q0, heads) q = Transpose<perm = [0, 2, 1, 3]>(q1)
+          k0 = MatMul(x, wk) k1 = Reshape(k0, heads) k = Transpose<perm = [0, 2, 3, 1]>(k1)
+          v0 = MatMul(x, wv) v1 = Reshape(v0, heads) v = Transpose<perm = [0, 2, 1, 3]>(v1)
+          s = MatMul(q, k)
+          {body}
+          w = Softmax<axis = -1>(t)
+          {after}
+          y = MatMul(d, v)
+        }}"""
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "t = Div(s, two)",
+        "a = Mul(s, two) t = Add(a, bias)",
+        "a = Div(s, two) t = Where(pad, low, a)",
+        "a = Add(bias, s) b = Cast<to = 1>(a) t = Where(pad, b, low)",
+    ],
+)
+def test_scales_masks_and_casts_between_scores_and_softmax(body: str) -> None:
+    (layer,) = find_attention(masked(body)).layers
+    assert (layer.tensor, layer.kind, layer.op_type) == ("w", "self", "Softmax")
+    assert layer.keys.inputs == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("s = MatMul(x, w) p = Softmax<axis = -1>(s) y = MatMul(p, x)", "a gate: one factor of the scores is fixed"),
+        ("s = MatMul(x, x) p = Softmax<axis = -1>(s) y = MatMul(p, w)", "a classifier: weights times a fixed matrix"),
+        ("s = MatMul(x, x) p = Softmax<axis = 1>(s) y = MatMul(p, x)", "not over the keys"),
+        ("s = MatMul(x, x) y = Softmax<axis = -1>(s)", "nothing is averaged"),
+    ],
+)
+def test_what_only_looks_like_attention_is_left_alone(text: str, why: str) -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[1, 4, 4] x) => (float[1, 4, 4] y) <float[4, 4] w = {0}> '
+        f"{{ {text} }}"
+    )
+    with pytest.raises(SelectionError, match=r"1 Softmax, none between two products"):
+        find_attention(model)
+    assert why
+
+
+def test_a_model_without_softmax_is_told_in_one_line(models: Path) -> None:
+    with pytest.raises(SelectionError, match=r"no attention in the model: it has no Softmax; onnxviz features"):
+        find_attention(open_model(models / "lenet5.onnx"))
+
+
+def test_the_projects_own_models(models: Path) -> None:
+    vit = find_attention(open_model(models / "vit_digits.onnx"))
+    assert [(layer.name, layer.kind) for layer in vit.layers] == [
+        ("blocks.0.attention", "self"),
+        ("blocks.1.attention", "self"),
+    ]
+    question = find_attention(open_model(models / "picture_question.onnx"))
+    assert [layer.kind for layer in question.layers] == ["self", "cross", "self", "cross"]
+    cross = question.layers[3]
+    assert (cross.queries.kind, cross.keys.kind) == ("text", "image")
+    assert cross.queries.inputs == ("tokens",)  # the picture, mixed in by layer 1, is not where these tokens come from
+
+
+def test_learned_queries_are_cross_attention() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[1, 9, 4] x) => (float[1, 2, 4] y) <float[1, 2, 4] probe = {0}>
+        { k = Transpose<perm = [0, 2, 1]>(x) s = MatMul(probe, k) w = Softmax<axis = -1>(s) y = MatMul(w, x) }"""
+    )
+    (layer,) = find_attention(model).layers
+    assert layer.kind == "cross"
+    assert layer.queries.kind == "learned"
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    ("path", "kinds"),
+    [
+        ("generated/hf_clip_vision_mini_dynamo.onnx", "ssss"),
+        ("generated/hf_segformer_mini_dynamo.onnx", "s" * 8),  # fewer keys, made from the same tokens
+        ("generated/hf_t5_encoder_mini_legacy_op17.onnx", "ssss"),
+        ("generated/hf_wav2vec2_mini_dynamo.onnx", "ssss"),
+        ("transformer/vespa-random_decoder.onnx", "sc"),
+        ("transformer/TFBertForQuestionAnswering.onnx", "s" * 24),
+        ("transformer/gpt2_embedlayer_one_attn_exp.onnx", "s"),
+        ("quantized/attention_past_state.u8s8.onnx", "s"),
+    ],
+)
+def test_real_models(corpus: Path, path: str, kinds: str) -> None:
+    found = find_attention(open_model(corpus / "models" / path))
+    assert "".join(layer.kind[0] for layer in found.layers) == kinds
+    assert len({layer.name for layer in found.layers}) == len(kinds)
+
+
+def test_the_attention_operator_is_made_to_give_its_weights() -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["": 23]> g (float[1, 2, 5, 4] q) => (float[1, 2, 5, 4] y) '
+        "{ y = Attention(q, q, q) }"
+    )
+    found = find_attention(model)
+    node = found.model.graph[0]
+    assert node.attributes["qk_matmul_output_mode"].as_int() == 3
+    assert [v.name for v in node.outputs] == ["y", "", "", "y.weights"]
+    assert len(model.graph[0].outputs) == 1  # the model that was given is as it was
+
+
+def test_scores_that_the_model_itself_uses_are_not_turned_into_weights() -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["": 23]> g (float[1, 2, 5, 4] q) => (float[1, 2, 5, 4] y, float[1, 2, 5, 5] s)'
+        "{ y, a, b, s = Attention<qk_matmul_output_mode = 1>(q, q, q) }"
+    )
+    with pytest.raises(SelectionError, match=r"fourth output is in use with qk_matmul_output_mode = 1"):
+        find_attention(model)
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        ("GroupQueryAttention<num_heads = 2, kv_num_heads = 2>(q, q, q, , , n, n)", "does not return them"),
+        ("MultiHeadAttention<num_heads = 2>(q, q, q, , n)", "has a mask"),
+        ("MultiHeadAttention<num_heads = 2, unidirectional = 1>(q, q, q)", "it is causal"),
+        ("Attention<num_heads = 2>(q, q)", "the size of its weights is not known"),
+        ("QAttention<num_heads = 2>(q, q)", "does not return them"),
+    ],
+)
+def test_fused_attention_that_cannot_be_read_is_named(call: str, why: str) -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> '
+        f"g (float[1, a, b] q, int32[1] n) => (float[1, a, b] y) {{ [att] y = com.microsoft.{call} }}"
+    )
+    with pytest.raises(SelectionError, match=f"com.microsoft.*'att' keeps its weights: .*{why}.*before attention was"):
+        find_attention(model)
+
+
+def test_names_of_the_model_that_are_taken_are_not_taken_twice() -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["": 23]> g (float[1, 2, 5, 4] q) => (float[1, 2, 5, 4] z) '
+        '{ y = Attention(q, q, q) "y.weights" = Neg(y) z = Exp("y.weights") }'.replace('"y.weights"', "yw")
+    )
+    model.graph[1].outputs[0].name = "y.weights"
+    assert find_attention(model).layers[0].tensor == "y.weights_2"
+
+
+def test_weights_after_a_guard_against_masked_rows() -> None:
+    model = masked("t = Div(s, two)", after="e = IsNaN(w) d = Where(e, two, w)")
+    assert find_attention(model).layers[0].tensor == "d"
+
+
+def test_attention_in_a_body_is_told_where() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]> g (bool c, float[1, 4, 4] x) => (float[1, 4, 4] y) {
+          [branch] y = If(c) <
+            then_branch = a () => (float[1, 4, 4] p) { s = MatMul(x, x) w = Softmax<axis = -1>(s) p = MatMul(w, x) },
+            else_branch = b () => (float[1, 4, 4] q) { q = Identity(x) }>
+        }"""
+    )
+    with pytest.raises(SelectionError, match=r"no attention in the main graph; the bodies of branch hold Softmax"):
+        find_attention(model)
