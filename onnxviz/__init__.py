@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 _VERBS = (
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph",
-    "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile", "report", "save_model", "weights",
+    "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile", "report", "save_model",
+    "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
