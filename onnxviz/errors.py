@@ -16,6 +16,7 @@ from typing import Any
 __all__ = [
     "ConversionError",
     "ExecutionError",
+    "GradientError",
     "InputError",
     "MemoryLimitError",
     "MissingDependencyError",
@@ -75,6 +76,10 @@ class SelectionError(OnnxvizError):
 
 class InputError(OnnxvizError):
     """An input file or value that cannot be read or does not fit the model."""
+
+
+class GradientError(OnnxvizError):
+    """A gradient that cannot be built: no path from the target, or an operator on it without a rule."""
 
 
 class OutputError(OnnxvizError):

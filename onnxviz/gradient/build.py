@@ -1,0 +1,193 @@
+"""The reverse walk: from gradients of some tensors to gradients of others. It knows no operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+import onnx_ir as ir
+
+from onnxviz.errors import GradientError
+from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.registry import Table, one
+from onnxviz.graph.extract import bodies_of, outer_values
+
+__all__ = ["Cut", "Walk", "operator_version", "pull_back"]
+
+_FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place where a path from the target to an asked tensor ends.
+
+    Attributes:
+        node: The node's name, or the name of its first output.
+        op_type: Its operator, with the domain where that is not the standard one.
+        version: Of the operator.
+        tensor: The input whose gradient is cut.
+        reason: Why.
+    """
+
+    node: str
+    op_type: str
+    version: int
+    tensor: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.op_type}-{self.version} at {self.node!r}: {self.reason}"
+
+
+@dataclass
+class Walk:
+    """What walks share.
+
+    Attributes:
+        table: The rules.
+        opsets: Domain -> version that the model imports.
+        allow_cut: Whether an operator without a rule cuts its paths instead of being an error.
+        cuts: What was cut so far.
+    """
+
+    table: Table
+    opsets: Mapping[str, int]
+    allow_cut: bool = False
+    cuts: list[Cut] = field(default_factory=list)
+
+    def cut(self, node: ir.Node, tensor: ir.Value, reason: str) -> None:
+        """Note a cut."""
+        name = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+        label = node.name or str(node.outputs[0].name)
+        self.cuts.append(Cut(label, name, operator_version(node, self.opsets), str(tensor.name), reason))
+
+
+def operator_version(node: ir.Node, opsets: Mapping[str, int]) -> int:
+    """Return the version of a node's operator: the opset in which it last changed."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    opset = opsets.get(domain, opsets.get("ai.onnx", 1) if not domain else 1)
+    try:
+        return int(onnx.defs.get_schema(node.op_type, opset, domain).since_version)
+    except onnx.defs.SchemaError:
+        return 1
+
+
+def pull_back(
+    ops: Ops,
+    nodes: Sequence[ir.Node],
+    seeds: Mapping[ir.Value, ir.Value],
+    wrt: Iterable[ir.Value],
+    walk: Walk,
+) -> dict[ir.Value, ir.Value]:
+    """Append the backward nodes of a span of a graph.
+
+    Args:
+        ops: Where they go.
+        nodes: The forward nodes, in order; those between ``wrt`` and the seeded tensors are walked.
+        seeds: Tensor -> the gradient that enters it, of its shape and type.
+        wrt: The tensors whose gradients are asked for.
+        walk: The rules and what was cut so far.
+
+    Returns:
+        The gradient of each asked tensor that a path leads to.
+
+    Raises:
+        GradientError: An operator on a path has no rule, and cuts are not allowed.
+    """
+    wanted = set(wrt)
+    span = _span(nodes, seeds, wanted, walk)
+    found: dict[ir.Value, list[ir.Value]] = {value: [seed] for value, seed in seeds.items()}
+    active = wanted | {output for node in span for output in node.outputs}
+    for node in reversed(span):
+        incoming = [_total(ops, found, output) for output in node.outputs]
+        if all(grad is None for grad in incoming):
+            continue
+        _step(ops, node, incoming, active, found, walk)
+    return {value: total for value in wanted if (total := _total(ops, found, value)) is not None}
+
+
+def _total(ops: Ops, found: dict[ir.Value, list[ir.Value]], value: ir.Value) -> ir.Value | None:
+    """Return the gradient of a tensor: the sum of what comes back from all its readers."""
+    parts = found.get(value)
+    if not parts:
+        return None
+    if len(parts) > 1:
+        found[value] = [ops.add(parts)]
+    return found[value][0]
+
+
+def _span(
+    nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], wanted: set[ir.Value], walk: Walk
+) -> list[ir.Node]:
+    """Return the nodes that lie on a path from an asked tensor to a seeded one, cuts left out."""
+    moved = set(wanted)  # what depends on the asked tensors
+    candidates = []
+    for node in nodes:
+        if any(value in moved for value in reads(node)):
+            candidates.append(node)
+            if walk.table.reason(node) is None:
+                moved |= {output for output in node.outputs if _may_be_float(output)}
+    needed, span = set(seeds), []
+    for node in reversed(candidates):
+        if not any(output in needed for output in node.outputs):
+            continue
+        if (reason := walk.table.reason(node)) is not None:
+            for value in dict.fromkeys(v for v in reads(node) if v in moved):
+                walk.cut(node, value, reason)
+            continue
+        span.append(node)
+        needed |= {value for value in reads(node) if value in moved}
+    return span[::-1]
+
+
+def reads(node: ir.Node) -> list[ir.Value]:
+    """Return what a node reads, tensors that its bodies take from outside included."""
+    own = [value for value in node.inputs if value is not None]
+    return own + outer_values(node) if any(True for _ in bodies_of(node)) else own
+
+
+def _may_be_float(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype in _FLOATS
+
+
+def _step(
+    ops: Ops,
+    node: ir.Node,
+    incoming: Sequence[ir.Value | None],
+    active: set[ir.Value],
+    found: dict[ir.Value, list[ir.Value]],
+    walk: Walk,
+) -> None:
+    """Apply the rule of one node."""
+    needs = tuple(value in active and _may_be_float(value) for value in node.inputs)
+    version = operator_version(node, walk.opsets)
+    row = walk.table.find(node, version)
+    if row is None:
+        _refuse(node, version, [v for v, need in zip(node.inputs, needs, strict=True) if need and v], walk)
+        return
+    step = Step(ops, node, needs, version)
+    made = one(step, row.rule(step, *incoming))
+    for place, (value, need) in enumerate(zip(node.inputs, needs, strict=True)):
+        if value is None or not need:
+            continue
+        grad = made[place]
+        if grad is None:
+            walk.cut(node, value, f"input {place} has no gradient")
+            continue
+        if grad.dtype is None:
+            grad.dtype = value.dtype
+        if row.broadcasts:
+            grad = ops.sum_to(grad, value, node.outputs[0], row.inner)
+        found.setdefault(value, []).append(grad)
+
+
+def _refuse(node: ir.Node, version: int, cut: Sequence[ir.Value], walk: Walk) -> None:
+    for value in cut:
+        walk.cut(node, value, "there is no gradient rule for it")
+    if not walk.allow_cut:
+        raise GradientError(
+            f"there is no gradient rule for {walk.cuts[-1].op_type if cut else node.op_type} (version {version}), "
+            f"which lies on the path at {node.name or node.outputs[0].name!r}",
+            hint="--allow-cut goes on without the paths through it",
+        )

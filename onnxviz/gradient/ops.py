@@ -1,0 +1,315 @@
+"""Writing nodes into a graph, and a forward node as its rule sees it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxviz.graph.constants import constant_tensor
+
+__all__ = ["Ops", "Step", "same_shape", "static_shape"]
+
+_BOOL = {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"}
+_INT64 = {"Shape", "Size", "NonZero", "ArgMax", "ArgMin"}
+_SECOND = {"Where"}  # the type of the result is that of the second input
+
+
+def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
+    """Return the sizes of a tensor, None for each that is open; None where its rank is not known."""
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+
+
+def same_shape(a: ir.Value, b: ir.Value) -> bool:
+    """Whether two tensors are known to have one shape, open sizes of one name included."""
+    if a is b:
+        return True
+    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
+        return False
+    return all(_same(m, n) for m, n in zip(a.shape, b.shape, strict=True))
+
+
+def _same(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
+    return bool(a == b) and (isinstance(a, int) or a.value is not None)
+
+
+class Ops:
+    """Appends nodes to a graph; ``ops.Add(a, b)`` returns the sum.
+
+    Attributes in keywords; several outputs with ``outputs=N``. Types follow where that is simple, so that
+    :meth:`scalar` can make constants of the right one.
+
+    Args:
+        graph: Where the nodes go, at the end.
+        taken: Names that are in use in the whole model; it grows.
+        prefix: What new names begin with.
+    """
+
+    def __init__(self, graph: ir.Graph, taken: set[str], prefix: str = "grad") -> None:
+        self.graph = graph
+        self.taken = taken
+        self.prefix = prefix
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._count = 0
+
+    def __getattr__(self, op_type: str) -> Any:
+        if not op_type[:1].isupper():
+            raise AttributeError(op_type)
+        return lambda *inputs, **given: self.node(op_type, *inputs, **given)
+
+    def node(
+        self, op_type: str, *inputs: ir.Value | None, outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> Any:
+        """Append a node.
+
+        Returns:
+            Its output, or a tuple of ``outputs`` of them.
+        """
+        made = ir.node(
+            op_type, list(inputs), attributes, domain=domain, num_outputs=outputs, name=self.name(op_type)
+        )  # fmt: skip
+        for value in made.outputs:
+            value.name = self.name(op_type)
+        dtype = self._dtype(op_type, inputs, attributes)
+        for value in made.outputs[:1]:
+            value.dtype = dtype
+        self.graph.append(made)
+        return made.outputs[0] if outputs == 1 else tuple(made.outputs)
+
+    @staticmethod
+    def _dtype(op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any]) -> ir.DataType | None:
+        if op_type == "Cast":
+            return ir.DataType(attributes["to"])
+        if op_type == "ConstantOfShape":
+            return attributes["value"].dtype if "value" in attributes else ir.DataType.FLOAT
+        if op_type in _BOOL:
+            return ir.DataType.BOOL
+        if op_type in _INT64:
+            return ir.DataType.INT64
+        typed = inputs[1 if op_type in _SECOND else 0] if inputs else None
+        return None if typed is None else typed.dtype
+
+    def name(self, stem: str) -> str:
+        """Return a name that nothing in the model has."""
+        while True:
+            self._count += 1
+            name = f"{self.prefix}.{stem}_{self._count}"
+            if name not in self.taken:
+                self.taken.add(name)
+                return name
+
+    # constants
+
+    def constant(self, array: np.ndarray) -> ir.Value:
+        """Return an initializer; equal ones are one."""
+        array = np.ascontiguousarray(array).reshape(np.shape(array))
+        key = array.dtype.str, array.shape, array.tobytes()
+        if key not in self._constants:
+            name = self.name("constant")
+            value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+            value.type, value.shape = ir.TensorType(value.const_value.dtype), ir.Shape(array.shape)  # type: ignore[union-attr]
+            self.graph.register_initializer(value)
+            self._constants[key] = value
+        return self._constants[key]
+
+    def ints(self, *numbers: int) -> ir.Value:
+        """Return a vector of int64."""
+        return self.constant(np.array(numbers, np.int64))
+
+    def int(self, number: int) -> ir.Value:
+        """Return a scalar of int64."""
+        return self.constant(np.array(number, np.int64))
+
+    def scalar(self, number: float, like: ir.Value) -> ir.Value:
+        """Return a scalar of the type of another tensor."""
+        return self.constant(np.array(number).astype(_numpy(like)))
+
+    # shapes
+
+    def shape(self, value: ir.Value) -> ir.Value:
+        """Return the shape of a tensor, ``(rank,)`` int64: a constant where it is known."""
+        sizes = static_shape(value)
+        if sizes is not None and None not in sizes:
+            return self.ints(*(size for size in sizes if size is not None))
+        shape: ir.Value = self.Shape(value)
+        return shape
+
+    def dim(self, value: ir.Value, axis: int) -> ir.Value:
+        """Return one size of a tensor, ``(1,)`` int64."""
+        sizes = static_shape(value)
+        if sizes is not None and (size := sizes[axis]) is not None:
+            return self.ints(size)
+        end = None if axis == -1 else axis + 1
+        made: ir.Value = self.Shape(value, start=axis) if end is None else self.Shape(value, start=axis, end=end)
+        return made
+
+    def count(self, value: ir.Value, axes: Iterable[int], like: ir.Value | None = None) -> ir.Value:
+        """Return the number of elements along axes, a scalar of the type of ``like`` (of ``value``)."""
+        axes, sizes = list(axes), static_shape(value)
+        typed = like if like is not None else value
+        known = None if sizes is None else [sizes[axis] for axis in axes]
+        if known is not None and None not in known:
+            return self.scalar(math.prod(size for size in known if size is not None), typed)
+        picked = self.Gather(self.Shape(value), self.ints(*axes))
+        return self.cast(self.ReduceProd(picked, keepdims=0), typed)
+
+    def cast(self, value: ir.Value, like: ir.Value) -> ir.Value:
+        """Return a tensor in the type of another."""
+        assert like.dtype is not None
+        if value.dtype == like.dtype:
+            return value
+        cast: ir.Value = self.Cast(value, to=int(like.dtype))
+        return cast
+
+    def reshape(self, value: ir.Value, like: ir.Value) -> ir.Value:
+        """Return a tensor in the shape of another."""
+        if same_shape(value, like):
+            return value
+        made: ir.Value = self.Reshape(value, self.shape(like), allowzero=1)
+        return made
+
+    def zeros_like(self, value: ir.Value) -> ir.Value:
+        """Return zeros of the shape and type of a tensor."""
+        return self.filled(self.shape(value), 0.0, value)
+
+    def filled(self, shape: ir.Value, number: float, like: ir.Value) -> ir.Value:
+        """Return a tensor of one number, of a shape given as int64."""
+        value = ir.tensor(np.array([number]).astype(_numpy(like)))
+        made: ir.Value = self.ConstantOfShape(shape, value=value)
+        return made
+
+    # sums
+
+    def sum(self, value: ir.Value, axes: Iterable[int], *, keep: bool = False) -> ir.Value:
+        """Return the sum over axes; the tensor itself where there are none."""
+        axes = list(axes)
+        if not axes:
+            return value
+        made: ir.Value = self.ReduceSum(value, self.ints(*axes), keepdims=int(keep))
+        return made
+
+    def add(self, parts: Sequence[ir.Value]) -> ir.Value:
+        """Return the sum of tensors of one shape."""
+        if len(parts) == 1:
+            return parts[0]
+        made: ir.Value = self.Add(*parts) if len(parts) == 2 else self.Sum(*parts)
+        return made
+
+    def sum_to(self, value: ir.Value, like: ir.Value, of: ir.Value | None = None, inner: int = 0) -> ir.Value:
+        """Sum a tensor over what broadcasting stretched, so that it has the shape of ``like``.
+
+        Args:
+            value: Its shape is what ``like`` was broadcast to.
+            like: The tensor that was broadcast.
+            of: A tensor whose known shape is that of ``value``, such as the output of the forward node.
+            inner: Number of last axes that are not broadcast; those of ``of`` may differ.
+        """
+        whole = of if of is not None else value
+        if (not inner and same_shape(like, whole)) or like.shape is None or whole.shape is None:
+            return value if like.shape is not None and whole.shape is not None else self._sum_at_run_time(value, like, None)
+        narrow, wide = like.shape[: len(like.shape) - inner], whole.shape[: len(whole.shape) - inner]
+        lead = len(wide) - len(narrow)
+        if lead < 0:
+            return self._sum_at_run_time(value, like, None)
+        pairs = [(n, w) for n, w in zip(narrow, wide[lead:], strict=True) if not _same(n, w)]
+        if any(n != 1 for n, _ in pairs):
+            return self._sum_at_run_time(value, like, lead)
+        stretched = [lead + i for i, (n, w) in enumerate(zip(narrow, wide[lead:], strict=True)) if not _same(n, w)]
+        summed = self.sum(value, [*range(lead), *stretched], keep=not lead)
+        if not stretched or not lead:
+            return summed
+        made: ir.Value = self.Reshape(summed, self.shape(like), allowzero=1)
+        return made
+
+    def _sum_at_run_time(self, value: ir.Value, like: ir.Value, lead: int | None) -> ir.Value:
+        shape = self.shape(like)
+        if lead is None:
+            more = self.Sub(self.Shape(self.Shape(value)), self.Shape(shape))
+            padded = self.Concat(self.Expand(self.int(1), more), shape, axis=0)
+        else:
+            padded = self.Concat(self.ints(*[1] * lead), shape, axis=0) if lead else shape
+        axes = self.Reshape(self.NonZero(self.Equal(padded, self.int(1))), self.ints(-1))
+        summed = self.ReduceSum(value, axes, keepdims=1, noop_with_empty_axes=1)
+        made: ir.Value = self.Reshape(summed, shape, allowzero=1)
+        return made
+
+
+def _numpy(like: ir.Value) -> np.dtype[Any]:
+    assert like.dtype is not None, f"the type of {like.name} is not known"
+    kind: np.dtype[Any] = like.dtype.numpy()
+    return kind
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A forward node as its rule sees it.
+
+    Attributes:
+        ops: Writes the backward nodes.
+        node: The forward node; opset 18 or later.
+        needs: For each input, whether its gradient is asked for.
+        version: Version of the operator: the opset in which it last changed.
+    """
+
+    ops: Ops
+    node: ir.Node
+    needs: tuple[bool, ...]
+    version: int
+
+    def __getitem__(self, place: int) -> ir.Value:
+        """Return an input that the node has."""
+        value = self.input(place)
+        assert value is not None, f"input {place} of {self.node.op_type} is missing"
+        return value
+
+    def input(self, place: int) -> ir.Value | None:
+        """Return an input, or None where the node has none there."""
+        return self.node.inputs[place] if place < len(self.node.inputs) else None
+
+    def need(self, place: int) -> bool:
+        """Whether the gradient of an input is asked for."""
+        return place < len(self.needs) and self.needs[place]
+
+    @property
+    def y(self) -> ir.Value:
+        """The first output."""
+        return self.node.outputs[0]
+
+    def output(self, place: int) -> ir.Value:
+        """Return an output, which the node gets where it has none there."""
+        while len(self.node.outputs) <= place:
+            self.node.resize_outputs(len(self.node.outputs) + 1)
+        value = self.node.outputs[place]
+        if not value.name:
+            value.name = self.ops.name(f"{self.node.op_type}_{place}")
+        return value
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """Return the value of an attribute; lists as tuples, text as str."""
+        attribute = self.node.attributes.get(name)
+        if attribute is None:
+            return default
+        value = attribute.value
+        return tuple(value) if isinstance(value, (list, tuple)) else value
+
+    def rank(self, place: int = 0) -> int | None:
+        """Return the rank of an input, or None where it is not known."""
+        value = self.input(place)
+        return None if value is None or value.shape is None else len(value.shape)
+
+    def axis(self, default: int, name: str = "axis") -> int:
+        """Return an axis attribute, counted from the front where the rank is known."""
+        axis = int(self.attr(name, default))
+        rank = self.rank()
+        return axis + rank if axis < 0 and rank is not None else axis
+
+    def known(self, place: int) -> np.ndarray | None:
+        """Return the values of an input that is constant, else None."""
+        tensor = constant_tensor(self.input(place))
+        return None if tensor is None else np.asarray(tensor.numpy())

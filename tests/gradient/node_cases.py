@@ -1,0 +1,82 @@
+"""onnx's own node tests as a measure of the rules: every float case of an operator, compared or refused."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxviz.errors import GradientError, OnnxvizError
+from tests.gradient.numeric import compare
+
+FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case: ``pass``, ``wrong``, ``refused`` (no rule), ``cut`` (no gradient) or ``failed``."""
+
+    name: str
+    op_type: str
+    version: int
+    status: str
+    detail: str = ""
+
+
+def cases() -> Iterator[Any]:
+    """Yield the node tests with one node, of the standard domain, that have a float input and output."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from onnx.backend.test.case.node import collect_testcases
+
+        found = collect_testcases(None)
+    for case in found:
+        model = case.model
+        if model is None or len(model.graph.node) != 1 or model.graph.node[0].domain not in ("", "ai.onnx"):
+            continue
+        if any(_kind(v) in FLOATS for v in model.graph.input) and any(_kind(v) in FLOATS for v in model.graph.output):
+            yield case
+
+
+def _kind(value: onnx.ValueInfoProto) -> int:
+    return value.type.tensor_type.elem_type if value.type.HasField("tensor_type") else 0
+
+
+def check(case: Any, tolerance: float = 2e-3) -> Outcome:
+    """Compare the gradient of one case with central differences."""
+    model = case.model
+    node = model.graph.node[0]
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    version = onnx.defs.get_schema(node.op_type, opset, "").since_version
+
+    def outcome(status: str, detail: object = "") -> Outcome:
+        return Outcome(case.name, node.op_type, version, status, str(detail).split("\n")[0][:200])
+
+    feeds = {value.name: array for value, array in zip(model.graph.input, case.data_sets[0][0], strict=True)}
+    of = next(v.name for v in model.graph.output if _kind(v) in FLOATS)
+    wrt = [v.name for v in model.graph.input if _kind(v) in FLOATS and v.name and np.size(feeds[v.name])]
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        passed, last = [], None
+        for name in wrt:
+            try:
+                results = compare(model, feeds, of, [name])
+            except GradientError as error:
+                last = outcome("cut" if "no gradient leads" in str(error) else "refused", error)
+                continue
+            except OnnxvizError as error:
+                return outcome("failed", f"{type(error).__name__}: {error}")
+            except Exception as error:  # noqa: BLE001 - every way to fail is counted
+                return outcome("failed", f"{type(error).__name__}: {error}")
+            half = 20 if _kind(next(v for v in model.graph.input if v.name == name)) == onnx.TensorProto.FLOAT16 else 1
+            wrong = [r for r in results if not r.relative <= tolerance * half]
+            if wrong:
+                return outcome("wrong", f"{name}: {wrong[0].gradient:.6g} against {wrong[0].measured:.6g}")
+            passed.append(name)
+    if not passed:
+        return last or outcome("cut", "no float input")
+    return outcome("pass", f"with respect to {', '.join(passed)}" + (f"; {last.detail}" if last else ""))
