@@ -212,7 +212,11 @@ class Ops:
         """
         whole = of if of is not None else value
         if (not inner and same_shape(like, whole)) or like.shape is None or whole.shape is None:
-            return value if like.shape is not None and whole.shape is not None else self._sum_at_run_time(value, like, None)
+            return (
+                value
+                if like.shape is not None and whole.shape is not None
+                else self._sum_at_run_time(value, like, None)
+            )
         narrow, wide = like.shape[: len(like.shape) - inner], whole.shape[: len(whole.shape) - inner]
         lead = len(wide) - len(narrow)
         if lead < 0:

@@ -13,6 +13,7 @@ import onnx
 from onnxviz.errors import GradientError, OnnxvizError
 from tests.gradient.numeric import compare
 
+NEWEST = 26  # the newest opset that onnxruntime 1.31 runs
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
 
 
@@ -48,7 +49,7 @@ def _kind(value: onnx.ValueInfoProto) -> int:
 
 def check(case: Any, tolerance: float = 2e-3) -> Outcome:
     """Compare the gradient of one case with central differences."""
-    model = case.model
+    model = _runnable(case.model)
     node = model.graph.node[0]
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     version = onnx.defs.get_schema(node.op_type, opset, "").since_version
@@ -56,7 +57,10 @@ def check(case: Any, tolerance: float = 2e-3) -> Outcome:
     def outcome(status: str, detail: object = "") -> Outcome:
         return Outcome(case.name, node.op_type, version, status, str(detail).split("\n")[0][:200])
 
-    feeds = {value.name: array for value, array in zip(model.graph.input, case.data_sets[0][0], strict=True)}
+    rng = np.random.default_rng(3)
+    feeds = {
+        value.name: _off_kinks(array, rng) for value, array in zip(model.graph.input, case.data_sets[0][0], strict=True)
+    }
     of = next(v.name for v in model.graph.output if _kind(v) in FLOATS)
     wrt = [v.name for v in model.graph.input if _kind(v) in FLOATS and v.name and np.size(feeds[v.name])]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -73,6 +77,7 @@ def check(case: Any, tolerance: float = 2e-3) -> Outcome:
             except Exception as error:  # noqa: BLE001 - every way to fail is counted
                 return outcome("failed", f"{type(error).__name__}: {error}")
             half = 20 if _kind(next(v for v in model.graph.input if v.name == name)) == onnx.TensorProto.FLOAT16 else 1
+            results = [r for r in results if np.isfinite(r.measured)]  # the case leaves the function's domain
             wrong = [r for r in results if not r.relative <= tolerance * half]
             if wrong:
                 return outcome("wrong", f"{name}: {wrong[0].gradient:.6g} against {wrong[0].measured:.6g}")
@@ -80,3 +85,26 @@ def check(case: Any, tolerance: float = 2e-3) -> Outcome:
     if not passed:
         return last or outcome("cut", "no float input")
     return outcome("pass", f"with respect to {', '.join(passed)}" + (f"; {last.detail}" if last else ""))
+
+
+def _off_kinks(array: Any, rng: np.random.Generator) -> Any:
+    """Move numbers a little: examples like to sit at 0 and on ties, where no derivative is."""
+    if getattr(array, "dtype", None) not in (np.float32, np.float64, np.float16) or not np.ndim(array):
+        return array
+    return (array + 0.01 * (1 + rng.random(array.shape))).astype(array.dtype)
+
+
+def _runnable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a case in the newest opset that onnxruntime runs, where the operator is there already."""
+    lowered = onnx.ModelProto.FromString(model.SerializeToString())
+    for entry in lowered.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > NEWEST:
+            entry.version = NEWEST
+            lowered.ir_version = min(lowered.ir_version, 13)
+            try:
+                known = onnx.defs.get_schema(lowered.graph.node[0].op_type, NEWEST, "").attributes
+            except onnx.defs.SchemaError:
+                return model
+            for attribute in [a for a in lowered.graph.node[0].attribute if a.name not in known]:
+                lowered.graph.node[0].attribute.remove(attribute)
+    return lowered
