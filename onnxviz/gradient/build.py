@@ -175,7 +175,7 @@ def _step(
         if grad is None:
             walk.cut(node, value, f"input {place} has no gradient")
             continue
-        if grad.dtype is None:
+        if grad.dtype is None and value.dtype is not None:
             grad.dtype = value.dtype
         if row.broadcasts:
             grad = ops.sum_to(grad, value, node.outputs[0], row.inner)

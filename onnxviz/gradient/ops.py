@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,13 +36,15 @@ def same_shape(a: ir.Value, b: ir.Value) -> bool:
 
 
 def _same(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
-    return bool(a == b) and (isinstance(a, int) or a.value is not None)
+    if isinstance(a, ir.SymbolicDim):
+        return a.value is not None and isinstance(b, ir.SymbolicDim) and a == b
+    return isinstance(b, int) and a == b
 
 
 class Ops:
     """Appends nodes to a graph; ``ops.Add(a, b)`` returns the sum.
 
-    Attributes in keywords; several outputs with ``outputs=N``. Types follow where that is simple, so that
+    Attributes in keywords; :meth:`nodes` makes several outputs. Types follow where that is simple, so that
     :meth:`scalar` can make constants of the right one.
 
     Args:
@@ -58,29 +60,28 @@ class Ops:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._count = 0
 
-    def __getattr__(self, op_type: str) -> Any:
+    def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[:1].isupper():
             raise AttributeError(op_type)
         return lambda *inputs, **given: self.node(op_type, *inputs, **given)
 
-    def node(
-        self, op_type: str, *inputs: ir.Value | None, outputs: int = 1, domain: str = "", **attributes: Any
-    ) -> Any:
-        """Append a node.
+    def node(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
+        """Append a node of one output and return that."""
+        return self.nodes(op_type, 1, *inputs, domain=domain, **attributes)[0]
 
-        Returns:
-            Its output, or a tuple of ``outputs`` of them.
-        """
+    def nodes(
+        self, op_type: str, outputs: int, *inputs: ir.Value | None, domain: str = "", **attributes: Any
+    ) -> Sequence[ir.Value]:
+        """Append a node of several outputs and return them."""
         made = ir.node(
             op_type, list(inputs), attributes, domain=domain, num_outputs=outputs, name=self.name(op_type)
         )  # fmt: skip
         for value in made.outputs:
             value.name = self.name(op_type)
-        dtype = self._dtype(op_type, inputs, attributes)
-        for value in made.outputs[:1]:
-            value.dtype = dtype
+        if (dtype := self._dtype(op_type, inputs, attributes)) is not None:
+            made.outputs[0].dtype = dtype
         self.graph.append(made)
-        return made.outputs[0] if outputs == 1 else tuple(made.outputs)
+        return made.outputs
 
     @staticmethod
     def _dtype(op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any]) -> ir.DataType | None:
@@ -122,7 +123,7 @@ class Ops:
         """Return a vector of int64."""
         return self.constant(np.array(numbers, np.int64))
 
-    def int(self, number: int) -> ir.Value:
+    def integer(self, number: int) -> ir.Value:
         """Return a scalar of int64."""
         return self.constant(np.array(number, np.int64))
 
@@ -137,8 +138,7 @@ class Ops:
         sizes = static_shape(value)
         if sizes is not None and None not in sizes:
             return self.ints(*(size for size in sizes if size is not None))
-        shape: ir.Value = self.Shape(value)
-        return shape
+        return self.Shape(value)
 
     def dim(self, value: ir.Value, axis: int) -> ir.Value:
         """Return one size of a tensor, ``(1,)`` int64."""
@@ -146,8 +146,7 @@ class Ops:
         if sizes is not None and (size := sizes[axis]) is not None:
             return self.ints(size)
         end = None if axis == -1 else axis + 1
-        made: ir.Value = self.Shape(value, start=axis) if end is None else self.Shape(value, start=axis, end=end)
-        return made
+        return self.Shape(value, start=axis) if end is None else self.Shape(value, start=axis, end=end)
 
     def count(self, value: ir.Value, axes: Iterable[int], like: ir.Value | None = None) -> ir.Value:
         """Return the number of elements along axes, a scalar of the type of ``like`` (of ``value``)."""
@@ -164,15 +163,13 @@ class Ops:
         assert like.dtype is not None
         if value.dtype == like.dtype:
             return value
-        cast: ir.Value = self.Cast(value, to=int(like.dtype))
-        return cast
+        return self.Cast(value, to=int(like.dtype))
 
     def reshape(self, value: ir.Value, like: ir.Value) -> ir.Value:
         """Return a tensor in the shape of another."""
         if same_shape(value, like):
             return value
-        made: ir.Value = self.Reshape(value, self.shape(like), allowzero=1)
-        return made
+        return self.Reshape(value, self.shape(like), allowzero=1)
 
     def zeros_like(self, value: ir.Value) -> ir.Value:
         """Return zeros of the shape and type of a tensor."""
@@ -181,8 +178,7 @@ class Ops:
     def filled(self, shape: ir.Value, number: float, like: ir.Value) -> ir.Value:
         """Return a tensor of one number, of a shape given as int64."""
         value = ir.tensor(np.array([number]).astype(_numpy(like)))
-        made: ir.Value = self.ConstantOfShape(shape, value=value)
-        return made
+        return self.ConstantOfShape(shape, value=value)
 
     # sums
 
@@ -191,15 +187,13 @@ class Ops:
         axes = list(axes)
         if not axes:
             return value
-        made: ir.Value = self.ReduceSum(value, self.ints(*axes), keepdims=int(keep))
-        return made
+        return self.ReduceSum(value, self.ints(*axes), keepdims=int(keep))
 
     def add(self, parts: Sequence[ir.Value]) -> ir.Value:
         """Return the sum of tensors of one shape."""
         if len(parts) == 1:
             return parts[0]
-        made: ir.Value = self.Add(*parts) if len(parts) == 2 else self.Sum(*parts)
-        return made
+        return self.Add(*parts) if len(parts) == 2 else self.Sum(*parts)
 
     def sum_to(self, value: ir.Value, like: ir.Value, of: ir.Value | None = None, inner: int = 0) -> ir.Value:
         """Sum a tensor over what broadcasting stretched, so that it has the shape of ``like``.
@@ -211,12 +205,10 @@ class Ops:
             inner: Number of last axes that are not broadcast; those of ``of`` may differ.
         """
         whole = of if of is not None else value
-        if (not inner and same_shape(like, whole)) or like.shape is None or whole.shape is None:
-            return (
-                value
-                if like.shape is not None and whole.shape is not None
-                else self._sum_at_run_time(value, like, None)
-            )
+        if like.shape is None or whole.shape is None:
+            return self._sum_at_run_time(value, like, None)
+        if not inner and same_shape(like, whole):
+            return value
         narrow, wide = like.shape[: len(like.shape) - inner], whole.shape[: len(whole.shape) - inner]
         lead = len(wide) - len(narrow)
         if lead < 0:
@@ -228,20 +220,18 @@ class Ops:
         summed = self.sum(value, [*range(lead), *stretched], keep=not lead)
         if not stretched or not lead:
             return summed
-        made: ir.Value = self.Reshape(summed, self.shape(like), allowzero=1)
-        return made
+        return self.Reshape(summed, self.shape(like), allowzero=1)
 
     def _sum_at_run_time(self, value: ir.Value, like: ir.Value, lead: int | None) -> ir.Value:
         shape = self.shape(like)
         if lead is None:
             more = self.Sub(self.Shape(self.Shape(value)), self.Shape(shape))
-            padded = self.Concat(self.Expand(self.int(1), more), shape, axis=0)
+            padded = self.Concat(self.Expand(self.integer(1), more), shape, axis=0)
         else:
             padded = self.Concat(self.ints(*[1] * lead), shape, axis=0) if lead else shape
-        axes = self.Reshape(self.NonZero(self.Equal(padded, self.int(1))), self.ints(-1))
+        axes = self.Reshape(self.NonZero(self.Equal(padded, self.integer(1))), self.ints(-1))
         summed = self.ReduceSum(value, axes, keepdims=1, noop_with_empty_axes=1)
-        made: ir.Value = self.Reshape(summed, shape, allowzero=1)
-        return made
+        return self.Reshape(summed, shape, allowzero=1)
 
 
 def _numpy(like: ir.Value) -> np.dtype[Any]:

@@ -14,8 +14,7 @@ no_gradient("it is constant between its steps", "Hardmax")
 
 def _positive(s: Step, dy: ir.Value) -> ir.Value:
     """Return where the input is above 0."""
-    made: ir.Value = s.ops.Greater(s[0], s.ops.scalar(0, dy))
-    return made
+    return s.ops.Greater(s[0], s.ops.scalar(0, dy))
 
 
 @gradient("Relu")

@@ -112,8 +112,7 @@ def clip(s: Step, dy: ir.Value) -> Grads:
 
 
 def _summed(s: Step, value: ir.Value) -> ir.Value:
-    made: ir.Value = s.ops.ReduceSum(value, keepdims=0)
-    return made
+    return s.ops.ReduceSum(value, keepdims=0)
 
 
 @gradient("Identity", "Cast", "CastLike")

@@ -16,8 +16,7 @@ no_gradient("its result is no number of the field", "IsNaN", "IsInf")
 
 
 def _square(ops: Ops, value: ir.Value) -> ir.Value:
-    squared: ir.Value = ops.Mul(value, value)
-    return squared
+    return ops.Mul(value, value)
 
 
 #: operator -> the derivative, from the ops, the input, the output, and a maker of constants

@@ -31,5 +31,4 @@ def matmul(s: Step, dy: ir.Value) -> Grads:
 def swap(ops: Ops, value: ir.Value, rank: int) -> ir.Value:
     """Return a tensor with its last two axes swapped."""
     rank = max(rank, 2)
-    swapped: ir.Value = ops.Transpose(value, perm=[*range(rank - 2), rank - 1, rank - 2])
-    return swapped
+    return ops.Transpose(value, perm=[*range(rank - 2), rank - 1, rank - 2])

@@ -26,23 +26,18 @@ def _kept(s: Step, value: ir.Value, axes: ir.Value | None) -> ir.Value:
     if axes is None:
         rank = s.rank()
         if rank is not None:
-            made: ir.Value = s.ops.Reshape(value, s.ops.ints(*[1] * rank))
-            return made
-        made = s.ops.Reshape(value, s.ops.Expand(s.ops.int(1), s.ops.Shape(s.ops.Shape(s[0]))))
-        return made
+            return s.ops.Reshape(value, s.ops.ints(*[1] * rank))
+        return s.ops.Reshape(value, s.ops.Expand(s.ops.integer(1), s.ops.Shape(s.ops.Shape(s[0]))))
     known = s.known(1)
     if known is not None:
-        made = s.ops.Unsqueeze(value, axes) if known.size else value
-        return made
+        return s.ops.Unsqueeze(value, axes) if known.size else value
     ones = s.ops.ReduceSum(s[0], axes, keepdims=1, noop_with_empty_axes=s.attr("noop_with_empty_axes", 0))
-    made = s.ops.Reshape(value, s.ops.Shape(ones), allowzero=1)
-    return made
+    return s.ops.Reshape(value, s.ops.Shape(ones), allowzero=1)
 
 
 def _spread(s: Step, value: ir.Value) -> ir.Value:
     """Return a tensor of the input's shape with the value of its sum at each place."""
-    made: ir.Value = s.ops.Expand(_kept(s, value, _axes(s)), s.ops.shape(s[0]))
-    return made
+    return s.ops.Expand(_kept(s, value, _axes(s)), s.ops.shape(s[0]))
 
 
 @gradient("ReduceSum", since=13)
@@ -110,10 +105,9 @@ def reduce_prod(s: Step, dy: ir.Value) -> Grads:
 
     def over(op_type: str, value: ir.Value) -> ir.Value:
         inputs = (value,) if axes is None else (value, axes)
-        made: ir.Value = ops.node(
+        return ops.node(
             op_type, *inputs, keepdims=1, noop_with_empty_axes=s.attr("noop_with_empty_axes", 0)
         )  # fmt: skip
-        return made
 
     is_zero = ops.Equal(x, zero)
     others = over("ReduceProd", ops.Where(is_zero, one, x))  # the product of what is not 0
