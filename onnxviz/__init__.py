@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         doctor,
         expose,
         features,
+        gradient,
         graph_diff,
         inspect,
         open_model,
@@ -40,13 +41,14 @@ if TYPE_CHECKING:
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph",
+    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "gradient",
+    "graph",
     "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile", "report", "save_model",
     "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
-    "expose", "features", "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile",
+    "expose", "features", "gradient", "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile",
     "save_model", "weights",
 ]  # fmt: skip
 

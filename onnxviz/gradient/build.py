@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient.ops import Ops, Step
-from onnxviz.gradient.registry import Table, one
+from onnxviz.gradient.registry import SHAPE_ONLY, Table, one
 from onnxviz.graph.extract import bodies_of, outer_values
 
 __all__ = ["Cut", "Walk", "operator_version", "pull_back"]
@@ -120,24 +120,33 @@ def _total(ops: Ops, found: dict[ir.Value, list[ir.Value]], value: ir.Value) -> 
 def _span(
     nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], wanted: set[ir.Value], walk: Walk
 ) -> list[ir.Node]:
-    """Return the nodes that lie on a path from an asked tensor to a seeded one, cuts left out."""
-    moved = set(wanted)  # what depends on the asked tensors
+    """Return the nodes that lie on a path from an asked tensor to a seeded one; note where paths are cut."""
+    moved = set(wanted)  # what has a gradient with respect to the asked tensors
+    dead: set[ir.Value] = set()  # what depends on them, but not smoothly
     candidates = []
     for node in nodes:
-        if any(value in moved for value in reads(node)):
-            candidates.append(node)
-            if walk.table.reason(node) is None:
-                moved |= {output for output in node.outputs if _may_be_float(output)}
+        read = reads(node)
+        smooth = any(value in moved for value in read)
+        if not smooth and not any(value in dead for value in read):
+            continue
+        candidates.append(node)
+        passes = smooth and walk.table.reason(node) is None
+        for output in node.outputs:
+            if passes and _may_be_float(output):
+                moved.add(output)
+            elif walk.table.reason(node) != SHAPE_ONLY and output.dtype != ir.DataType.BOOL:
+                dead.add(output)
     needed, span = set(seeds), []
     for node in reversed(candidates):
         if not any(output in needed for output in node.outputs):
             continue
-        if (reason := walk.table.reason(node)) is not None:
-            for value in dict.fromkeys(v for v in reads(node) if v in moved):
-                walk.cut(node, value, reason)
-            continue
-        span.append(node)
-        needed |= {value for value in reads(node) if value in moved}
+        arriving = list(dict.fromkeys(value for value in reads(node) if value in moved))
+        needed |= {value for value in reads(node) if value in moved or value in dead}
+        if any(output in moved and output in needed for output in node.outputs):
+            span.append(node)
+        else:
+            for value in arriving:
+                walk.cut(node, value, walk.table.reason(node) or "its result is of integers")
     return span[::-1]
 
 

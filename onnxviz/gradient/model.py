@@ -12,7 +12,9 @@ from onnxviz.gradient.build import Cut, Walk, pull_back
 from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.prepare import prepare
 from onnxviz.gradient.registry import Table, standard_table
+from onnxviz.gradient.targets import target_value
 from onnxviz.graph.select import all_tensors
+from onnxviz.graph.shapes import infer_shapes
 
 __all__ = ["GradientModel", "gradient_model"]
 
@@ -23,24 +25,25 @@ class GradientModel:
 
     Attributes:
         model: The model.
-        of: The tensor that is differentiated.
-        seed: Name of the input that takes the gradient of that tensor.
+        target: What is differentiated: a tensor's name or an expression.
+        seed: Name of the input that takes the gradient entering the tensor; None where the target is an expression.
         gradients: Tensor -> the output that holds its gradient.
         cuts: Where paths end, and why.
     """
 
     model: ir.Model
-    of: str
-    seed: str
+    target: str
+    seed: str | None
     gradients: dict[str, str]
     cuts: tuple[Cut, ...]
 
 
 def gradient_model(
     model: ir.Model,
-    of: str,
+    of: str | None = None,
     wrt: Sequence[str] | None = None,
     *,
+    target: str | None = None,
     allow_cut: bool = False,
     table: Table | None = None,
 ) -> GradientModel:
@@ -48,15 +51,17 @@ def gradient_model(
 
     Args:
         model: The model; it is not changed.
-        of: The tensor that is differentiated. The result has one more input, ``OF.grad``, of its shape: the gradient
-            that enters there.
+        of: The tensor that is differentiated. Without ``target``, the result has one more input, ``OF.grad``, of its
+            shape: the gradient that enters there.
         wrt: The tensors whose gradients are asked for: inputs, intermediate tensors, initializers. By default every
             float input. Each has one more output, ``NAME.grad``.
+        target: An expression that gives a number for each sample, as
+            :func:`onnxviz.gradient.targets.target_value` takes it; where it begins with an index, of ``of``.
         allow_cut: Go on without the paths through operators that have no rule.
         table: Other rules than the true ones.
 
     Raises:
-        GradientError: No path leads from a tensor to the target, or an operator on it has no rule.
+        GradientError: No path leads from a tensor to the target, an operator on it has no rule, or the target is none.
         SelectionError: A name is no tensor's, or a tensor is not of floating point.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 18]>
@@ -64,29 +69,61 @@ def gradient_model(
     >>> made = gradient_model(model, "y")
     >>> made.gradients, [value.name for value in made.model.graph.inputs]
     ({'x': 'x.grad', 'w': 'w.grad'}, ['x', 'w', 'y.grad'])
+    >>> gradient_model(model, target="y ** 2", wrt=["p"]).gradients
+    {'p': 'p.grad'}
     """
     copy = prepare(model)
-    values = {name: value for value, name in all_tensors(copy).items()}
-    values |= {str(v.name): v for v in (*copy.graph.inputs, *copy.graph.initializers.values())}
-    target = _float(values, of)
     names = list(wrt) if wrt is not None else [str(v.name) for v in copy.graph.inputs if _is_float(v)]
-    asked = [_float(values, name) for name in names]
+    what = str(of)
+    if target is not None:
+        what = f'"{of}"{target}' if of is not None and target.lstrip().startswith("[") else target
+        copy, of = _with_target(copy, what)
+    elif of is None:
+        raise GradientError("nothing is differentiated", hint="name a tensor with --of, or give a --target")
+    values = _named(copy)
+    end, asked = _float(values, of), [_float(values, name) for name in names]
     taken = set(values) | {str(node.name) for node in copy.graph}
-    seed = ir.Value(name=_free(f"{of}.grad", taken), type=target.type, shape=target.shape)
-    copy.graph.inputs.append(seed)
-    walk = Walk(table or standard_table(), dict(copy.opset_imports), allow_cut)
     ops = Ops(copy.graph, taken)
-    found = pull_back(ops, list(copy.graph), {target: seed}, asked, walk)
+    seed: str | None = None
+    if target is None:
+        entering = ir.Value(name=_free(f"{of}.grad", taken), type=end.type, shape=end.shape)
+        copy.graph.inputs.append(entering)
+        seed = str(entering.name)
+    else:
+        entering = ops.filled(ops.shape(end), 1.0, end)
+    walk = Walk(table or standard_table(), dict(copy.opset_imports), allow_cut)
+    found = pull_back(ops, list(copy.graph), {end: entering}, asked, walk)
     gradients = {}
     for name, value in zip(names, asked, strict=True):
         if value not in found:
-            raise _no_path(of, name, walk)
+            raise _no_path(what, name, walk)
         output = ops.Identity(found[value])
         output.name = _free(f"{name}.grad", taken)
         output.type, output.shape = value.type, value.shape
         copy.graph.outputs.append(output)
         gradients[name] = output.name
-    return GradientModel(copy, of, str(seed.name), gradients, tuple(walk.cuts))
+    return GradientModel(copy, what, seed, gradients, tuple(walk.cuts))
+
+
+def _with_target(model: ir.Model, expression: str) -> tuple[ir.Model, str]:
+    """Append an expression to a model; return it with its shapes, and the name of what it gives."""
+    values = _named(model)
+    added: list[ir.Value] = []
+    made = target_value(Ops(model.graph, set(values), "target"), values, expression, added)
+    model.graph.inputs.extend(added)
+    inferred = infer_shapes(model)
+    shape = _named(inferred)[str(made.name)].shape
+    if shape is not None and any(size != 1 for size in shape[1:]):
+        raise GradientError(
+            f"{expression!r} gives a tensor of shape {shape}, not a number for each sample",
+            hint="take one entry, or sum(…), mean(…), max(…), norm(…) of it",
+        )
+    return inferred, str(made.name)
+
+
+def _named(model: ir.Model) -> dict[str, ir.Value]:
+    values = {name: value for value, name in all_tensors(model).items()}
+    return values | {str(v.name): v for v in (*model.graph.inputs, *model.graph.initializers.values())}
 
 
 def _is_float(value: ir.Value) -> bool:

@@ -11,7 +11,10 @@ import onnx_ir as ir
 
 from onnxviz.gradient.ops import Step
 
-__all__ = ["Grads", "Row", "Rule", "Table", "gradient", "no_gradient", "standard_table"]
+__all__ = ["SHAPE_ONLY", "Grads", "Row", "Rule", "Table", "gradient", "no_gradient", "standard_table"]
+
+#: Why an operator has no gradient that reads nothing but the shape of its input: such a path is none, so no cut.
+SHAPE_ONLY = "it reads the shape alone"
 
 #: What a rule returns: the gradient of each input, None where there is none; a bare value is that of the first input.
 Grads = ir.Value | tuple[ir.Value | None, ...] | None

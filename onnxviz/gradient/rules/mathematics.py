@@ -9,10 +9,10 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxviz.gradient.ops import Ops, Step
-from onnxviz.gradient.registry import Grads, gradient, no_gradient
+from onnxviz.gradient.registry import SHAPE_ONLY, Grads, gradient, no_gradient
 
 no_gradient("it is constant between its steps", "Ceil", "Floor", "Round", "Sign")
-no_gradient("its result is no number of the field", "IsNaN", "IsInf")
+no_gradient(SHAPE_ONLY, "Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike")
 
 
 def _square(ops: Ops, value: ir.Value) -> ir.Value:
