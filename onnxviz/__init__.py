@@ -48,7 +48,7 @@ _VERBS = (
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
-    "expose", "features", "gradient", "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile",
+    "expose", "features", "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile",
     "save_model", "weights",
 ]  # fmt: skip
 
@@ -82,7 +82,7 @@ class _Package(ModuleType):
     """This package: the import system sets each room as an attribute, and rooms named as a verb become callable."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("graph", "report") and type(value) is ModuleType:
+        if name in ("gradient", "graph", "report") and type(value) is ModuleType:
             value.__class__ = _VerbRoom
         super().__setattr__(name, value)
 
