@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         doctor,
         expose,
         features,
-        gradient,
         graph_diff,
         inspect,
         open_model,
