@@ -176,7 +176,15 @@ def _step(
         _refuse(node, version, [v for v, need in zip(node.inputs, needs, strict=True) if need and v], walk)
         return
     step = Step(ops, node, needs, version)
-    made = one(step, row.rule(step, *incoming))
+    try:
+        made = one(step, row.rule(step, *incoming))
+    except GradientError as error:
+        if not walk.allow_cut:
+            raise
+        for value, need in zip(node.inputs, needs, strict=True):
+            if value is not None and need:
+                walk.cut(node, value, error.message)
+        return
     for place, (value, need) in enumerate(zip(node.inputs, needs, strict=True)):
         if value is None or not need:
             continue
