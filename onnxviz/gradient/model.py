@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxviz.errors import GradientError, SelectionError
 from onnxviz.gradient.build import Cut, Walk, pull_back
+from onnxviz.gradient.expand import expand
 from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.prepare import prepare
 from onnxviz.gradient.registry import Table, standard_table
@@ -80,6 +81,8 @@ def gradient_model(
         copy, of = _with_target(copy, what)
     elif of is None:
         raise GradientError("nothing is differentiated", hint="name a tensor with --of, or give a --target")
+    rules = table or standard_table()
+    copy = expand(copy, rules, of, names)
     values = _named(copy)
     end, asked = _float(values, of), [_float(values, name) for name in names]
     taken = set(values) | {str(node.name) for node in copy.graph}
@@ -91,7 +94,7 @@ def gradient_model(
         seed = str(entering.name)
     else:
         entering = ops.filled(ops.shape(end), 1.0, end)
-    walk = Walk(table or standard_table(), dict(copy.opset_imports), allow_cut)
+    walk = Walk(rules, dict(copy.opset_imports), allow_cut)
     found = pull_back(ops, list(copy.graph), {end: entering}, asked, walk)
     gradients = {}
     for name, value in zip(names, asked, strict=True):
