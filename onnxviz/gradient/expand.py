@@ -8,6 +8,8 @@ import onnx
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
+from onnxviz.gradient import multihead as _multihead  # noqa: F401 - enters its expansions
+from onnxviz.gradient import sequences as _sequences  # noqa: F401
 from onnxviz.gradient.build import operator_version, reads
 from onnxviz.gradient.fused import EXPANSIONS, Refused, Site
 from onnxviz.gradient.ops import Ops
@@ -85,10 +87,10 @@ def _without_rule(nodes: Iterable[ir.Node], table: Table) -> Iterator[ir.Node]:
     """Yield what can be expanded, bodies included."""
     for node in nodes:
         opsets = node.graph.opset_imports if isinstance(node.graph, ir.Graph) else {}
-        if table.find(node, operator_version(node, opsets)) is None and table.reason(node) is None:
-            if key(node) in EXPANSIONS or _has_body(node, opsets):
-                yield node
-                continue
+        known = table.find(node, operator_version(node, opsets)) is not None or table.reason(node) is not None
+        if not known and (key(node) in EXPANSIONS or _has_body(node, opsets)):
+            yield node
+            continue
         for body in bodies_of(node):
             yield from _without_rule(body, table)
 
@@ -148,23 +150,52 @@ def _inline(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
 
     taken = _names(model)
     for count, node in enumerate(nodes):
+        label = node.name or node.outputs[0].name
+        for output in node.outputs:
+            if not output.name:
+                output.name = _free(f"{label}.unused", taken)
         body = _body(node, model.opset_imports)
         del body.output[len(node.outputs) :]
         body.domain, body.name = _DOMAIN, f"{node.op_type}_{count}"
         function = ir.from_proto(body)
         function.opset_imports.update(model.opset_imports)
-        label = node.name or node.outputs[0].name
+        _unmask(function)
         for inner in function:
             inner.name = f"{label}.{inner.name or inner.op_type}"
             for value in inner.outputs:
                 value.name = f"{label}.{value.name}"
-        for output in node.outputs:
-            if not output.name:
-                output.name = _free(f"{label}.unused", taken)
         node.domain, node.op_type = _DOMAIN, body.name
         model.functions[function.identifier()] = function
     InlinePass(criteria=lambda function: function.domain == _DOMAIN)(model)
     model.opset_imports.pop(_DOMAIN, None)
+
+
+def _unmask(function: ir.Function) -> None:
+    """Swap Softmax and a Where that zeroes some of its rows.
+
+    Attention hides what a row gives that is masked as a whole, NaN; going back, NaN times zero would be met.
+    """
+    for node in [node for node in function if node.op_type == "Where"]:
+        behind = node.inputs[2]
+        while (maker := behind.producer() if behind is not None else None) is not None and maker.op_type == "Cast":
+            behind = maker.inputs[0]
+        if maker is None or maker.op_type != "Softmax":
+            continue
+        like = ir.node("CastLike", [_zero(function), maker.inputs[0]])
+        scores = ir.node("Where", [node.inputs[0], like.outputs[0], maker.inputs[0]])
+        for made in (like, scores):
+            made.outputs[0].name = f"{maker.outputs[0].name}.{made.op_type}"
+        function.insert_before(node, [like, scores])
+        maker.replace_input_with(0, scores.outputs[0])
+        function.sort()
+        return
+
+
+def _zero(function: ir.Function) -> ir.Value:
+    zero = ir.node("Constant", [], {"value": ir.tensor([0.0], dtype=ir.DataType.FLOAT)})
+    zero.outputs[0].name = "masked.Constant"
+    function.insert_before(function[0], [zero])
+    return zero.outputs[0]
 
 
 def _free(name: str, taken: set[str]) -> str:
