@@ -49,7 +49,7 @@ def _run(proto: onnx.ModelProto, names: list[str], feeds: Arrays) -> list[Any]:
     """Run a model in onnxruntime; what that cannot load, in the reference evaluator."""
     try:
         return list(_session(proto).run(names, dict(feeds)))
-    except (NotImplemented_, InvalidGraph, Fail, InvalidArgument) as error:
+    except (NotImplemented_, InvalidGraph, Fail, InvalidArgument, RuntimeError) as error:
         try:
             return list(ReferenceEvaluator(proto).run(names, dict(feeds)))
         except Exception:  # noqa: BLE001 - what onnxruntime said is worth more
@@ -94,6 +94,7 @@ class _Forward:
     def __init__(self, model: onnx.ModelProto, feeds: Arrays, place: int, step: float) -> None:
         self.model, self.place = model, place
         self.feeds, self.step = {name: _double(given) for name, given in feeds.items()}, step
+        self.single = False
         self.evaluator: ReferenceEvaluator | None = None
         random = any(node.op_type in _RANDOM for node in model.graph.node)
         try:
@@ -101,6 +102,8 @@ class _Forward:
                 raise NotImplementedError("each has random numbers of its own")
             self.evaluator = ReferenceEvaluator(model)
             self.base = self.run({})
+            if self.single:
+                self.step = 2e-2
         except Exception:  # noqa: BLE001 - it lacks many an operator and type; onnxruntime may have it
             self.evaluator, self.feeds, self.step = None, dict(feeds), 2e-2
             self.base = self.run({})
@@ -111,11 +114,12 @@ class _Forward:
         else:
             typed = {name: np.asarray(array).astype(self.feeds[name].dtype) for name, array in changed.items()}
             found = _session(self.model).run(None, {**self.feeds, **typed})
+        self.single = getattr(found[self.place], "dtype", None) != np.float64
         return np.asarray(found[self.place], np.float64)
 
     def slope(self, name: str, v: np.ndarray) -> np.ndarray:
         """Return the directional derivative; of single precision from two steps, without their error in h^2."""
-        if self.evaluator is not None:
+        if not self.single:
             return self._difference(name, v, self.step)
         return (4 * self._difference(name, v, self.step / 2) - self._difference(name, v, self.step)) / 3
 
