@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxviz.errors import GradientError
 from onnxviz.graph.constants import constant_tensor
 
 __all__ = ["Ops", "Step", "same_shape", "static_shape"]
@@ -296,6 +297,14 @@ class Step:
         """Return the rank of an input, or None where it is not known."""
         value = self.input(place)
         return None if value is None or value.shape is None else len(value.shape)
+
+    def refuse(self, why: str) -> GradientError:
+        """Return the error of a form that the rule does not have; raise it."""
+        return GradientError(
+            f"there is no gradient of {self.node.op_type}-{self.version} at "
+            f"{self.node.name or self.node.outputs[0].name!r}: {why}",
+            hint="--allow-cut goes on without the paths through it",
+        )
 
     def axis(self, default: int, name: str = "axis") -> int:
         """Return an axis attribute, counted from the front where the rank is known."""
