@@ -50,7 +50,8 @@ class Window:
         if self.pads is not None:
             rank = len(self.kernel)
             return ops.ints(*self.pads[:rank]), ops.ints(*self.pads[rank:])
-        assert self.begin is not None and self.end is not None
+        assert self.begin is not None
+        assert self.end is not None
         return self.begin, self.end
 
 

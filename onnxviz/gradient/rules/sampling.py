@@ -8,7 +8,13 @@ import onnx_ir as ir
 from onnxviz.gradient.ops import Ops, Step, static_shape
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.sampling import (
-    Tap, cubic_taps, linear_taps, nearest_taps, padded, sample_grads, sampled,
+    Tap,
+    cubic_taps,
+    linear_taps,
+    nearest_taps,
+    padded,
+    sample_grads,
+    sampled,
 )  # fmt: skip
 from onnxviz.gradient.windows import rank_of
 
