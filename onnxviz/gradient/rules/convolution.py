@@ -12,8 +12,8 @@ from onnxviz.gradient.windows import Window, input_grad, spatial, weight_grad, w
 def _kernel(s: Step) -> tuple[int, ...]:
     """Return the sizes of the kernel, by attribute or of the weights."""
     sizes = static_shape(s[1])
-    found = s.attr("kernel_shape") or (None if sizes is None else sizes[2:])
-    kernel = tuple(int(size) for size in found or () if size is not None)
+    found: tuple[int | None, ...] = s.attr("kernel_shape") or (() if sizes is None else sizes[2:])
+    kernel = tuple(size for size in found if size is not None)
     if not kernel or len(kernel) < len(found):
         raise s.refuse("the size of its kernel is not known")
     return kernel
