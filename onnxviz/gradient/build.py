@@ -13,7 +13,7 @@ from onnxviz.gradient.ops import Ops, Step
 from onnxviz.gradient.registry import SHAPE_ONLY, Table, one
 from onnxviz.graph.extract import bodies_of, outer_values
 
-__all__ = ["Cut", "Walk", "operator_version", "pull_back"]
+__all__ = ["Cut", "Walk", "holders", "operator_version", "pull_back", "reads"]
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
@@ -96,14 +96,16 @@ def pull_back(
         GradientError: An operator on a path has no rule, and cuts are not allowed.
     """
     wanted = set(wrt)
-    span = _span(nodes, seeds, wanted, walk)
+    held = holders(wanted, nodes)
+    span = _span(nodes, seeds, wanted, held, walk)
     found: dict[ir.Value, list[ir.Value]] = {value: [seed] for value, seed in seeds.items()}
     active = wanted | {output for node in span for output in node.outputs}
     for node in reversed(span):
         incoming = [_total(ops, found, output) for output in node.outputs]
         if all(grad is None for grad in incoming):
             continue
-        _step(ops, node, incoming, active, found, walk)
+        step = _as_step(ops, node, active, held.get(node, ()), walk)
+        _apply(step, incoming, found)
     return {value: total for value in wanted if (total := _total(ops, found, value)) is not None}
 
 
@@ -117,8 +119,22 @@ def _total(ops: Ops, found: dict[ir.Value, list[ir.Value]], value: ir.Value) -> 
     return found[value][0]
 
 
+def holders(wanted: Iterable[ir.Value], nodes: Iterable[ir.Node]) -> dict[ir.Node, tuple[ir.Value, ...]]:
+    """Return the nodes in whose bodies, at any depth, asked tensors lie -> those tensors."""
+    asked, held = set(wanted), {}
+    for node in nodes:
+        inner = [value for body in bodies_of(node) for one in body.all_nodes() for value in one.outputs]
+        if found := tuple(value for value in inner if value in asked):
+            held[node] = found
+    return held
+
+
 def _span(
-    nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], wanted: set[ir.Value], walk: Walk
+    nodes: Sequence[ir.Node],
+    seeds: Mapping[ir.Value, ir.Value],
+    wanted: set[ir.Value],
+    held: Mapping[ir.Node, tuple[ir.Value, ...]],
+    walk: Walk,
 ) -> list[ir.Node]:
     """Return the nodes that lie on a path from an asked tensor to a seeded one; note where paths are cut."""
     moved = set(wanted)  # what has a gradient with respect to the asked tensors
@@ -126,7 +142,7 @@ def _span(
     candidates = []
     for node in nodes:
         read = reads(node)
-        smooth = any(value in moved for value in read)
+        smooth = node in held or any(value in moved for value in read)
         if not smooth and not any(value in dead for value in read):
             continue
         candidates.append(node)
@@ -160,24 +176,24 @@ def _may_be_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype in _FLOATS
 
 
-def _step(
-    ops: Ops,
-    node: ir.Node,
-    incoming: Sequence[ir.Value | None],
-    active: set[ir.Value],
-    found: dict[ir.Value, list[ir.Value]],
-    walk: Walk,
-) -> None:
-    """Apply the rule of one node."""
+def _as_step(ops: Ops, node: ir.Node, active: set[ir.Value], inside: tuple[ir.Value, ...], walk: Walk) -> Step:
+    """Return a node as its rule sees it."""
     needs = tuple(value in active and _may_be_float(value) for value in node.inputs)
-    version = operator_version(node, walk.opsets)
-    row = walk.table.find(node, version)
+    around = outer_values(node) if any(True for _ in bodies_of(node)) else []
+    outside = tuple(value for value in around if value in active and _may_be_float(value))
+    return Step(ops, node, needs, operator_version(node, walk.opsets), walk, outside, inside)
+
+
+def _apply(step: Step, incoming: Sequence[ir.Value | None], found: dict[ir.Value, list[ir.Value]]) -> None:
+    """Apply the rule of one node."""
+    node, walk = step.node, step.walk
+    row = walk.table.find(node, step.version)
     if row is None:
-        _refuse(node, version, [v for v, need in zip(node.inputs, needs, strict=True) if need and v], walk)
+        asked = [v for v, need in zip(node.inputs, step.needs, strict=True) if need and v]
+        _refuse(node, step.version, [*asked, *step.outside], walk)
         return
-    step = Step(ops, node, needs, version)
     made = one(step, row.rule(step, *incoming))
-    for place, (value, need) in enumerate(zip(node.inputs, needs, strict=True)):
+    for place, (value, need) in enumerate(zip(node.inputs, step.needs, strict=True)):
         if value is None or not need:
             continue
         grad = made[place]
@@ -187,7 +203,9 @@ def _step(
         if grad.dtype is None and value.dtype is not None:
             grad.dtype = value.dtype
         if row.broadcasts:
-            grad = ops.sum_to(grad, value, node.outputs[0], row.inner)
+            grad = step.ops.sum_to(grad, value, node.outputs[0], row.inner)
+        found.setdefault(value, []).append(grad)
+    for value, grad in step.found.items():
         found.setdefault(value, []).append(grad)
 
 

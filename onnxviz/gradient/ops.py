@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor
 
+if TYPE_CHECKING:
+    from onnxviz.gradient.build import Walk
+
 __all__ = ["Ops", "Step", "same_shape", "static_shape"]
 
 _BOOL = {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"}
 _INT64 = {"Shape", "Size", "NonZero", "ArgMax", "ArgMin"}
+_OPEN = {"If", "Loop", "Scan"}  # the bodies tell
 _SECOND = {"Where"}  # the type of the result is that of the second input
 
 
@@ -60,6 +64,12 @@ class Ops:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._count = 0
 
+    def body(self, name: str) -> Ops:
+        """Return what writes into a new graph, the body of a node of this one; it may read what stands here."""
+        made = Ops(ir.Graph([], [], nodes=[], name=self.name(name)), self.taken, self.prefix)
+        made._count = self._count
+        return made
+
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[:1].isupper():
             raise AttributeError(op_type)
@@ -93,6 +103,8 @@ class Ops:
             return ir.DataType.BOOL
         if op_type in _INT64:
             return ir.DataType.INT64
+        if op_type in _OPEN:
+            return None
         typed = inputs[1 if op_type in _SECOND else 0] if inputs else None
         return None if typed is None else typed.dtype
 
@@ -249,12 +261,20 @@ class Step:
         node: The forward node; opset 18 or later.
         needs: For each input, whether its gradient is asked for.
         version: Version of the operator: the opset in which it last changed.
+        walk: The walk, for rules that take one through the node's bodies.
+        outside: Tensors around the node that its bodies read and whose gradients are asked for.
+        inside: Tensors in its bodies whose gradients are asked for.
+        found: Takes the gradients of ``outside`` and ``inside``.
     """
 
     ops: Ops
     node: ir.Node
     needs: tuple[bool, ...]
     version: int
+    walk: Walk
+    outside: tuple[ir.Value, ...] = ()
+    inside: tuple[ir.Value, ...] = ()
+    found: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def __getitem__(self, place: int) -> ir.Value:
         """Return an input that the node has."""
