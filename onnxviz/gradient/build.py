@@ -188,11 +188,18 @@ def _apply(step: Step, incoming: Sequence[ir.Value | None], found: dict[ir.Value
     """Apply the rule of one node."""
     node, walk = step.node, step.walk
     row = walk.table.find(node, step.version)
+    asked = [value for value, need in zip(node.inputs, step.needs, strict=True) if need and value is not None]
     if row is None:
-        asked = [v for v, need in zip(node.inputs, step.needs, strict=True) if need and v]
         _refuse(node, step.version, [*asked, *step.outside], walk)
         return
-    made = one(step, row.rule(step, *incoming))
+    try:
+        made = one(step, row.rule(step, *incoming))
+    except GradientError as error:
+        if not walk.allow_cut:
+            raise
+        for value in (*asked, *step.outside):
+            walk.cut(node, value, error.message)
+        return
     for place, (value, need) in enumerate(zip(node.inputs, step.needs, strict=True)):
         if value is None or not need:
             continue

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxviz.errors import GradientError
 from onnxviz.graph.constants import constant_tensor
 
 if TYPE_CHECKING:
@@ -52,13 +53,15 @@ class Ops:
     :meth:`scalar` can make constants of the right one.
 
     Args:
-        graph: Where the nodes go, at the end.
+        graph: Where the nodes go.
         taken: Names that are in use in the whole model; it grows.
         prefix: What new names begin with.
+        before: The node that they go before; at the end without one.
     """
 
-    def __init__(self, graph: ir.Graph, taken: set[str], prefix: str = "grad") -> None:
+    def __init__(self, graph: ir.Graph, taken: set[str], prefix: str = "grad", before: ir.Node | None = None) -> None:
         self.graph = graph
+        self.before = before
         self.taken = taken
         self.prefix = prefix
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
@@ -89,8 +92,12 @@ class Ops:
         for value in made.outputs:
             value.name = self.name(op_type)
         if (dtype := self._dtype(op_type, inputs, attributes)) is not None:
-            made.outputs[0].dtype = dtype
-        self.graph.append(made)
+            for value in made.outputs if op_type == "Split" else made.outputs[:1]:
+                value.dtype = dtype
+        if self.before is None:
+            self.graph.append(made)
+        else:
+            self.graph.insert_before(self.before, made)
         return made.outputs
 
     @staticmethod
@@ -316,6 +323,14 @@ class Step:
         """Return the rank of an input, or None where it is not known."""
         value = self.input(place)
         return None if value is None or value.shape is None else len(value.shape)
+
+    def refuse(self, why: str) -> GradientError:
+        """Return the error of a form that the rule does not have; raise it."""
+        return GradientError(
+            f"there is no gradient of {self.node.op_type}-{self.version} at "
+            f"{self.node.name or self.node.outputs[0].name!r}: {why}",
+            hint="--allow-cut goes on without the paths through it",
+        )
 
     def axis(self, default: int, name: str = "axis") -> int:
         """Return an axis attribute, counted from the front where the rank is known."""
