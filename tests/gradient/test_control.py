@@ -28,7 +28,7 @@ def run(proto: onnx.ModelProto, names: list[str], feeds: dict[str, Any]) -> list
     settings.log_severity_level = 4
     session = ort.InferenceSession(proto.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     given = {value.name for value in session.get_inputs()}
-    return [np.asarray(r) for r in session.run(names, {n: a for n, a in feeds.items() if n in given})]
+    return [np.asarray(r) for r in session.run(names, {n: np.asarray(a) for n, a in feeds.items() if n in given})]
 
 
 def made(text: str, of: str, wrt: list[str] | None = None, **options: Any) -> tuple[GradientModel, onnx.ModelProto]:
