@@ -49,12 +49,25 @@ class Walk:
         opsets: Domain -> version that the model imports.
         allow_cut: Whether an operator without a rule cuts its paths instead of being an error.
         cuts: What was cut so far.
+        straight_through: Whether quantisation passes gradients, as if it did not round.
     """
 
     table: Table
     opsets: Mapping[str, int]
     allow_cut: bool = False
     cuts: list[Cut] = field(default_factory=list)
+    straight_through: bool = False
+
+    def quantised(self, node: ir.Node) -> bool:
+        """Whether the rule of a node is true of quantised tensors."""
+        row = self.table.find(node, operator_version(node, self.opsets))
+        return row is not None and row.quantised
+
+    def reason(self, node: ir.Node) -> str:
+        """Return why no gradient passes a node."""
+        if self.quantised(node) and not self.straight_through:
+            return "it rounds to integers; straight-through gradients (--straight-through) pass it"
+        return self.table.reason(node) or "its result is of integers"
 
     def cut(self, node: ir.Node, tensor: ir.Value, reason: str) -> None:
         """Note a cut."""
@@ -97,9 +110,9 @@ def pull_back(
     """
     wanted = set(wrt)
     held = holders(wanted, nodes)
-    span = _span(nodes, seeds, wanted, held, walk)
+    span, moved = _span(nodes, seeds, wanted, held, walk)
     found: dict[ir.Value, list[ir.Value]] = {value: [seed] for value, seed in seeds.items()}
-    active = wanted | {output for node in span for output in node.outputs}
+    active = wanted | {output for node in span for output in node.outputs if output in moved}
     for node in reversed(span):
         incoming = [_total(ops, found, output) for output in node.outputs]
         if all(grad is None for grad in incoming):
@@ -135,8 +148,11 @@ def _span(
     wanted: set[ir.Value],
     held: Mapping[ir.Node, tuple[ir.Value, ...]],
     walk: Walk,
-) -> list[ir.Node]:
-    """Return the nodes that lie on a path from an asked tensor to a seeded one; note where paths are cut."""
+) -> tuple[list[ir.Node], set[ir.Value]]:
+    """Return the nodes that lie on a path from an asked tensor to a seeded one; note where paths are cut.
+
+    Beside them, the tensors that gradients may be of.
+    """
     moved = set(wanted)  # what has a gradient with respect to the asked tensors
     dead: set[ir.Value] = set()  # what depends on them, but not smoothly
     candidates = []
@@ -148,7 +164,7 @@ def _span(
         candidates.append(node)
         passes = smooth and walk.table.reason(node) is None
         for output in node.outputs:
-            if passes and _may_be_float(output):
+            if passes and (_may_be_float(output) or (walk.straight_through and walk.quantised(node))):
                 moved.add(output)
             elif walk.table.reason(node) != SHAPE_ONLY and output.dtype != ir.DataType.BOOL:
                 dead.add(output)
@@ -162,8 +178,8 @@ def _span(
             span.append(node)
         else:
             for value in arriving:
-                walk.cut(node, value, walk.table.reason(node) or "its result is of integers")
-    return span[::-1]
+                walk.cut(node, value, walk.reason(node))
+    return span[::-1], moved
 
 
 def reads(node: ir.Node) -> list[ir.Value]:
@@ -178,9 +194,9 @@ def _may_be_float(value: ir.Value) -> bool:
 
 def _as_step(ops: Ops, node: ir.Node, active: set[ir.Value], inside: tuple[ir.Value, ...], walk: Walk) -> Step:
     """Return a node as its rule sees it."""
-    needs = tuple(value in active and _may_be_float(value) for value in node.inputs)
+    needs = tuple(value in active for value in node.inputs)
     around = outer_values(node) if any(True for _ in bodies_of(node)) else []
-    outside = tuple(value for value in around if value in active and _may_be_float(value))
+    outside = tuple(value for value in around if value in active)
     return Step(ops, node, needs, operator_version(node, walk.opsets), walk, outside, inside)
 
 
@@ -207,7 +223,7 @@ def _apply(step: Step, incoming: Sequence[ir.Value | None], found: dict[ir.Value
         if grad is None:
             walk.cut(node, value, f"input {place} has no gradient")
             continue
-        if grad.dtype is None and value.dtype is not None:
+        if grad.dtype is None and value.dtype is not None and _may_be_float(value):
             grad.dtype = value.dtype
         if row.broadcasts:
             grad = step.ops.sum_to(grad, value, node.outputs[0], row.inner)

@@ -118,8 +118,11 @@ def _summed(s: Step, value: ir.Value) -> ir.Value:
     return s.ops.ReduceSum(value, keepdims=0)
 
 
-@gradient("Identity", "Cast", "CastLike")
+@gradient("Identity", quantised=True)
+def identity(s: Step, dy: ir.Value) -> Grads:
+    return dy
+
+
+@gradient("Cast", "CastLike")
 def passed(s: Step, dy: ir.Value) -> Grads:
-    if s.node.op_type == "Identity":
-        return dy
     return s.ops.cast(dy, s[0])

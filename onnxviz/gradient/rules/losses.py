@@ -40,10 +40,7 @@ def _labels(s: Step, dy: ir.Value) -> _Labels:
         labels = ops.Where(ignored, ops.constant(np.array(0, kind)), labels)
         labels.dtype = s[1].dtype
     weights = s.input(2)
-    if weights is None:
-        weight = ops.Expand(one, ops.shape(s[1]))
-    else:
-        weight = ops.Gather(weights, labels, axis=0)
+    weight = ops.Expand(one, ops.shape(s[1])) if weights is None else ops.Gather(weights, labels, axis=0)
     if ignored is not None:
         weight = ops.Where(ignored, zero, weight)
     total = ops.ReduceSum(weight, keepdims=0) if s.attr("reduction", "mean") == "mean" else None

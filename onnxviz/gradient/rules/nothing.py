@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxviz.gradient.registry import no_gradient
 
-no_gradient("it is constant between its steps", "MelWeightMatrix", "Bernoulli", "DynamicQuantizeLinear")
+no_gradient("it is constant between its steps", "MelWeightMatrix", "Bernoulli")
 no_gradient("its result is of integers", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor",
             "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "BitCast")  # fmt: skip
 no_gradient("its result is of truth values", "And", "Or", "Not", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less",

@@ -10,12 +10,12 @@ from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.rules.tracing import traced
 
 
-@gradient("Reshape", "Flatten")
+@gradient("Reshape", "Flatten", quantised=True)
 def reshape(s: Step, dy: ir.Value) -> Grads:
     return s.ops.reshape(dy, s[0])
 
 
-@gradient("Squeeze", "Unsqueeze", since=13)
+@gradient("Squeeze", "Unsqueeze", since=13, quantised=True)
 def squeeze(s: Step, dy: ir.Value) -> Grads:
     """Each is the other's inverse; their axes count in one and the same tensor."""
     sizes, axes = static_shape(s[0]), s.input(1)
@@ -24,7 +24,7 @@ def squeeze(s: Step, dy: ir.Value) -> Grads:
     return s.ops.node("Unsqueeze" if s.node.op_type == "Squeeze" else "Squeeze", dy, axes)
 
 
-@gradient("Transpose")
+@gradient("Transpose", quantised=True)
 def transpose(s: Step, dy: ir.Value) -> Grads:
     perm = s.attr("perm")
     if perm is None:
@@ -32,7 +32,7 @@ def transpose(s: Step, dy: ir.Value) -> Grads:
     return s.ops.Transpose(dy, perm=[int(axis) for axis in np.argsort(perm)])
 
 
-@gradient("Concat", since=4)
+@gradient("Concat", since=4, quantised=True)
 def concat(s: Step, dy: ir.Value) -> Grads:
     ops, axis = s.ops, int(s.attr("axis"))
     inputs = [value for value in s.node.inputs if value is not None]
