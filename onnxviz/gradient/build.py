@@ -221,7 +221,8 @@ def _apply(step: Step, incoming: Sequence[ir.Value | None], found: dict[ir.Value
             continue
         grad = made[place]
         if grad is None:
-            walk.cut(node, value, f"input {place} has no gradient")
+            if not any(True for _ in bodies_of(node)):  # of those, the walk through the body has told
+                walk.cut(node, value, f"input {place} has no gradient")
             continue
         if grad.dtype is None and value.dtype is not None and _may_be_float(value):
             grad.dtype = value.dtype

@@ -105,6 +105,8 @@ def gradient_model(
         output = ops.Identity(found[value])
         output.name = _free(f"{name}.grad", taken)
         output.type, output.shape = value.type, value.shape
+        if value.producer() is not None and value.graph is not copy.graph:  # in a body: an entry an iteration
+            output.shape = found[value].shape
         copy.graph.outputs.append(output)
         gradients[name] = output.name
     return GradientModel(copy, what, seed, gradients, tuple(walk.cuts))

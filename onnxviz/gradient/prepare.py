@@ -15,6 +15,7 @@ __all__ = ["OPSET", "prepare"]
 
 #: The lowest version of the standard operators that backward nodes are written in.
 OPSET = 18
+_SCAN = 9  # the version of Scan that all later ones keep to
 _SMALL = 1024  # bytes of a constant that a conversion may have to look into
 
 
@@ -33,6 +34,13 @@ def prepare(model: ir.Model) -> ir.Model:
 
 def _raised(model: ir.Model, opset: int) -> ir.Model:
     """Convert a skeleton, in which weights are inputs, and put the weights back."""
+    if opset < _SCAN and any(
+        node.op_type == "Scan" and node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()
+    ):
+        raise GradientError(
+            f"the model is of opset {opset}, and Scan of version 8 takes batches, which no later version does",
+            hint="export it with opset 9 or later",
+        )
     skeleton = copy_model(model)
     graph, declared = skeleton.graph, {value.name for value in model.graph.inputs}
     weights = {}
