@@ -52,14 +52,14 @@ def _replay(
     for old, new in zip(body.all_nodes(), copy.all_nodes(), strict=True):
         mapped.update(zip(old.outputs, new.outputs, strict=True))
     _rename(ops, copy)
-    for old, new in zip(body.inputs, copy.inputs, strict=True):
-        ir.convenience.replace_all_uses_with(new, given[old])
+    copy.outputs.clear()
+    for entered, twin in zip(body.inputs, copy.inputs, strict=True):
+        ir.convenience.replace_all_uses_with(twin, given[entered])
     for name, value in list(copy.initializers.items()):
         mapped[next(v for v in body.initializers.values() if v.const_value is value.const_value)] = value
         del copy.initializers[name]
         value.name = ops.name("constant")
         ops.graph.register_initializer(value)
-    copy.outputs.clear()
     nodes = list(copy)
     copy.remove(nodes)
     ops.graph.extend(nodes)

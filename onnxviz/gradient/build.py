@@ -213,8 +213,8 @@ def _apply(step: Step, incoming: Sequence[ir.Value | None], found: dict[ir.Value
     except GradientError as error:
         if not walk.allow_cut:
             raise
-        for value in (*asked, *step.outside):
-            walk.cut(node, value, error.message)
+        for lost in (*asked, *step.outside):
+            walk.cut(node, lost, error.message)
         return
     for place, (value, need) in enumerate(zip(node.inputs, step.needs, strict=True)):
         if value is None or not need:

@@ -116,7 +116,7 @@ def scan(
 
     entered, read = entries("state", states), entries("entry", sequences)
     for mine, value in zip((*entered, *read), (*states, *sequences), strict=True):
-        mine.dtype = value.dtype if value.dtype is not None else states[0].dtype
+        mine.type = value.type or states[0].type
     left, made = body(inner, entered, read)
     graph = close(inner, [*entered, *read], [*left, *made])
     way = int(backward)
@@ -125,7 +125,7 @@ def scan(
         scan_input_directions=[way] * len(sequences), scan_output_directions=[way] * len(made),
     )  # fmt: skip
     for value in results:
-        value.dtype = states[0].dtype
+        value.type = states[0].type
     return results
 
 
@@ -254,7 +254,7 @@ class Layer:
         if value is None or not self.batch_first:
             return value
         made = self.ops.Transpose(value, perm=list(perm))
-        made.dtype = self.s[0].dtype
+        made.type = self.s[0].type
         return made
 
     def side(self, value: ir.Value | None, place: int, axis: int = 0) -> ir.Value | None:
@@ -265,7 +265,7 @@ class Layer:
             made = self.ops.Squeeze(value, self.ops.ints(axis))
         else:
             made = self.ops.Gather(value, self.ops.integer(place), axis=axis)
-        made.dtype = self.s[0].dtype
+        made.type = self.s[0].type
         return made
 
     def lasting(self, grad: ir.Value | None) -> ir.Value | None:
@@ -288,8 +288,8 @@ class Layer:
         """Return the directions."""
         s, ops = self.s, self.ops
         x, y = self.turned(s[0], 1, 0, 2), s.output(0)
-        y.dtype = s[0].dtype
-        y, dy = self.turned(y, 1, 2, 0, 3), self.turned(self.dys[0], 1, 2, 0, 3)
+        y.type = s[0].type
+        turned_y, dy = self.turned(y, 1, 2, 0, 3), self.turned(self.dys[0], 1, 2, 0, 3)
         assert x is not None
         hidden = ops.ints(int(s.attr("hidden_size"))) if s.attr("hidden_size") else ops.dim(s[2], 2)
         empty = ops.filled(ops.Concat(ops.dim(x, 1), hidden, axis=0), 0.0, s[0])
@@ -302,7 +302,7 @@ class Layer:
             part = self.side(dy, d, 1)
             if part is not None and mask is not None:
                 part = ops.Where(mask, part, ops.scalar(0, part))
-            w, r, out = self.side(s[1], d), self.side(s[2], d), self.side(y, d, 1)
+            w, r, out = self.side(s[1], d), self.side(s[2], d), self.side(turned_y, d, 1)
             assert w is not None
             assert r is not None
             assert out is not None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient.model import GradientModel, gradient_model
 from onnxviz.gradient.registry import Table, standard_table
+from onnxviz.graph.expose import expose
+from onnxviz.graph.io import open_model
 from onnxviz.graph.model import from_proto, to_proto
+from onnxviz.graph.shapes import model_inputs
 
 HEAD = '<ir_version: 8, opset_import: ["": 18]> g '
 TRUE = np.array(True)
@@ -187,3 +192,47 @@ def test_what_is_refused_and_cut() -> None:
     feeds = {"x": numbers(2), "w": numbers(2, seed=1), "y.grad": np.ones(2)}
     assert run(proto, ["x.grad"], {**feeds, "c": ~TRUE})[0].tolist() == [0, 0]
     np.testing.assert_allclose(run(proto, ["x.grad"], {**feeds, "c": TRUE})[0], feeds["w"])
+
+
+CORPUS = [
+    ("controlflow_functions/loop_sub_one.onnx", None),
+    ("controlflow_functions/gh_issue_9671.onnx", None),
+    ("controlflow_functions/mobilenet_v3_small_excerpt.onnx", None),
+    ("rnn/point_history_classifier_lstm.onnx", "Softmax"),
+]
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(("path", "op"), CORPUS)
+def test_real_models(corpus: Path, path: str, op: str | None) -> None:
+    """In single precision: two wide steps, without their error in h^2."""
+    model = open_model(corpus / "models" / path)
+    if op is not None:  # it returns whole numbers
+        name = next(str(node.outputs[0].name) for node in model.graph if node.op_type == op)
+        model = expose(model, [name]).model
+    else:
+        name = next(str(v.name) for v in model.graph.outputs if v.dtype == ir.DataType.FLOAT)
+    forward = to_proto(model)
+    rng, feeds = np.random.default_rng(0), {}
+    for value in model_inputs(model):
+        shape = [size if isinstance(size, int) else 1 for size in value.shape or ()]
+        numbers = 0.5 * rng.normal(size=shape) + 0.3
+        feeds[str(value.name)] = numbers.astype(np.float32) if value.dtype == ir.DataType.FLOAT else np.ones(
+            shape, value.dtype.numpy() if value.dtype else None
+        )  # fmt: skip
+    base = run(forward, [name], feeds)[0]
+    seed, checked = rng.normal(size=base.shape).astype(np.float32), 0
+    for source in [n for n, array in feeds.items() if array.dtype == np.float32]:
+        made = gradient_model(model, name, [source])
+        found = run(to_proto(made.model), [made.gradients[source]], {**feeds, str(made.seed): seed})[0]
+        v, slopes = found / max(float(np.linalg.norm(found)), 1e-9) * np.sqrt(found.size), []
+        for h in (2e-3, 1e-3):
+            ahead, behind = (
+                run(forward, [name], {**feeds, source: (feeds[source] + s * h * v).astype(np.float32)})[0].astype(float)
+                for s in (1, -1)
+            )
+            slopes.append(float((seed * (ahead - behind)).sum()) / (2 * h))
+        terms = found * v
+        assert abs((4 * slopes[1] - slopes[0]) / 3 - terms.sum()) < 1e-2 * np.abs(terms).sum()
+        checked += 1
+    assert checked

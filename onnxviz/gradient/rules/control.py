@@ -31,11 +31,12 @@ def branches(s: Step, *dys: ir.Value | None) -> Grads:
     led = [value for value in asked if any(value in found for _, _, found in made)]
     if not led:
         return None
-    bodies = {}
-    for name, ops, found in made:
+    bodies = []
+    for _, ops, found in made:
         outputs = [_typed(found[value] if value in found else _zeros(s, ops, value), value) for value in led]
-        bodies[name] = close(ops, [], outputs)
-    for value, grad in zip(led, s.ops.nodes("If", len(led), s[0], **bodies), strict=True):
+        bodies.append(close(ops, [], outputs))
+    grads = s.ops.nodes("If", len(led), s[0], then_branch=bodies[0], else_branch=bodies[1])
+    for value, grad in zip(led, grads, strict=True):
         s.found[value] = _typed(grad, value)
     return None
 
@@ -212,6 +213,7 @@ def scan(s: Step, *dys: ir.Value | None) -> Grads:
     for place, value in enumerate(body.inputs):
         value.type = value.type or s[place].type
     given = {value: entry(r.ops, "input", value) for value in body.inputs}
+    sides: list[tuple[ir.Value, ir.Value | None, int, int]]
     sides = [(given[body.inputs[i]], None, 0, 1) for i in range(states)]
     sides += [(given[body.inputs[states + i]], s[states + i], axes[i], 1 - ways[i]) for i in range(scans)]
     slices = {}
