@@ -15,6 +15,7 @@ __all__ = ["OPSET", "prepare"]
 
 #: The lowest version of the standard operators that backward nodes are written in.
 OPSET = 18
+_IR = 8  # the version of the file format that this opset came with; before 4, every initializer was an input
 _SCAN = 9  # the version of Scan that all later ones keep to
 _SMALL = 1024  # bytes of a constant that a conversion may have to look into
 
@@ -29,7 +30,9 @@ def prepare(model: ir.Model) -> ir.Model:
     opset = flat.opset_imports.get("", flat.opset_imports.get("ai.onnx", OPSET))
     if opset < OPSET:
         flat = _raised(flat, opset)
-    return infer_shapes(copy_model(flat) if flat is model else flat)
+    made = infer_shapes(copy_model(flat) if flat is model else flat)
+    made.ir_version = max(made.ir_version or 0, _IR)
+    return made
 
 
 def _raised(model: ir.Model, opset: int) -> ir.Model:

@@ -278,7 +278,8 @@ def loop(s: Step, *dys: ir.Value | None) -> Grads:
     now.shape = ir.Shape([])
     tapes = {entry(ops, "tape", value, stacked=True): value for value in body.inputs[1:]}
     given = {value: _typed(ops.Gather(tape, now, axis=0), value) for tape, value in tapes.items()}
-    given[body.inputs[0]] = now
+    rank = len(body.inputs[0].shape or ())  # a vector of one is allowed
+    given[body.inputs[0]] = ops.Unsqueeze(now, ops.ints(0)) if rank else now
     slices = {}
     for place, dy in enumerate(dys[states:], states):
         if dy is not None:
