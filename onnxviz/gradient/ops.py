@@ -28,7 +28,7 @@ def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
     """Return the sizes of a tensor, None for each that is open; None where its rank is not known."""
     if value.shape is None:
         return None
-    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+    return tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in value.shape)  # -1: an open size too
 
 
 def same_shape(a: ir.Value, b: ir.Value) -> bool:
@@ -43,7 +43,7 @@ def same_shape(a: ir.Value, b: ir.Value) -> bool:
 def _same(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
     if isinstance(a, ir.SymbolicDim):
         return a.value is not None and isinstance(b, ir.SymbolicDim) and a == b
-    return isinstance(b, int) and a == b
+    return isinstance(b, int) and a == b and a >= 0
 
 
 class Ops:

@@ -186,12 +186,31 @@ def test_what_is_refused_and_cut() -> None:
         co = Identity(ci) p = Mul(v, v) w = Concat <axis = 0> (p, k)}>}"""
     with pytest.raises(GradientError, match="Loop-.*the shape of its state 'v' changes from iteration to iteration"):
         gradient_model(from_proto(parse(growing)), "q", ["k", "s"])
+    with pytest.raises(GradientError, match="w lies in the body of a node.*differentiate an output of that node"):
+        gradient_model(from_proto(parse(LOOP)), "w", ["x"])
     rounded = BRANCH.replace("Sin", "Round")
     result, proto = made(rounded, "y", ["x"])
     assert [cut.op_type for cut in result.cuts] == ["Round"]
     feeds = {"x": numbers(2), "w": numbers(2, seed=1), "y.grad": np.ones(2)}
     assert run(proto, ["x.grad"], {**feeds, "c": ~TRUE})[0].tolist() == [0, 0]
     np.testing.assert_allclose(run(proto, ["x.grad"], {**feeds, "c": TRUE})[0], feeds["w"])
+
+
+@pytest.mark.parametrize("opset", [13, 16, 19, 21, 24, 26])
+@pytest.mark.parametrize(("text", "of"), [(LOOP, "z"), (SCAN, "z"), (BRANCH, "y")])
+def test_every_version(opset: int, text: str, of: str) -> None:
+    """What is written for one version is what is written for all, and runs in each."""
+    feeds = {"x": numbers(5, 2), "s": numbers(2), "w": numbers(2), "n": np.int64(4), "c": TRUE}
+    feeds["x"] = numbers(2) if text is BRANCH else feeds["x"]
+    found = []
+    for version in (18, opset):
+        model = onnx.parser.parse_model(HEAD.replace('"": 18', f'"": {version}') + text)
+        result = gradient_model(from_proto(model), of, ["x"])
+        proto = to_proto(result.model)
+        onnx.checker.check_model(proto, full_check=True)
+        seed = numbers(*run(model, [of], feeds)[0].shape, seed=3)
+        found.append(run(proto, ["x.grad"], {**feeds, str(result.seed): seed})[0])
+    np.testing.assert_array_equal(*found)
 
 
 CORPUS = [

@@ -24,7 +24,9 @@ BOTH = {"direction": "bidirectional"}
 Arrays = dict[str, np.ndarray]
 
 
-def build(op: str, feeds: Arrays, outputs: list[str], *, symbolic: bool = False, **attributes: Any) -> onnx.ModelProto:
+def build(
+    op: str, feeds: Arrays, outputs: list[str], *, symbolic: bool = False, opset: int = 18, **attributes: Any
+) -> onnx.ModelProto:
     """Return a model of one node on (T, N, I)."""
     names = [name if name in feeds else "" for name in INPUTS]
     while not names[-1]:
@@ -40,7 +42,7 @@ def build(op: str, feeds: Arrays, outputs: list[str], *, symbolic: bool = False,
         )
     results = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [None] * (4 if n == "Y" else 3)) for n in outputs]
     graph = helper.make_graph([node], "g", infos, results)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 def activation(name: str, alpha: float, beta: float, z: Any) -> Any:
@@ -122,7 +124,7 @@ def make_feeds(op: str, ways: int = 1, steps: int = 5, *, lengths: Any = None, p
 
 def worst(op: str, feeds: Arrays, outputs: list[str], table: Table | None = None, **options: Any) -> float:
     """Return the largest relative difference (L2) of any gradient, the outputs one by one."""
-    attributes = {name: value for name, value in options.items() if name != "symbolic"}
+    attributes = {name: value for name, value in options.items() if name not in ("symbolic", "opset")}
     model = build(op, feeds, outputs, hidden_size=feeds["R"].shape[2], **options)
     floats = [name for name in feeds if name != "L"]
     errors = []
@@ -179,6 +181,12 @@ def test_activations(op: str, name: str) -> None:
     if name in ("Affine", "ScaledTanh", "HardSigmoid"):
         numbers["activation_beta"] = [0.4, 0.5, 0.7][:count]
     assert worst(op, make_feeds(op, steps=3), ["Y"], activations=[name] * count, **numbers) < 1e-5
+
+
+@pytest.mark.parametrize("opset", [7, 13, 14, 21, 22, 26])
+@pytest.mark.parametrize("op", GATES)
+def test_every_version(op: str, opset: int) -> None:
+    assert worst(op, make_feeds(op), ["Y"], opset=opset) < 1e-5
 
 
 def test_without_the_optional_inputs() -> None:
