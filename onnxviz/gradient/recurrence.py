@@ -210,7 +210,7 @@ class Direction:
         """Return the sum over steps and samples of ``gradsᵀ · by``, both ``(T, N, …)``."""
         ops = self.ops
         flat = [ops.Flatten(value, axis=2) for value in (grads, by)]
-        return ops.MatMul(ops.Transpose(flat[0], perm=[1, 0]), flat[1])
+        return ops.Gemm(flat[0], flat[1], transA=1)
 
     def total(self, grads: ir.Value) -> ir.Value:
         """Return the sum over steps and samples."""

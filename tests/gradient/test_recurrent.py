@@ -251,3 +251,22 @@ def time_first(proto: onnx.ModelProto) -> onnx.ModelProto:
     del proto.graph.node[:]
     proto.graph.node.extend([*nodes[:at], *before, node, *after, *nodes[at + 1 :]])
     return proto
+
+
+@pytest.mark.parametrize(("op", "options"), [
+    ("RNN", {}), ("GRU", {}), ("GRU", {"linear_before_reset": 1}), ("LSTM", {}), ("LSTM", {"direction": "reverse"}),
+])  # fmt: skip
+def test_the_gradient_of_a_gradient(op: str, options: dict[str, Any]) -> None:
+    feeds = make_feeds(op)
+    once = gradient_model(from_proto(build(op, feeds, ["Y"], hidden_size=3, **options)), "Y", ["X"])
+    twice = gradient_model(once.model, "X.grad", ["X", "R"])
+    rng = np.random.default_rng(2)
+    seed, v = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 1, 3, 3), feeds["X"].shape))
+    session = ort.InferenceSession(to_proto(twice.model).SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(list(twice.gradients.values()), {**feeds, "Y.grad": seed, str(twice.seed): v})
+    tensors = {n: torch.tensor(a, dtype=torch.float64, requires_grad=True) for n, a in feeds.items()}
+    y = Reference(op, options).run(tensors)["Y"]
+    (first,) = torch.autograd.grad((y * torch.tensor(seed)).sum(), tensors["X"], create_graph=True)
+    true = torch.autograd.grad((first * torch.tensor(v)).sum(), [tensors["X"], tensors["R"]])
+    for mine, other in zip(found, true, strict=True):
+        np.testing.assert_allclose(mine, other.numpy(), rtol=1e-3, atol=2e-5)
