@@ -13,7 +13,7 @@ from onnxviz.gradient.ops import Ops, Step
 from onnxviz.gradient.registry import SHAPE_ONLY, Table, one
 from onnxviz.graph.extract import bodies_of, outer_values
 
-__all__ = ["Cut", "Walk", "operator_version", "pull_back"]
+__all__ = ["Cut", "Walk", "holders", "operator_version", "pull_back", "reads"]
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
@@ -109,14 +109,16 @@ def pull_back(
         GradientError: An operator on a path has no rule, and cuts are not allowed.
     """
     wanted = set(wrt)
-    span, moved = _span(nodes, seeds, wanted, walk)
+    held = holders(wanted, nodes)
+    span, moved = _span(nodes, seeds, wanted, held, walk)
     found: dict[ir.Value, list[ir.Value]] = {value: [seed] for value, seed in seeds.items()}
     active = wanted | {output for node in span for output in node.outputs if output in moved}
     for node in reversed(span):
         incoming = [_total(ops, found, output) for output in node.outputs]
         if all(grad is None for grad in incoming):
             continue
-        _step(ops, node, incoming, active, found, walk)
+        step = _as_step(ops, node, active, held.get(node, ()), walk)
+        _apply(step, incoming, found)
     return {value: total for value in wanted if (total := _total(ops, found, value)) is not None}
 
 
@@ -130,8 +132,22 @@ def _total(ops: Ops, found: dict[ir.Value, list[ir.Value]], value: ir.Value) -> 
     return found[value][0]
 
 
+def holders(wanted: Iterable[ir.Value], nodes: Iterable[ir.Node]) -> dict[ir.Node, tuple[ir.Value, ...]]:
+    """Return the nodes in whose bodies, at any depth, asked tensors lie -> those tensors."""
+    asked, held = set(wanted), {}
+    for node in nodes:
+        inner = [value for body in bodies_of(node) for one in body.all_nodes() for value in one.outputs]
+        if found := tuple(value for value in inner if value in asked):
+            held[node] = found
+    return held
+
+
 def _span(
-    nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], wanted: set[ir.Value], walk: Walk
+    nodes: Sequence[ir.Node],
+    seeds: Mapping[ir.Value, ir.Value],
+    wanted: set[ir.Value],
+    held: Mapping[ir.Node, tuple[ir.Value, ...]],
+    walk: Walk,
 ) -> tuple[list[ir.Node], set[ir.Value]]:
     """Return the nodes that lie on a path from an asked tensor to a seeded one; note where paths are cut.
 
@@ -142,7 +158,7 @@ def _span(
     candidates = []
     for node in nodes:
         read = reads(node)
-        smooth = any(value in moved for value in read)
+        smooth = node in held or any(value in moved for value in read)
         if not smooth and not any(value in dead for value in read):
             continue
         candidates.append(node)
@@ -176,42 +192,44 @@ def _may_be_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype in _FLOATS
 
 
-def _step(
-    ops: Ops,
-    node: ir.Node,
-    incoming: Sequence[ir.Value | None],
-    active: set[ir.Value],
-    found: dict[ir.Value, list[ir.Value]],
-    walk: Walk,
-) -> None:
-    """Apply the rule of one node."""
+def _as_step(ops: Ops, node: ir.Node, active: set[ir.Value], inside: tuple[ir.Value, ...], walk: Walk) -> Step:
+    """Return a node as its rule sees it."""
     needs = tuple(value in active for value in node.inputs)
-    version = operator_version(node, walk.opsets)
-    row = walk.table.find(node, version)
+    around = outer_values(node) if any(True for _ in bodies_of(node)) else []
+    outside = tuple(value for value in around if value in active)
+    return Step(ops, node, needs, operator_version(node, walk.opsets), walk, outside, inside)
+
+
+def _apply(step: Step, incoming: Sequence[ir.Value | None], found: dict[ir.Value, list[ir.Value]]) -> None:
+    """Apply the rule of one node."""
+    node, walk = step.node, step.walk
+    row = walk.table.find(node, step.version)
+    asked = [value for value, need in zip(node.inputs, step.needs, strict=True) if need and value is not None]
     if row is None:
-        _refuse(node, version, [v for v, need in zip(node.inputs, needs, strict=True) if need and v], walk)
+        _refuse(node, step.version, [*asked, *step.outside], walk)
         return
-    step = Step(ops, node, needs, version)
     try:
         made = one(step, row.rule(step, *incoming))
     except GradientError as error:
         if not walk.allow_cut:
             raise
-        for value, need in zip(node.inputs, needs, strict=True):
-            if value is not None and need:
-                walk.cut(node, value, error.message)
+        for lost in (*asked, *step.outside):
+            walk.cut(node, lost, error.message)
         return
-    for place, (value, need) in enumerate(zip(node.inputs, needs, strict=True)):
+    for place, (value, need) in enumerate(zip(node.inputs, step.needs, strict=True)):
         if value is None or not need:
             continue
         grad = made[place]
         if grad is None:
-            walk.cut(node, value, f"input {place} has no gradient")
+            if not any(True for _ in bodies_of(node)):  # of those, the walk through the body has told
+                walk.cut(node, value, f"input {place} has no gradient")
             continue
         if grad.dtype is None and value.dtype is not None and _may_be_float(value):
             grad.dtype = value.dtype
         if row.broadcasts:
-            grad = ops.sum_to(grad, value, node.outputs[0], row.inner)
+            grad = step.ops.sum_to(grad, value, node.outputs[0], row.inner)
+        found.setdefault(value, []).append(grad)
+    for value, grad in step.found.items():
         found.setdefault(value, []).append(grad)
 
 

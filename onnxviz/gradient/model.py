@@ -87,6 +87,11 @@ def gradient_model(
     copy = expand(copy, rules, of, names)
     values = _named(copy)
     end, asked = _float(values, of), [_float(values, name) for name in names]
+    if end.producer() is not None and end.graph is not copy.graph:
+        raise GradientError(
+            f"{of} lies in the body of a node, which runs any number of times",
+            hint="differentiate an output of that node",
+        )
     taken = set(values) | {str(node.name) for node in copy.graph}
     ops = Ops(copy.graph, taken)
     seed: str | None = None
@@ -105,6 +110,8 @@ def gradient_model(
         output = ops.Identity(found[value])
         output.name = _free(f"{name}.grad", taken)
         output.type, output.shape = value.type, value.shape
+        if value.producer() is not None and value.graph is not copy.graph:  # in a body: an entry an iteration
+            output.shape = found[value].shape
         copy.graph.outputs.append(output)
         gradients[name] = output.name
     return GradientModel(copy, what, seed, gradients, tuple(walk.cuts))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,10 +13,14 @@ import onnx_ir as ir
 from onnxviz.errors import GradientError
 from onnxviz.graph.constants import constant_tensor
 
+if TYPE_CHECKING:
+    from onnxviz.gradient.build import Walk
+
 __all__ = ["Ops", "Step", "same_shape", "static_shape"]
 
 _BOOL = {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"}
 _INT64 = {"Shape", "Size", "NonZero", "ArgMax", "ArgMin"}
+_OPEN = {"If", "Loop", "Scan"}  # the bodies tell
 _SECOND = {"Where"}  # the type of the result is that of the second input
 
 
@@ -24,7 +28,7 @@ def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
     """Return the sizes of a tensor, None for each that is open; None where its rank is not known."""
     if value.shape is None:
         return None
-    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+    return tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in value.shape)  # -1: an open size too
 
 
 def same_shape(a: ir.Value, b: ir.Value) -> bool:
@@ -39,7 +43,7 @@ def same_shape(a: ir.Value, b: ir.Value) -> bool:
 def _same(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
     if isinstance(a, ir.SymbolicDim):
         return a.value is not None and isinstance(b, ir.SymbolicDim) and a == b
-    return isinstance(b, int) and a == b
+    return isinstance(b, int) and a == b and a >= 0
 
 
 class Ops:
@@ -62,6 +66,12 @@ class Ops:
         self.prefix = prefix
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._count = 0
+
+    def body(self, name: str) -> Ops:
+        """Return what writes into a new graph, the body of a node of this one; it may read what stands here."""
+        made = Ops(ir.Graph([], [], nodes=[], name=self.name(name)), self.taken, self.prefix)
+        made._count = self._count
+        return made
 
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[:1].isupper():
@@ -100,6 +110,8 @@ class Ops:
             return ir.DataType.BOOL
         if op_type in _INT64:
             return ir.DataType.INT64
+        if op_type in _OPEN:
+            return None
         typed = inputs[1 if op_type in _SECOND else 0] if inputs else None
         return None if typed is None else typed.dtype
 
@@ -263,12 +275,20 @@ class Step:
         node: The forward node; opset 18 or later.
         needs: For each input, whether its gradient is asked for.
         version: Version of the operator: the opset in which it last changed.
+        walk: The walk, for rules that take one through the node's bodies.
+        outside: Tensors around the node that its bodies read and whose gradients are asked for.
+        inside: Tensors in its bodies whose gradients are asked for.
+        found: Takes the gradients of ``outside`` and ``inside``.
     """
 
     ops: Ops
     node: ir.Node
     needs: tuple[bool, ...]
     version: int
+    walk: Walk
+    outside: tuple[ir.Value, ...] = ()
+    inside: tuple[ir.Value, ...] = ()
+    found: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def __getitem__(self, place: int) -> ir.Value:
         """Return an input that the node has."""

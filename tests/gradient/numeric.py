@@ -35,7 +35,7 @@ class Disagreement:
 
     @property
     def relative(self) -> float:
-        return abs(self.gradient - self.measured) / max(self.size, 1e-6)
+        return abs(self.gradient - self.measured) / max(self.size, 1e-4)
 
 
 def gradients(model: ir.Model, feeds: Arrays, of: str, wrt: Sequence[str], seed: np.ndarray, **options: Any) -> Any:
