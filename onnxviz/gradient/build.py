@@ -13,7 +13,7 @@ from onnxviz.gradient.ops import Ops, Step
 from onnxviz.gradient.registry import SHAPE_ONLY, Table, one
 from onnxviz.graph.extract import bodies_of, outer_values
 
-__all__ = ["Cut", "Walk", "operator_version", "pull_back"]
+__all__ = ["Cut", "Walk", "holders", "operator_version", "pull_back", "reads"]
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
@@ -49,12 +49,25 @@ class Walk:
         opsets: Domain -> version that the model imports.
         allow_cut: Whether an operator without a rule cuts its paths instead of being an error.
         cuts: What was cut so far.
+        straight_through: Whether quantisation passes gradients, as if it did not round.
     """
 
     table: Table
     opsets: Mapping[str, int]
     allow_cut: bool = False
     cuts: list[Cut] = field(default_factory=list)
+    straight_through: bool = False
+
+    def quantised(self, node: ir.Node) -> bool:
+        """Whether the rule of a node is true of quantised tensors."""
+        row = self.table.find(node, operator_version(node, self.opsets))
+        return row is not None and row.quantised
+
+    def reason(self, node: ir.Node) -> str:
+        """Return why no gradient passes a node."""
+        if self.quantised(node) and not self.straight_through:
+            return "it rounds to integers; straight-through gradients (--straight-through) pass it"
+        return self.table.reason(node) or "its result is of integers"
 
     def cut(self, node: ir.Node, tensor: ir.Value, reason: str) -> None:
         """Note a cut."""
@@ -96,14 +109,16 @@ def pull_back(
         GradientError: An operator on a path has no rule, and cuts are not allowed.
     """
     wanted = set(wrt)
-    span = _span(nodes, seeds, wanted, walk)
+    held = holders(wanted, nodes)
+    span, moved = _span(nodes, seeds, wanted, held, walk)
     found: dict[ir.Value, list[ir.Value]] = {value: [seed] for value, seed in seeds.items()}
-    active = wanted | {output for node in span for output in node.outputs}
+    active = wanted | {output for node in span for output in node.outputs if output in moved}
     for node in reversed(span):
         incoming = [_total(ops, found, output) for output in node.outputs]
         if all(grad is None for grad in incoming):
             continue
-        _step(ops, node, incoming, active, found, walk)
+        step = _as_step(ops, node, active, held.get(node, ()), walk)
+        _apply(step, incoming, found)
     return {value: total for value in wanted if (total := _total(ops, found, value)) is not None}
 
 
@@ -117,22 +132,39 @@ def _total(ops: Ops, found: dict[ir.Value, list[ir.Value]], value: ir.Value) -> 
     return found[value][0]
 
 
+def holders(wanted: Iterable[ir.Value], nodes: Iterable[ir.Node]) -> dict[ir.Node, tuple[ir.Value, ...]]:
+    """Return the nodes in whose bodies, at any depth, asked tensors lie -> those tensors."""
+    asked, held = set(wanted), {}
+    for node in nodes:
+        inner = [value for body in bodies_of(node) for one in body.all_nodes() for value in one.outputs]
+        if found := tuple(value for value in inner if value in asked):
+            held[node] = found
+    return held
+
+
 def _span(
-    nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], wanted: set[ir.Value], walk: Walk
-) -> list[ir.Node]:
-    """Return the nodes that lie on a path from an asked tensor to a seeded one; note where paths are cut."""
+    nodes: Sequence[ir.Node],
+    seeds: Mapping[ir.Value, ir.Value],
+    wanted: set[ir.Value],
+    held: Mapping[ir.Node, tuple[ir.Value, ...]],
+    walk: Walk,
+) -> tuple[list[ir.Node], set[ir.Value]]:
+    """Return the nodes that lie on a path from an asked tensor to a seeded one; note where paths are cut.
+
+    Beside them, the tensors that gradients may be of.
+    """
     moved = set(wanted)  # what has a gradient with respect to the asked tensors
     dead: set[ir.Value] = set()  # what depends on them, but not smoothly
     candidates = []
     for node in nodes:
         read = reads(node)
-        smooth = any(value in moved for value in read)
+        smooth = node in held or any(value in moved for value in read)
         if not smooth and not any(value in dead for value in read):
             continue
         candidates.append(node)
         passes = smooth and walk.table.reason(node) is None
         for output in node.outputs:
-            if passes and _may_be_float(output):
+            if passes and (_may_be_float(output) or (walk.straight_through and walk.quantised(node))):
                 moved.add(output)
             elif walk.table.reason(node) != SHAPE_ONLY and output.dtype != ir.DataType.BOOL:
                 dead.add(output)
@@ -146,8 +178,8 @@ def _span(
             span.append(node)
         else:
             for value in arriving:
-                walk.cut(node, value, walk.table.reason(node) or "its result is of integers")
-    return span[::-1]
+                walk.cut(node, value, walk.reason(node))
+    return span[::-1], moved
 
 
 def reads(node: ir.Node) -> list[ir.Value]:
@@ -160,34 +192,44 @@ def _may_be_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype in _FLOATS
 
 
-def _step(
-    ops: Ops,
-    node: ir.Node,
-    incoming: Sequence[ir.Value | None],
-    active: set[ir.Value],
-    found: dict[ir.Value, list[ir.Value]],
-    walk: Walk,
-) -> None:
+def _as_step(ops: Ops, node: ir.Node, active: set[ir.Value], inside: tuple[ir.Value, ...], walk: Walk) -> Step:
+    """Return a node as its rule sees it."""
+    needs = tuple(value in active for value in node.inputs)
+    around = outer_values(node) if any(True for _ in bodies_of(node)) else []
+    outside = tuple(value for value in around if value in active)
+    return Step(ops, node, needs, operator_version(node, walk.opsets), walk, outside, inside)
+
+
+def _apply(step: Step, incoming: Sequence[ir.Value | None], found: dict[ir.Value, list[ir.Value]]) -> None:
     """Apply the rule of one node."""
-    needs = tuple(value in active and _may_be_float(value) for value in node.inputs)
-    version = operator_version(node, walk.opsets)
-    row = walk.table.find(node, version)
+    node, walk = step.node, step.walk
+    row = walk.table.find(node, step.version)
+    asked = [value for value, need in zip(node.inputs, step.needs, strict=True) if need and value is not None]
     if row is None:
-        _refuse(node, version, [v for v, need in zip(node.inputs, needs, strict=True) if need and v], walk)
+        _refuse(node, step.version, [*asked, *step.outside], walk)
         return
-    step = Step(ops, node, needs, version)
-    made = one(step, row.rule(step, *incoming))
-    for place, (value, need) in enumerate(zip(node.inputs, needs, strict=True)):
+    try:
+        made = one(step, row.rule(step, *incoming))
+    except GradientError as error:
+        if not walk.allow_cut:
+            raise
+        for lost in (*asked, *step.outside):
+            walk.cut(node, lost, error.message)
+        return
+    for place, (value, need) in enumerate(zip(node.inputs, step.needs, strict=True)):
         if value is None or not need:
             continue
         grad = made[place]
         if grad is None:
-            walk.cut(node, value, f"input {place} has no gradient")
+            if not any(True for _ in bodies_of(node)):  # of those, the walk through the body has told
+                walk.cut(node, value, f"input {place} has no gradient")
             continue
-        if grad.dtype is None and value.dtype is not None:
+        if grad.dtype is None and value.dtype is not None and _may_be_float(value):
             grad.dtype = value.dtype
         if row.broadcasts:
-            grad = ops.sum_to(grad, value, node.outputs[0], row.inner)
+            grad = step.ops.sum_to(grad, value, node.outputs[0], row.inner)
+        found.setdefault(value, []).append(grad)
+    for value, grad in step.found.items():
         found.setdefault(value, []).append(grad)
 
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxviz.errors import GradientError, SelectionError
 from onnxviz.gradient.build import Cut, Walk, pull_back
+from onnxviz.gradient.expand import expand
 from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.prepare import prepare
 from onnxviz.gradient.registry import Table, standard_table
@@ -46,6 +47,7 @@ def gradient_model(
     target: str | None = None,
     allow_cut: bool = False,
     table: Table | None = None,
+    straight_through: bool = False,
 ) -> GradientModel:
     """Return a model that computes gradients beside its outputs.
 
@@ -59,6 +61,7 @@ def gradient_model(
             :func:`onnxviz.gradient.targets.target_value` takes it; where it begins with an index, of ``of``.
         allow_cut: Go on without the paths through operators that have no rule.
         table: Other rules than the true ones.
+        straight_through: Pass gradients through quantisation as if it did not round, where it does not clip.
 
     Raises:
         GradientError: No path leads from a tensor to the target, an operator on it has no rule, or the target is none.
@@ -80,8 +83,15 @@ def gradient_model(
         copy, of = _with_target(copy, what)
     elif of is None:
         raise GradientError("nothing is differentiated", hint="name a tensor with --of, or give a --target")
+    rules = table or standard_table()
+    copy = expand(copy, rules, of, names)
     values = _named(copy)
     end, asked = _float(values, of), [_float(values, name) for name in names]
+    if end.producer() is not None and end.graph is not copy.graph:
+        raise GradientError(
+            f"{of} lies in the body of a node, which runs any number of times",
+            hint="differentiate an output of that node",
+        )
     taken = set(values) | {str(node.name) for node in copy.graph}
     ops = Ops(copy.graph, taken)
     seed: str | None = None
@@ -91,7 +101,7 @@ def gradient_model(
         seed = str(entering.name)
     else:
         entering = ops.filled(ops.shape(end), 1.0, end)
-    walk = Walk(table or standard_table(), dict(copy.opset_imports), allow_cut)
+    walk = Walk(rules, dict(copy.opset_imports), allow_cut, straight_through=straight_through)
     found = pull_back(ops, list(copy.graph), {end: entering}, asked, walk)
     gradients = {}
     for name, value in zip(names, asked, strict=True):
@@ -100,6 +110,8 @@ def gradient_model(
         output = ops.Identity(found[value])
         output.name = _free(f"{name}.grad", taken)
         output.type, output.shape = value.type, value.shape
+        if value.producer() is not None and value.graph is not copy.graph:  # in a body: an entry an iteration
+            output.shape = found[value].shape
         copy.graph.outputs.append(output)
         gradients[name] = output.name
     return GradientModel(copy, what, seed, gradients, tuple(walk.cuts))

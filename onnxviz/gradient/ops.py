@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxviz.errors import GradientError
 from onnxviz.graph.constants import constant_tensor
+
+if TYPE_CHECKING:
+    from onnxviz.gradient.build import Walk
 
 __all__ = ["Ops", "Step", "same_shape", "static_shape"]
 
 _BOOL = {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"}
 _INT64 = {"Shape", "Size", "NonZero", "ArgMax", "ArgMin"}
+_OPEN = {"If", "Loop", "Scan"}  # the bodies tell
 _SECOND = {"Where"}  # the type of the result is that of the second input
 
 
@@ -23,7 +28,7 @@ def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
     """Return the sizes of a tensor, None for each that is open; None where its rank is not known."""
     if value.shape is None:
         return None
-    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+    return tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in value.shape)  # -1: an open size too
 
 
 def same_shape(a: ir.Value, b: ir.Value) -> bool:
@@ -38,7 +43,7 @@ def same_shape(a: ir.Value, b: ir.Value) -> bool:
 def _same(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
     if isinstance(a, ir.SymbolicDim):
         return a.value is not None and isinstance(b, ir.SymbolicDim) and a == b
-    return isinstance(b, int) and a == b
+    return isinstance(b, int) and a == b and a >= 0
 
 
 class Ops:
@@ -48,17 +53,25 @@ class Ops:
     :meth:`scalar` can make constants of the right one.
 
     Args:
-        graph: Where the nodes go, at the end.
+        graph: Where the nodes go.
         taken: Names that are in use in the whole model; it grows.
         prefix: What new names begin with.
+        before: The node that they go before; at the end without one.
     """
 
-    def __init__(self, graph: ir.Graph, taken: set[str], prefix: str = "grad") -> None:
+    def __init__(self, graph: ir.Graph, taken: set[str], prefix: str = "grad", before: ir.Node | None = None) -> None:
         self.graph = graph
+        self.before = before
         self.taken = taken
         self.prefix = prefix
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._count = 0
+
+    def body(self, name: str) -> Ops:
+        """Return what writes into a new graph, the body of a node of this one; it may read what stands here."""
+        made = Ops(ir.Graph([], [], nodes=[], name=self.name(name)), self.taken, self.prefix)
+        made._count = self._count
+        return made
 
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[:1].isupper():
@@ -79,8 +92,12 @@ class Ops:
         for value in made.outputs:
             value.name = self.name(op_type)
         if (dtype := self._dtype(op_type, inputs, attributes)) is not None:
-            made.outputs[0].dtype = dtype
-        self.graph.append(made)
+            for value in made.outputs if op_type == "Split" else made.outputs[:1]:
+                value.dtype = dtype
+        if self.before is None:
+            self.graph.append(made)
+        else:
+            self.graph.insert_before(self.before, made)
         return made.outputs
 
     @staticmethod
@@ -93,6 +110,8 @@ class Ops:
             return ir.DataType.BOOL
         if op_type in _INT64:
             return ir.DataType.INT64
+        if op_type in _OPEN:
+            return None
         typed = inputs[1 if op_type in _SECOND else 0] if inputs else None
         return None if typed is None else typed.dtype
 
@@ -164,6 +183,13 @@ class Ops:
         if value.dtype == like.dtype:
             return value
         return self.Cast(value, to=int(like.dtype))
+
+    @staticmethod
+    def typed(value: ir.Value, like: ir.Value) -> ir.Value:
+        """Note that a tensor has the type of another, where that does not follow from what made it."""
+        if like.dtype is not None:
+            value.dtype = like.dtype
+        return value
 
     def reshape(self, value: ir.Value, like: ir.Value) -> ir.Value:
         """Return a tensor in the shape of another."""
@@ -249,12 +275,20 @@ class Step:
         node: The forward node; opset 18 or later.
         needs: For each input, whether its gradient is asked for.
         version: Version of the operator: the opset in which it last changed.
+        walk: The walk, for rules that take one through the node's bodies.
+        outside: Tensors around the node that its bodies read and whose gradients are asked for.
+        inside: Tensors in its bodies whose gradients are asked for.
+        found: Takes the gradients of ``outside`` and ``inside``.
     """
 
     ops: Ops
     node: ir.Node
     needs: tuple[bool, ...]
     version: int
+    walk: Walk
+    outside: tuple[ir.Value, ...] = ()
+    inside: tuple[ir.Value, ...] = ()
+    found: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def __getitem__(self, place: int) -> ir.Value:
         """Return an input that the node has."""
@@ -296,6 +330,14 @@ class Step:
         """Return the rank of an input, or None where it is not known."""
         value = self.input(place)
         return None if value is None or value.shape is None else len(value.shape)
+
+    def refuse(self, why: str) -> GradientError:
+        """Return the error of a form that the rule does not have; raise it."""
+        return GradientError(
+            f"there is no gradient of {self.node.op_type}-{self.version} at "
+            f"{self.node.name or self.node.outputs[0].name!r}: {why}",
+            hint="--allow-cut goes on without the paths through it",
+        )
 
     def axis(self, default: int, name: str = "axis") -> int:
         """Return an axis attribute, counted from the front where the rank is known."""

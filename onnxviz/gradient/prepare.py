@@ -15,6 +15,8 @@ __all__ = ["OPSET", "prepare"]
 
 #: The lowest version of the standard operators that backward nodes are written in.
 OPSET = 18
+_IR = 8  # the version of the file format that this opset came with; before 4, every initializer was an input
+_SCAN = 9  # the version of Scan that all later ones keep to
 _SMALL = 1024  # bytes of a constant that a conversion may have to look into
 
 
@@ -28,11 +30,20 @@ def prepare(model: ir.Model) -> ir.Model:
     opset = flat.opset_imports.get("", flat.opset_imports.get("ai.onnx", OPSET))
     if opset < OPSET:
         flat = _raised(flat, opset)
-    return infer_shapes(copy_model(flat) if flat is model else flat)
+    made = infer_shapes(copy_model(flat) if flat is model else flat)
+    made.ir_version = max(made.ir_version or 0, _IR)
+    return made
 
 
 def _raised(model: ir.Model, opset: int) -> ir.Model:
     """Convert a skeleton, in which weights are inputs, and put the weights back."""
+    if opset < _SCAN and any(
+        node.op_type == "Scan" and node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()
+    ):
+        raise GradientError(
+            f"the model is of opset {opset}, and Scan of version 8 takes batches, which no later version does",
+            hint="export it with opset 9 or later",
+        )
     skeleton = copy_model(model)
     graph, declared = skeleton.graph, {value.name for value in model.graph.inputs}
     weights = {}

@@ -31,12 +31,14 @@ class Row:
         rule: What makes the gradients of the inputs from those of the outputs.
         broadcasts: Whether inputs are broadcast; then the engine sums what the rule returns to their shapes.
         inner: Number of last axes that are not broadcast, such as 2 of a MatMul.
+        quantised: Whether it is true of quantised tensors too, whose gradient is that of what they stand for.
     """
 
     since: int
     rule: Rule
     broadcasts: bool = False
     inner: int = 0
+    quantised: bool = False
 
 
 @dataclass
@@ -75,14 +77,19 @@ def key(node: ir.Node) -> tuple[str, str]:
 
 
 def gradient(
-    *op_types: str, since: int = 1, domain: str = "", broadcasts: bool = False, inner: int = 0
+    *op_types: str,
+    since: int = 1,
+    domain: str = "",
+    broadcasts: bool = False,
+    inner: int = 0,
+    quantised: bool = False,
 ) -> Callable[[Rule], Rule]:
     """Enter a rule into the table: a decorator."""
 
     def enter(rule: Rule) -> Rule:
         for op_type in op_types:
             rows = _TABLE.rows.setdefault((domain, op_type), [])
-            rows.append(Row(since, rule, broadcasts, inner))
+            rows.append(Row(since, rule, broadcasts, inner, quantised))
             rows.sort(key=lambda row: row.since)
         return rule
 

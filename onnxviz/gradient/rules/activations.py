@@ -118,6 +118,7 @@ def swish(s: Step, dy: ir.Value) -> Grads:
 
 
 @gradient("Gelu")
+@gradient("Gelu", domain="com.microsoft")
 def gelu(s: Step, dy: ir.Value) -> Grads:
     """Hendrycks and Gimpel 2016: ``x Φ(x)``, or the approximation by tanh."""
     ops, x, half, one = s.ops, s[0], s.ops.scalar(0.5, dy), s.ops.scalar(1, dy)

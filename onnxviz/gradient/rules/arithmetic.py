@@ -95,19 +95,22 @@ def where(s: Step, dy: ir.Value) -> Grads:
 
 @gradient("Clip", since=11)
 def clip(s: Step, dy: ir.Value) -> Grads:
-    """As PyTorch's ``clamp``: at a bound the gradient passes."""
+    """As PyTorch's ``clamp``: at a bound the gradient passes; where the bounds cross, the upper one holds."""
     ops, zero = s.ops, s.ops.scalar(0, dy)
     low, high = s.input(1), s.input(2)
     inside = dy
     dlow = dhigh = None
     if low is not None:
         below = ops.Less(s[0], low)
-        inside = ops.Where(below, zero, inside)
-        dlow = _summed(s, ops.Where(below, dy, zero)) if s.need(1) else None
+        inside, lower = ops.Where(below, zero, inside), ops.Where(below, dy, zero)
     if high is not None:
-        above = ops.Greater(s[0], high)
-        inside = ops.Where(above, zero, inside)
-        dhigh = _summed(s, ops.Where(above, dy, zero)) if s.need(2) else None
+        inside = ops.Where(ops.Greater(s[0], high), zero, inside)
+        raised = s[0] if low is None else ops.Max(s[0], low)
+        dhigh = _summed(s, ops.Where(ops.Greater(raised, high), dy, zero)) if s.need(2) else None
+        if low is not None:
+            lower = ops.Where(ops.Greater(low, high), zero, lower)
+    if low is not None and s.need(1):
+        dlow = _summed(s, lower)
     return inside, dlow, dhigh
 
 
@@ -115,8 +118,11 @@ def _summed(s: Step, value: ir.Value) -> ir.Value:
     return s.ops.ReduceSum(value, keepdims=0)
 
 
-@gradient("Identity", "Cast", "CastLike")
+@gradient("Identity", quantised=True)
+def identity(s: Step, dy: ir.Value) -> Grads:
+    return dy
+
+
+@gradient("Cast", "CastLike")
 def passed(s: Step, dy: ir.Value) -> Grads:
-    if s.node.op_type == "Identity":
-        return dy
     return s.ops.cast(dy, s[0])
