@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -219,7 +218,7 @@ def spread(ops: Ops, part: ir.Value, window: Window, x: ir.Value, y: ir.Value) -
             stretched = ops.Expand(apart, ops.ints(1, 1, *(n for k in window.kernel for n in (1, k))))
             return ops.Reshape(stretched, ops.ints(0, 0, *(n or 0 for n in sizes)))
     flat = ops.Reshape(part, _planes(ops, y, rank))
-    ones = ops.constant(np.ones((1, 1, *window.kernel))) if part.dtype is None else _ones(ops, window.kernel, part)
+    ones = _ones(ops, window.kernel, part)
     return ops.Reshape(input_grad(ops, flat, ones, window, x, y), ops.shape(x), allowzero=1)
 
 
@@ -277,8 +276,3 @@ def _count_at_run_time(ops: Ops, window: Window, axis: int, x: ir.Value, y: ir.V
     inside = ops.And(ops.GreaterOrEqual(places, low), ops.Less(places, high))
     counts = ops.ReduceSum(ops.Cast(inside, to=int(ir.DataType.INT64)), ops.ints(1), keepdims=0)
     return ops.Reshape(counts, ops.ints(*[-1 if i == axis + 2 else 1 for i in range(rank + 2)]))
-
-
-def volume(sizes: Sequence[int]) -> int:
-    """Return the product of sizes."""
-    return math.prod(sizes)

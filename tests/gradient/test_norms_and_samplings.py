@@ -78,7 +78,7 @@ def test_layer_norm_in_half_precision_as_torch() -> None:
     assert max(relative(f, e.numpy()) for f, e in zip(found, expected, strict=True)) < 2e-3
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [1, 3, 5])
 def test_local_response_norm(size: int) -> None:
     feeds = {"x": noise(2, 5, 3, 2)}
     check("LRN", feeds, ["x"], size=size, alpha=0.5, beta=0.6, bias=1.5)
@@ -86,7 +86,7 @@ def test_local_response_norm(size: int) -> None:
 
 def test_mean_variance_norm_and_lp_norm() -> None:
     feeds = {"x": noise(2, 3, 4, 5)}
-    check("MeanVarianceNormalization", feeds, ["x"])
+    check("MeanVarianceNormalization", feeds, ["x"], axes=[0, 2, 3])
     check("MeanVarianceNormalization", feeds, ["x"], axes=[1, 3])
     for p in (1, 2):
         check("LpNormalization", feeds, ["x"], axis=1, p=p)
@@ -112,9 +112,6 @@ def test_resize(given: dict[str, Any], size: tuple[int, int]) -> None:
     x = noise(1, 2, 6, 7)
     scales = np.array([1, 1, size[0] / 6 + 1e-4, size[1] / 7 + 1e-4], np.float32)
     sizes = np.array([1, 2, *size])
-    if given["mode"] == "cubic" or given.get("antialias"):
-        check("Resize", {"x": x, "_": x, "scales": scales}, ["x"], opset=19, constants=["scales"], **given)
-        return
     check("Resize", {"x": x, "_": x, "scales": scales}, ["x"], opset=19, constants=["scales"], **given)
     check("Resize", {"x": x, "_roi": x, "_s": x, "sizes": sizes}, ["x"], opset=19, **given)
 

@@ -65,7 +65,7 @@ def test_conv_as_torch(
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("op_type", ["Conv", "ConvTranspose", "AveragePool", "LpPool", "MaxPool"])
 def test_auto_pad_and_open_sizes(op_type: str, stride: int, auto: str, opened: bool) -> None:
-    feeds = {"x": noise(2, 4, 9, 7)}
+    feeds = {"x": 0.02 * RNG.permutation(2 * 4 * 9 * 7).reshape(2, 4, 9, 7).astype(np.float32)}
     given: dict[str, Any] = {"kernel_shape": [4, 3], "strides": [stride, stride], "auto_pad": auto}
     if op_type.startswith("Conv"):
         feeds |= {"w": noise(4, 2, 4, 3)}
@@ -73,7 +73,7 @@ def test_auto_pad_and_open_sizes(op_type: str, stride: int, auto: str, opened: b
     elif auto == "NOTSET":
         given |= {"ceil_mode": 1, "pads": [1, 0, 2, 1]}
     model = node_model(op_type, feeds, opened=opened, **given)
-    check(model, feeds, list(feeds), 2e-2 if op_type == "MaxPool" else 2e-3)
+    check(model, feeds, list(feeds), 5e-3)
 
 
 @pytest.mark.parametrize("opened", [False, True])
@@ -89,7 +89,7 @@ def test_auto_pad_and_open_sizes(op_type: str, stride: int, auto: str, opened: b
 )
 def test_conv_transpose(given: dict[str, Any], opened: bool) -> None:
     feeds = {"x": noise(2, 4, 5, 6), "w": noise(4, 3, 3, 3), "b": noise(3 * given.get("group", 1))}
-    check(node_model("ConvTranspose", feeds, opened=opened, **given), feeds, list(feeds))
+    check(node_model("ConvTranspose", feeds, opened=opened, kernel_shape=[3, 3], **given), feeds, list(feeds))
 
 
 @pytest.mark.parametrize("opened", [False, True])
@@ -98,7 +98,7 @@ def test_conv_transpose(given: dict[str, Any], opened: bool) -> None:
     "given",
     [
         {"kernel_shape": [2, 3], "strides": [2, 3]}, {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
-        {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 1, 0, 1], "ceil_mode": 1},
+        {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 0], "ceil_mode": 1},
         {"kernel_shape": [3, 3], "strides": [1, 2], "dilations": [2, 1], "pads": [2, 1, 2, 1]},
     ],
 )  # fmt: skip

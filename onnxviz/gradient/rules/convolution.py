@@ -11,12 +11,12 @@ from onnxviz.gradient.windows import Window, input_grad, spatial, weight_grad, w
 
 def _kernel(s: Step) -> tuple[int, ...]:
     """Return the sizes of the kernel, by attribute or of the weights."""
-    given = s.attr("kernel_shape")
     sizes = static_shape(s[1])
-    found = given or (None if sizes is None else sizes[2:])
-    if not found or None in found:
+    found: tuple[int | None, ...] = s.attr("kernel_shape") or (() if sizes is None else sizes[2:])
+    kernel = tuple(size for size in found if size is not None)
+    if not kernel or len(kernel) < len(found):
         raise s.refuse("the size of its kernel is not known")
-    return tuple(int(size) for size in found)
+    return kernel
 
 
 def _bias_grad(s: Step, dy: ir.Value, rank: int) -> ir.Value | None:

@@ -67,7 +67,6 @@ def affine_grid(s: Step, dy: ir.Value) -> Grads:
     unit = ops.constant(np.eye(dims, dims + 1)[None].astype(np.float32 if dy.dtype is None else dy.dtype.numpy()))
     size = ops.Concat(ops.ints(1), ops.Slice(s[1], ops.ints(1), ops.ints(dims + 2)), axis=0)
     base = ops.Reshape(ops.AffineGrid(unit, size, align_corners=s.attr("align_corners", 0)), ops.ints(-1, dims))
-    base.dtype = dy.dtype
     ones = ops.Add(
         ops.Mul(ops.Slice(base, ops.ints(0), ops.ints(1), ops.ints(1)), ops.scalar(0, dy)), ops.scalar(1, dy)
     )
@@ -90,7 +89,6 @@ def determinant(s: Step, dy: ir.Value) -> Grads:
     less = ops.Gather(ops.Gather(s[0], others, axis=rank - 2), others, axis=rank)  # (…, i, rows, j, columns)
     minors = ops.Det(ops.Transpose(less, perm=[*lead, rank - 2, rank, rank - 1, rank + 1]))
     signs = (-1.0) ** np.add.outer(np.arange(size), np.arange(size))
-    minors.dtype = dy.dtype
     return ops.Mul(
         ops.Mul(minors, ops.constant(signs.astype(np.float32 if dy.dtype is None else dy.dtype.numpy()))), spread
     )

@@ -49,11 +49,9 @@ def _unchanged(s: Step, place: int, axis: int) -> bool:
 def _matrix(s: Step, place: int, axis: int, count: int, *, across: bool) -> ir.Value:
     """Return ``(n, m)`` (``across``) or ``(m, n)``, for an axis of n elements that becomes one of m."""
     ops, x = s.ops, s[0]
-    kind = x if x.dtype == ir.DataType.DOUBLE else None
+    kind = np.float64 if x.dtype == ir.DataType.DOUBLE else np.float32
     size = ops.dim(x, axis)
-    square = ops.ConstantOfShape(ops.Concat(size, size, axis=0), value=ir.tensor(np.zeros(1, np.float32)))
-    eye = ops.EyeLike(square, dtype=int((kind.dtype if kind is not None else None) or ir.DataType.FLOAT))
-    eye.dtype = ir.DataType.DOUBLE if kind is not None else ir.DataType.FLOAT
+    eye = ops.EyeLike(ops.ConstantOfShape(ops.Concat(size, size, axis=0), value=ir.tensor(np.zeros(1, kind))))
     eye = ops.Reshape(eye, ops.Concat(ops.ints(1, 1), size, size, axis=0))
     attributes = {name: s.attr(name) for name in _KEPT if s.attr(name) is not None}
 
@@ -73,7 +71,6 @@ def _matrix(s: Step, place: int, axis: int, count: int, *, across: bool) -> ir.V
     else:
         sizes = whole(ops.dim(s.y, axis), size, ops.ints(1))
     made = ops.Resize(eye, roi, scales, sizes, **attributes)
-    made.dtype = eye.dtype
     return ops.cast(ops.Squeeze(made, ops.ints(0, 1)), x)
 
 
