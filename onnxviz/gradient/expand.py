@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -47,7 +48,8 @@ def expand(model: ir.Model, table: Table, of: str, wrt: Iterable[str]) -> ir.Mod
     """
     names = list(wrt)
     while True:
-        ready, waiting = [], []
+        ready: list[ir.Node] = []
+        waiting: list[ir.Node] = []
         for node in _without_rule(_on_path(model, of, names), table):
             typed = all(value.dtype is not None for value in node.inputs if value is not None)
             (ready if typed else waiting).append(node)
@@ -95,7 +97,7 @@ def _without_rule(nodes: Iterable[ir.Node], table: Table) -> Iterator[ir.Node]:
             yield from _without_rule(body, table)
 
 
-def _schema(node: ir.Node, opsets: dict[str, int]) -> onnx.defs.OpSchema | None:
+def _schema(node: ir.Node, opsets: dict[str, int]) -> Any:
     domain = key(node)[0]
     if domain not in opsets:
         return None
@@ -157,7 +159,7 @@ def _inline(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
         body = _body(node, model.opset_imports)
         del body.output[len(node.outputs) :]
         body.domain, body.name = _DOMAIN, f"{node.op_type}_{count}"
-        function = ir.from_proto(body)
+        function = ir.serde.deserialize_function(body)
         function.opset_imports.update(model.opset_imports)
         _unmask(function)
         for inner in function:
@@ -212,7 +214,7 @@ def _body(node: ir.Node, opsets: dict[str, int]) -> onnx.FunctionProto:
     assert schema is not None
     for name, attribute in schema.attributes.items():
         if name not in node.attributes and attribute.default_value.name:
-            node.attributes[name] = ir.from_proto(attribute.default_value)
+            node.attributes[name] = ir.serde.deserialize_attribute(attribute.default_value)
     body, opset = onnx.FunctionProto(), opsets[key(node)[0]]
     try:
         if schema.has_function:

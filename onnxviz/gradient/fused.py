@@ -175,7 +175,8 @@ def activated(s: Site, x: ir.Value, kind: str, parameters: Sequence[float]) -> i
     names = {"LeakyRelu": ["alpha"], "HardSigmoid": ["alpha", "beta"], "Elu": ["alpha"], "ThresholdedRelu": ["alpha"]}
     if kind not in names:
         raise Refused(f"its activation is {kind}")
-    return ops.node(kind, x, **dict(zip(names[kind], parameters, strict=False)))
+    given: dict[str, Any] = dict(zip(names[kind], parameters, strict=False))
+    return ops.node(kind, x, **given)
 
 
 @expansion("FusedGemm")
@@ -251,7 +252,7 @@ def embed_layer_normalization(s: Site) -> Made:
         total = ops.Add(total, ops.Slice(s[3], ops.ints(0), length, ops.ints(0)))
     else:
         total = ops.Add(total, ops.Gather(s[3], places, axis=0))
-    total.dtype = s[2].dtype
+    ops.typed(total, s[2])
     if s.input(1) is not None:
         total = ops.Add(total, ops.Gather(s[4], s[1], axis=0))
     y = ops.LayerNormalization(total, s[5], s[6], axis=-1, epsilon=s.attr("epsilon", 1e-12))

@@ -184,6 +184,13 @@ class Ops:
             return value
         return self.Cast(value, to=int(like.dtype))
 
+    @staticmethod
+    def typed(value: ir.Value, like: ir.Value) -> ir.Value:
+        """Note that a tensor has the type of another, where that does not follow from what made it."""
+        if like.dtype is not None:
+            value.dtype = like.dtype
+        return value
+
     def reshape(self, value: ir.Value, like: ir.Value) -> ir.Value:
         """Return a tensor in the shape of another."""
         if same_shape(value, like):

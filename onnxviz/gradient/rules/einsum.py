@@ -54,7 +54,7 @@ def einsum(s: Step, dy: ir.Value) -> Grads:
 def _factor(s: Step, equation: _Equation, place: int, dy: ir.Value) -> ir.Value:
     """Return the gradient of one factor."""
     ops, x, term = s.ops, s[place], equation.terms[place]
-    others = [(t, s[i]) for i, t in enumerate(equation.terms) if i != place] + [(equation.output, dy)]
+    others = [(equation.output, dy)] + [(t, s[i]) for i, t in enumerate(equation.terms) if i != place]
     letters = "".join(dict.fromkeys(term))
     present = "".join(c for c in letters if any(c in t for t, _ in others))
     if len(others) == 1 and present == equation.output:
@@ -67,8 +67,7 @@ def _factor(s: Step, equation: _Equation, place: int, dy: ir.Value) -> ir.Value:
         grad = ops.Unsqueeze(grad, ops.ints(*absent))
         sizes = [ops.ints(1) if c in present else ops.dim(x, term.index(c)) for c in letters]
         grad = ops.Expand(grad, ops.Concat(*sizes, axis=0) if len(sizes) > 1 else sizes[0])
-    grad.dtype = dy.dtype
-    grad = _unbroadcast(s, equation, place, grad)
+    grad = _unbroadcast(s, equation, place, ops.typed(grad, dy))
     return grad if letters == term else _on_diagonal(ops, grad, x, term)
 
 

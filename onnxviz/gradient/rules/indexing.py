@@ -138,8 +138,7 @@ def one_hot(s: Step, dy: ir.Value) -> Grads:
     ops = s.ops
     off_on = ops.Cast(ops.ints(0, 1), to=int(dy.dtype or ir.DataType.FLOAT))
     hot = ops.OneHot(s[0], s[1], off_on, axis=s.attr("axis", -1))
-    hot.dtype = dy.dtype
-    on = ops.ReduceSum(ops.Mul(dy, hot), keepdims=0)
+    on = ops.ReduceSum(ops.Mul(dy, ops.typed(hot, dy)), keepdims=0)
     off = ops.Sub(ops.ReduceSum(dy, keepdims=0), on)
     return None, None, ops.Concat(ops.Unsqueeze(off, ops.ints(0)), ops.Unsqueeze(on, ops.ints(0)), axis=0)
 

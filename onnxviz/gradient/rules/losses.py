@@ -38,7 +38,7 @@ def _labels(s: Step, dy: ir.Value) -> _Labels:
         kind = (labels.dtype or ir.DataType.INT64).numpy()
         ignored = ops.Equal(labels, ops.constant(np.array(ignore, kind)))
         labels = ops.Where(ignored, ops.constant(np.array(0, kind)), labels)
-        labels.dtype = s[1].dtype
+        ops.typed(labels, s[1])
     weights = s.input(2)
     weight = ops.Expand(one, ops.shape(s[1])) if weights is None else ops.Gather(weights, labels, axis=0)
     if ignored is not None:
@@ -74,7 +74,7 @@ def softmax_cross_entropy(s: Step, dy: ir.Value | None, dlog: ir.Value | None = 
     """``softmax - onehot``, weighed; the second output is the log-softmax."""
     ops, log_probability, parts, dw = s.ops, s.output(1), [], None
     if log_probability.dtype is None:
-        log_probability.dtype, log_probability.shape = s[0].dtype, s[0].shape
+        ops.typed(log_probability, s[0]).shape = s[0].shape
     softmax = ops.Exp(log_probability)
     if dy is not None:
         labels = _labels(s, dy)

@@ -39,8 +39,7 @@ def _dequantised(s: Step, number: int, kind: ir.DataType, given: dict[str, int])
     """Return what a quantised number stands for at each place."""
     filled = s.ops.ConstantOfShape(s.ops.shape(s[0]), value=ir.tensor(np.array([number], kind.numpy())))
     made = s.ops.DequantizeLinear(filled, s[1], s.input(2), **given)
-    made.dtype = s[1].dtype
-    return s.ops.cast(made, s[0])
+    return s.ops.cast(s.ops.typed(made, s[1]), s[0])
 
 
 @gradient("DequantizeLinear", since=10, quantised=True)
@@ -52,8 +51,7 @@ def dequantize(s: Step, dy: ir.Value) -> Grads:
     ones = ops.filled(ops.shape(scale), 1.0, scale)
     given = {name: s.attr(name) for name in ("axis", "block_size", "output_dtype") if s.attr(name) is not None}
     whole = ops.DequantizeLinear(s[0], ones, s.input(2), **given)
-    whole.dtype = dy.dtype
-    return dy, ops.cast(_to_scale(s, ops.Mul(dy, whole)), scale)
+    return dy, ops.cast(_to_scale(s, ops.Mul(dy, ops.typed(whole, dy))), scale)
 
 
 def _to_scale(s: Step, value: ir.Value) -> ir.Value:
@@ -124,8 +122,8 @@ def _unpacked(s: Step, value: ir.Value, bits: int) -> ir.Value:
     ops = s.ops
     if bits == 8:
         return value
-    low = ops.BitwiseAnd(value, ops.constant(np.uint8(15)))
-    high = ops.BitShift(value, ops.constant(np.uint8(4)), direction="RIGHT")
+    low = ops.BitwiseAnd(value, ops.constant(np.array(15, np.uint8)))
+    high = ops.BitShift(value, ops.constant(np.array(4, np.uint8)), direction="RIGHT")
     pairs = ops.Concat(ops.Unsqueeze(low, ops.ints(-1)), ops.Unsqueeze(high, ops.ints(-1)), axis=-1)
     shape = [0] * (len(value.shape) - 1 if value.shape is not None else 1)
     return ops.Reshape(pairs, ops.ints(*shape, -1))
