@@ -33,7 +33,13 @@ Body = Callable[[Ops, Sequence[ir.Value], Sequence[ir.Value]], tuple[Sequence[ir
 
 
 def scan(
-    ops: Ops, states: Sequence[ir.Value], sequences: Sequence[ir.Value], body: Body, *, backward: bool
+    ops: Ops,
+    states: Sequence[ir.Value],
+    sequences: Sequence[ir.Value],
+    body: Body,
+    *,
+    backward: bool,
+    turn: bool = False,
 ) -> Sequence[ir.Value]:
     """Append a Scan over the first axis of sequences ``(T, N, …)``.
 
@@ -43,10 +49,14 @@ def scan(
         sequences: What is read.
         body: Writes an iteration: gets the states and the entries, returns the next states and the entries it makes.
         backward: Whether time runs from the end; what is made has the order of what is read all the same.
+        turn: Turn the sequences around for that: onnx's evaluator has no Scan that runs from the end.
 
     Returns:
         The last states, then what was made.
     """
+    if backward and turn:
+        results = scan(ops, states, [_turned(ops, value) for value in sequences], body, backward=False)
+        return [*results[: len(states)], *(_turned(ops, value) for value in results[len(states) :])]
     inner = ops.body("step")
 
     def entries(stem: str, values: Sequence[ir.Value]) -> list[ir.Value]:
@@ -65,6 +75,10 @@ def scan(
     for value in results:
         value.type = states[0].type
     return results
+
+
+def _turned(ops: Ops, value: ir.Value) -> ir.Value:
+    return ops.Slice(value, ops.ints(-1), ops.ints(-_LAST), ops.ints(0), ops.ints(-1))
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,7 @@ class Direction:
         mask: ``(T, N, 1)`` of bool, false behind the end of a sequence; None where all have one length.
         backward: Whether time runs from the end.
         activations: Of the gates, in the order of the operator.
+        turn: Whether sequences are turned around where a Scan would run from the end.
         asked: Which gradients are asked for, by the names of :class:`Parts`.
     """
 
@@ -105,6 +120,7 @@ class Direction:
     mask: ir.Value | None
     backward: bool
     activations: tuple[Activation, ...]
+    turn: bool
     asked: frozenset[str]
 
     def previous(self) -> ir.Value:
@@ -248,7 +264,7 @@ class Layer:
                 ops, x, w, r, self.side(s.input(3), d), self.side(s.input(7) if cells else None, d),
                 self.side(firsts[0], d) or empty, (self.side(firsts[1], d) or empty) if cells else None, out, part,
                 self.side(lasts[0], d) or empty, (self.side(lasts[1], d) or empty) if cells else None, mask, backward,
-                tuple(self.activations[d * count : (d + 1) * count]), asked,
+                tuple(self.activations[d * count : (d + 1) * count]), self.batch_first, asked,
             ))  # fmt: skip
         return made
 
