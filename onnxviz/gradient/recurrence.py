@@ -7,19 +7,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxviz.gradient.activation import NUMBERS, Activation
 from onnxviz.gradient.bodies import close
 from onnxviz.gradient.ops import Ops, Step
 
 __all__ = ["Direction", "Layer", "Parts", "scan"]
 
-Pair = tuple[ir.Value, ir.Value]
-_GIVEN = float("nan")
-#: activation -> the numbers it takes (alpha, beta), with what they are by default; runtimes disagree on some
-_NUMBERS: dict[str, tuple[float | None, float | None]] = {
-    "relu": (None, None), "tanh": (None, None), "sigmoid": (None, None), "softsign": (None, None),
-    "softplus": (None, None), "leakyrelu": (0.01, None), "thresholdedrelu": (_GIVEN, None), "elu": (1.0, None),
-    "affine": (_GIVEN, _GIVEN), "scaledtanh": (_GIVEN, _GIVEN), "hardsigmoid": (0.2, 0.5),
-}  # fmt: skip
 _LAST = 2**31 - 1
 
 
@@ -36,66 +29,17 @@ class Parts:
     p: ir.Value | None = None
 
 
-@dataclass(frozen=True)
-class Activation:
-    """An activation of a gate, with its numbers and the bound that its input is clipped to."""
-
-    name: str
-    alpha: float | None
-    beta: float | None
-    clip: float
-
-    def __call__(self, ops: Ops, z: ir.Value) -> Pair:
-        """Return its value and its slope."""
-        if not self.clip:
-            return self.plain(ops, z)
-        low, high = ops.scalar(-self.clip, z), ops.scalar(self.clip, z)
-        value, slope = self.plain(ops, ops.Clip(z, low, high))
-        inside = ops.LessOrEqual(ops.Abs(z), high)
-        return value, ops.Where(inside, slope, ops.scalar(0, z))
-
-    def plain(self, ops: Ops, z: ir.Value) -> Pair:
-        def number(value: float | None) -> ir.Value:
-            return ops.scalar(value or 0.0, z)
-
-        one, zero, alpha = number(1), number(0), number(self.alpha)
-        if self.name == "sigmoid":
-            value = ops.Sigmoid(z)
-            return value, ops.Mul(value, ops.Sub(one, value))
-        if self.name == "tanh":
-            value = ops.Tanh(z)
-            return value, ops.Sub(one, ops.Mul(value, value))
-        if self.name == "scaledtanh":
-            value = ops.Tanh(ops.Mul(z, number(self.beta)))
-            slope = ops.Mul(ops.Sub(one, ops.Mul(value, value)), number((self.alpha or 0) * (self.beta or 0)))
-            return ops.Mul(value, alpha), slope
-        if self.name == "affine":
-            return ops.Add(ops.Mul(z, alpha), number(self.beta)), ops.Expand(alpha, ops.Shape(z))
-        if self.name == "softsign":
-            below = ops.Add(one, ops.Abs(z))
-            return ops.Div(z, below), ops.Div(one, ops.Mul(below, below))
-        if self.name == "softplus":
-            return ops.Softplus(z), ops.Sigmoid(z)
-        if self.name == "hardsigmoid":
-            line = ops.Add(ops.Mul(z, alpha), number(self.beta))
-            inside = ops.And(ops.Greater(line, zero), ops.Less(line, one))
-            return ops.Clip(line, zero, one), ops.Where(inside, alpha, zero)
-        if self.name == "thresholdedrelu":
-            passed = ops.GreaterOrEqual(z, alpha)
-            return ops.Where(passed, z, zero), ops.Where(passed, one, zero)
-        positive = ops.Greater(z, zero)
-        if self.name == "elu":
-            low = ops.Mul(alpha, ops.Exp(ops.Min(z, zero)))
-            return ops.Where(positive, z, ops.Sub(low, alpha)), ops.Where(positive, one, low)
-        slope = alpha if self.name == "leakyrelu" else zero
-        return ops.Where(positive, z, ops.Mul(z, slope)), ops.Where(positive, one, slope)
-
-
 Body = Callable[[Ops, Sequence[ir.Value], Sequence[ir.Value]], tuple[Sequence[ir.Value], Sequence[ir.Value]]]
 
 
 def scan(
-    ops: Ops, states: Sequence[ir.Value], sequences: Sequence[ir.Value], body: Body, *, backward: bool
+    ops: Ops,
+    states: Sequence[ir.Value],
+    sequences: Sequence[ir.Value],
+    body: Body,
+    *,
+    backward: bool,
+    turn: bool = False,
 ) -> Sequence[ir.Value]:
     """Append a Scan over the first axis of sequences ``(T, N, …)``.
 
@@ -105,10 +49,14 @@ def scan(
         sequences: What is read.
         body: Writes an iteration: gets the states and the entries, returns the next states and the entries it makes.
         backward: Whether time runs from the end; what is made has the order of what is read all the same.
+        turn: Turn the sequences around for that: onnx's evaluator has no Scan that runs from the end.
 
     Returns:
         The last states, then what was made.
     """
+    if backward and turn:
+        results = scan(ops, states, [_turned(ops, value) for value in sequences], body, backward=False)
+        return [*results[: len(states)], *(_turned(ops, value) for value in results[len(states) :])]
     inner = ops.body("step")
 
     def entries(stem: str, values: Sequence[ir.Value]) -> list[ir.Value]:
@@ -127,6 +75,10 @@ def scan(
     for value in results:
         value.type = states[0].type
     return results
+
+
+def _turned(ops: Ops, value: ir.Value) -> ir.Value:
+    return ops.Slice(value, ops.ints(-1), ops.ints(-_LAST), ops.ints(0), ops.ints(-1))
 
 
 @dataclass(frozen=True)
@@ -149,6 +101,7 @@ class Direction:
         mask: ``(T, N, 1)`` of bool, false behind the end of a sequence; None where all have one length.
         backward: Whether time runs from the end.
         activations: Of the gates, in the order of the operator.
+        turn: Whether sequences are turned around where a Scan would run from the end.
         asked: Which gradients are asked for, by the names of :class:`Parts`.
     """
 
@@ -167,6 +120,7 @@ class Direction:
     mask: ir.Value | None
     backward: bool
     activations: tuple[Activation, ...]
+    turn: bool
     asked: frozenset[str]
 
     def previous(self) -> ir.Value:
@@ -236,11 +190,11 @@ class Layer:
         numbers = [list(s.attr(name, ())) for name in ("activation_alpha", "activation_beta")]
         made = []
         for name in names:
-            if name not in _NUMBERS:
+            if name not in NUMBERS:
                 raise s.refuse(f"its attribute activations names {name!r}")
             alpha, beta = (
                 None if default is None else float(given.pop(0)) if given else default
-                for default, given in zip(_NUMBERS[name], numbers, strict=True)
+                for default, given in zip(NUMBERS[name], numbers, strict=True)
             )
             if alpha != alpha or beta != beta:
                 raise s.refuse(f"{name} has no activation_alpha or activation_beta, and runtimes differ without it")
@@ -310,7 +264,7 @@ class Layer:
                 ops, x, w, r, self.side(s.input(3), d), self.side(s.input(7) if cells else None, d),
                 self.side(firsts[0], d) or empty, (self.side(firsts[1], d) or empty) if cells else None, out, part,
                 self.side(lasts[0], d) or empty, (self.side(lasts[1], d) or empty) if cells else None, mask, backward,
-                tuple(self.activations[d * count : (d + 1) * count]), asked,
+                tuple(self.activations[d * count : (d + 1) * count]), self.batch_first, asked,
             ))  # fmt: skip
         return made
 

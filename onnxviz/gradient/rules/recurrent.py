@@ -80,7 +80,7 @@ def _rnn(d: Direction) -> Parts:
         return [back], [dz]
 
     sequences = [slope, *_behind(d, slope), *([d.dy] if d.dy is not None else [])]
-    dh0, dz = scan(d.ops, [d.dh], sequences, body, backward=not d.backward)
+    dh0, dz = scan(d.ops, [d.dh], sequences, body, backward=not d.backward, turn=d.turn)
     return _parts(d, dz, before, dh0)
 
 
@@ -117,7 +117,7 @@ def _gru_after(d: Direction) -> Parts:
         return [ops.Add(ops.MatMul(dz, d.r), ops.Mul(dh, read[1]))], [dh]
 
     sequences = [inner, d.where(z, 1), *([d.dy] if d.dy is not None else [])]
-    dh0, dh = scan(ops, [d.dh], sequences, body, backward=not d.backward)
+    dh0, dh = scan(ops, [d.dh], sequences, body, backward=not d.backward, turn=d.turn)
     wide = ops.Concat(dh, dh, dh, axis=-1)
     return _parts(d, ops.Mul(wide, outer), before, dh0, dz_r=ops.Mul(wide, inner))
 
@@ -147,7 +147,7 @@ def _gru_before(d: Direction) -> Parts:
         return [back], [ops.Concat(dzr, dn, axis=-1)]
 
     sequences = [by_n, by_zr, r, d.where(z, 1), *([d.dy] if d.dy is not None else [])]
-    dh0, dz = scan(ops, [d.dh], sequences, body, backward=not d.backward)
+    dh0, dz = scan(ops, [d.dh], sequences, body, backward=not d.backward, turn=d.turn)
     dr = None
     if "r" in d.asked:
         d_z, d_r, d_n = d.split(dz, 3)
@@ -197,7 +197,7 @@ def _lstm(d: Direction, coupled: bool) -> Parts:
 
     assert d.dc is not None
     sequences = [d.where(by_c, 0), d.where(along, 1), by, *_behind(d, by), *([d.dy] if d.dy is not None else [])]
-    dh0, dc0, dz = scan(ops, [d.dh, d.dc], sequences, body, backward=not d.backward)
+    dh0, dc0, dz = scan(ops, [d.dh, d.dc], sequences, body, backward=not d.backward, turn=d.turn)
     dp = None
     if "p" in d.asked:
         di, do, df, _ = d.split(dz, 4)
@@ -228,6 +228,8 @@ def _cells(d: Direction, zi: ir.Value, zf: ir.Value, new: ir.Value, peeps: Value
 
     if peeps is not None:
         within = [] if d.mask is None else [d.ops.cast(d.mask, zi)]
-        return scan(d.ops, [d.c0], [zi, zf, new, *within], peeping, backward=d.backward)[1]
+        return scan(d.ops, [d.c0], [zi, zf, new, *within], peeping, backward=d.backward, turn=d.turn)[1]
     i, keep = gates(d.ops, zi, zf)
-    return scan(d.ops, [d.c0], [d.where(keep, 1), d.where(d.ops.Mul(i, new), 0)], plain, backward=d.backward)[1]
+    return scan(
+        d.ops, [d.c0], [d.where(keep, 1), d.where(d.ops.Mul(i, new), 0)], plain, backward=d.backward, turn=d.turn
+    )[1]
