@@ -13,6 +13,9 @@ from onnxviz.graph.constants import constant_tensor
 
 __all__ = ["Window", "input_grad", "rank_of", "spatial", "spread", "weight_grad", "window_counts", "window_of"]
 
+#: Elements of weights that are turned round: a runtime keeps both, and larger ones cost more memory than they save time
+_TURNED = 700_000
+
 
 @dataclass(frozen=True)
 class Window:
@@ -148,7 +151,8 @@ def input_grad(
         return ops.Slice(whole, ops.ints(*[0] * rank), ops.Shape(x, start=2), ops.ints(*window.axes))
     tails = [pad - left for pad, left in zip(window.pads[rank:], rest, strict=True)]
     turned = [extent - 1 - pad for extent, pad in zip(window.extent * 2, (*begin_pads, *tails), strict=True)]
-    fixed = constant_tensor(w) is not None and static_shape(w) is not None
+    weights = constant_tensor(w)
+    fixed = weights is not None and weights.size <= _TURNED and static_shape(w) is not None
     if fixed and set(window.strides) == {1} and min(turned) >= 0:
         return ops.Conv(dy, _turned(ops, w, group), pads=turned, dilations=window.dilations, group=group)
     missing = [max(-tail, 0) for tail in tails]
