@@ -9,10 +9,11 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from onnxviz.api.attention import attention, attention_weights
 from onnxviz.api.common import check_outputs, reducer
+from onnxviz.api.features import features
 from onnxviz.api.graphs import graph, graph_diff
 from onnxviz.api.views import activations, pooling
 from onnxviz.graph.files import atomic_write
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from matplotlib.figure import Figure
 
-    from onnxviz.analysis.feature_maps import Score
     from onnxviz.converters.parity import Parity
     from onnxviz.converters.registry import ConversionResult
     from onnxviz.graph.expose import Rewritten
@@ -212,45 +212,6 @@ def plan(model: Model, inputs: Feed = None, tensors: str | Sequence[str] = "*", 
     from onnxviz.runtime.capture import plan as plan_capture
 
     return plan_capture(as_model(model), inputs, tensors, **options)
-
-
-def features(
-    model: Model,
-    inputs: Feed = None,
-    tensors: str | Sequence[str] | None = None,
-    output: Path_ | None = None,
-    *,
-    top: int = 64,
-    by: Score = "energy",
-    scale: Literal["shared", "channel"] = "shared",
-    **options: Any,
-) -> Figure:
-    """Draw feature maps: a grid of one tensor's channels, or a sheet with a row a layer for several.
-
-    Args:
-        model: A path or an opened model.
-        inputs: What to feed it; None feeds seeded random numbers.
-        tensors: Which tensors; by default those of the layers (convolution, pooling, activation, …).
-        output: ``.png``, ``.svg`` or ``.pdf``.
-        top: Most channels of a grid.
-        by: How channels are chosen: ``"energy"``, ``"sparsity"`` or ``"index"``.
-        scale: One colour scale for a grid, or one a channel.
-        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
-    """
-    from onnxviz.analysis.layers import layer_feature_maps
-    from onnxviz.plots.feature_maps import plot_feature_maps, plot_feature_sheet
-
-    check_outputs((output, _PICTURES))
-    opened = as_model(model)
-    captured = capture(opened, inputs, "*" if tensors is None else tensors, bodies=False, **options)
-    maps = layer_feature_maps(opened, captured, every=tensors is not None, top=top, by=by)
-    if len(maps) == 1:
-        figure = plot_feature_maps(maps[0], scale=scale)
-    else:
-        title = f"Feature maps of {captured.model_name}"
-        figure = plot_feature_sheet(maps, picture=captured.picture, title=title)
-    _save_figure(figure, output)
-    return figure
 
 
 def weights(model: Model, output: Path_ | None = None, layers: str | Sequence[str] | None = None) -> Figure:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Model = ir.Model | str | os.PathLike[str]
     Path_ = str | os.PathLike[str]
 
-__all__ = ["activations", "pooling"]
+__all__ = ["activations", "batches_for", "pooling", "save_view", "tell_refused", "write_numbers"]
 
 _PICTURES = (".png", ".svg", ".pdf")
 _DATA = (".npz",)
@@ -73,7 +73,7 @@ def activations(
     check_outputs((output, _PICTURES), (data, _DATA))
     opened = observable(as_model(model), lambda node: True)
     plan = plan_activations(opened, tensors)
-    batches, run = _batches(opened, inputs, batch, options)
+    batches, run = batches_for(opened, inputs, batch, options)
     first = capture(opened, batches.first(), plan.tensors, bodies=False, **run)
     found = activation_views(plan, first, top=top, by=by, sample=sample, more=len(batches) > 1)
     if len(batches) > 1:
@@ -82,13 +82,13 @@ def activations(
         # batches that were given ready made count as one each
         ready = batches.samples == len(batches)
         found = over_all(found, every, every.samples * (sample_count(first) if ready else 1))
-    _tell(tell, found.not_drawn)
+    tell_refused(tell, found.not_drawn)
     if data is not None:
         from onnxviz.analysis.view_data import activation_data
 
-        _write(data, *activation_data(found))
+        write_numbers(data, *activation_data(found))
     figure = plot_activations(found)
-    _save(figure, output)
+    save_view(figure, output)
     return figure
 
 
@@ -130,20 +130,20 @@ def pooling(
     check_outputs((output, _PICTURES), (data, _DATA))
     opened = observable(as_model(model), is_pool)
     plan = plan_pooling(opened, tensors)
-    batches, run = _batches(opened, inputs, None, options)
+    batches, run = batches_for(opened, inputs, None, options)
     first = capture(opened, batches.first(), plan.tensors, bodies=False, **run)
     found = pool_views(plan, first, top=top, by=by, sample=sample)
-    _tell(tell, found.not_drawn)
+    tell_refused(tell, found.not_drawn)
     if data is not None:
         from onnxviz.analysis.view_data import pooling_data
 
-        _write(data, *pooling_data(found))
+        write_numbers(data, *pooling_data(found))
     figure = plot_pooling(found)
-    _save(figure, output)
+    save_view(figure, output)
     return figure
 
 
-def _batches(
+def batches_for(
     model: ir.Model, inputs: Feed, batch: int | None, options: Mapping[str, Any]
 ) -> tuple[Batches, dict[str, Any]]:
     """Return the batches of a feed, and the options that running them takes."""
@@ -153,18 +153,25 @@ def _batches(
     return batches_of(model, inputs, batch=batch, **reading), {k: v for k, v in options.items() if k not in _READING}
 
 
-def _tell(tell: Callable[[str], None] | None, not_drawn: Sequence[NotDrawn]) -> None:
-    for one in not_drawn if tell is not None else ():
-        tell(f"not drawn: {one.name}: {one.reason}")  # type: ignore[misc]
+def tell_refused(tell: Callable[[str], None] | None, not_drawn: Sequence[NotDrawn], most: int = 40) -> None:
+    """Tell a line for each tensor that is not drawn, the last one counting the rest."""
+    if tell is None:
+        return
+    for one in not_drawn[:most]:
+        tell(f"not drawn: {one.name}: {one.reason}")
+    if len(not_drawn) > most:
+        tell(f"not drawn: {len(not_drawn) - most} more")
 
 
-def _write(path: Path_, arrays: Mapping[str, np.ndarray], manifest: dict[str, Any]) -> None:
+def write_numbers(path: Path_, arrays: Mapping[str, np.ndarray], manifest: dict[str, Any]) -> None:
+    """Write the numbers behind a picture."""
     from onnxviz.runtime.storage import write_arrays
 
     write_arrays(os.fspath(path), arrays, manifest)
 
 
-def _save(figure: Figure, output: Path_ | None) -> None:
+def save_view(figure: Figure, output: Path_ | None) -> None:
+    """Write a figure where a file is named."""
     if output is not None:
         from onnxviz.plots.save import save_figure
 

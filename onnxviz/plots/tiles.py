@@ -24,6 +24,7 @@ LABEL = 0.2
 
 _NAMED_BARS = 20  # vectors up to this length have every value printed
 _FEW_BARS = 64  # and up to this length a gap between their bars
+_MOST_BARS = 4096  # beyond, neighbours share a bar
 _SHAPES = (0.25, 4.0)  # a tile's height over its width is held between these
 
 
@@ -44,7 +45,7 @@ def draw_tiles(
         which: Indices into ``fm.maps``.
         columns: Tiles a row.
         tile: Width of a tile in inches.
-        shared: Whether all tiles are on the shared scale.
+        shared: Whether all tiles are on the shared scale; slices of one channel always are on one.
     """
     plain(axes)
     shape = tile_shape(fm.maps)
@@ -53,27 +54,48 @@ def draw_tiles(
     for place, index in enumerate(which):
         left, top = (place % columns) * step_x, (place // columns) * step_y + LABEL
         extent = (left, left + tile, top + tile * shape, top)
-        scale = fm.scale if shared else color_scale(fm.maps[index], signed=fm.scale.kind == "diverging")
+        scale = fm.scale if shared else _own_scale(fm, index)
         draw_map(axes, fm.maps[index], scale, extent)
-        constant = fm.constant[index]
         frame = Rectangle(
             (left, top), tile, tile * shape, fill=False, linewidth=0.4, edgecolor="#9aa0a6", clip_on=False
         )
-        if constant:
+        if fm.constant[index]:
             frame.set(linestyle=(0, (4, 2)), linewidth=0.9, edgecolor=INK)
         axes.add_patch(frame)
-        axes.text(
-            left, top - 0.03, str(fm.channels[index]), fontsize=7, color=INK, va="bottom", parse_math=False,
-            fontfamily=FONT,
-        )  # fmt: skip
-        note = _tile_note(fm, index, scale, shared=shared)
-        if note:
-            axes.text(
-                left + tile, top - 0.03, note, fontsize=5.5, color=MUTED, va="bottom", ha="right", parse_math=False,
-                fontfamily=FONT,
-            )  # fmt: skip
+        label = str(fm.channels[index])
+        if fm.strip > 1:
+            label += f" · {fm.cut} {fm.slices[index]}" if tile >= 0.75 else f" · {fm.slices[index]}"
+        _text(axes, (left, top - 0.03), label, fontsize=7)
+        note = _tile_note(fm, index, scale, shared=shared) if index % fm.strip == 0 or not shared else ""
+        if note and (fm.strip == 1 or index % fm.strip == fm.strip - 1 or shared):
+            _text(axes, (left + tile, top - 0.03), note, fontsize=5.5, color=MUTED, ha="right")
+        elif fm.aside and tile >= 0.6:
+            _draw_aside(axes, fm, index, scale, (left + tile, top - 0.035))
     axes.set_xlim(0, columns * step_x)
     axes.set_ylim(rows * step_y, 0)
+
+
+def _text(axes: Axes, where: tuple[float, float], text: str, **style: Any) -> None:
+    settings: dict[str, Any] = {"color": INK, "va": "bottom", "fontfamily": FONT} | style
+    axes.text(*where, text, parse_math=False, **settings)
+
+
+def _own_scale(fm: FeatureMaps, index: int) -> ColorScale:
+    """Return the scale of one channel, all its slices that are shown together."""
+    start = index - index % fm.strip
+    return color_scale(fm.maps[start : start + fm.strip], signed=fm.scale.kind == "diverging")
+
+
+def _draw_aside(axes: Axes, fm: FeatureMaps, index: int, scale: ColorScale, corner: tuple[float, float]) -> None:
+    """Draw the tokens beside the patches as small squares above a tile, on its scale; a single one has its name."""
+    side = 0.1
+    right, bottom = corner
+    for place, (_, values) in enumerate(reversed(fm.aside)):
+        left = right - (place + 1) * side - 0.015 * place
+        draw_map(axes, values[index : index + 1, None], scale, (left, left + side, bottom, bottom - side))
+        axes.add_patch(Rectangle((left, bottom - side), side, side, fill=False, linewidth=0.4, edgecolor="#9aa0a6"))
+    if len(fm.aside) == 1:
+        _text(axes, (right - side - 0.03, bottom + 0.005), fm.aside[0][0], fontsize=5.5, color=MUTED, ha="right")
 
 
 def _tile_note(fm: FeatureMaps, index: int, scale: ColorScale, *, shared: bool) -> str:
@@ -85,19 +107,22 @@ def _tile_note(fm: FeatureMaps, index: int, scale: ColorScale, *, shared: bool) 
     return "" if shared else f"{number(scale.vmin)} … {number(scale.vmax)}"
 
 
-def draw_vector(axes: Axes, vector: npt.NDArray[Any], *, labels: bool) -> None:
-    """Draw a vector as bars over its index; NaN and Inf are hatched columns, the largest value is named."""
+def draw_vector(axes: Axes, vector: npt.NDArray[Any], *, labels: bool, channels: Sequence[int] | None = None) -> None:
+    """Draw a vector as bars over its index; NaN and Inf are hatched columns, the largest value is named.
+
+    Of more than 4,096 values neighbours are drawn together as one bar, from the smallest to the largest of them.
+
+    Args:
+        axes: Where to draw.
+        vector: ``(K,)``.
+        labels: Print every value of a short vector, and the largest one of a long vector.
+        channels: The index of each value, where they are not counted from 0.
+    """
     values = vector.astype(np.float64)
     finite = np.isfinite(values)
     count = values.size
-    width = 0.8 if count <= _FEW_BARS else 1.0
-    edges: npt.NDArray[Any] = (np.arange(count)[:, None] + [-width / 2, width / 2]).reshape(-1)
-    heights: npt.NDArray[Any] = np.where(finite, values, 0.0)
-    if width < 1:  # one artist for all bars; the gaps between them are bars of height 0
-        heights = np.stack([heights, np.zeros(count)], axis=1).reshape(-1)[:-1]
-    else:
-        edges = np.arange(count + 1) - 0.5
-    axes.stairs(heights, edges, fill=True, color=ACCENT, linewidth=0)
+    named = [int(i) for i in (channels if channels is not None else range(count))]
+    _bars(axes, np.where(finite, values, 0.0))
     for index in np.flatnonzero(~finite)[:200]:
         axes.axvspan(index - 0.5, index + 0.5, facecolor="none", edgecolor="black", hatch="////", linewidth=0)
     axes.axhline(0, color=INK, linewidth=0.5)
@@ -110,11 +135,35 @@ def draw_vector(axes: Axes, vector: npt.NDArray[Any], *, labels: bool) -> None:
     axes.locator_params(axis="y", nbins=4)
     if count <= _NAMED_BARS:
         axes.set_xticks(range(count))
+    if named != list(range(count)):
+        axes.xaxis.set_major_formatter(
+            lambda at, _: str(named[round(at)]) if 0 <= at < count and at == round(at) else ""
+        )
     if labels and finite.any():
-        _label_bars(axes, values, finite)
+        _label_bars(axes, values, finite, named)
 
 
-def _label_bars(axes: Axes, values: npt.NDArray[np.float64], finite: npt.NDArray[np.bool_]) -> None:
+def _bars(axes: Axes, heights: npt.NDArray[np.float64]) -> None:
+    """Draw heights as one artist; the gaps between few bars are bars of height 0."""
+    count = heights.size
+    if count > _MOST_BARS:
+        each = math.ceil(count / (_MOST_BARS // 2))
+        starts = np.arange(0, count, each)
+        edges = np.append(starts, count) - 0.5
+        above = np.maximum(np.maximum.reduceat(heights, starts), 0)
+        axes.stairs(above, edges, fill=True, color=ACCENT, linewidth=0)
+        axes.stairs(np.minimum(np.minimum.reduceat(heights, starts), 0), edges, fill=True, color=ACCENT, linewidth=0)
+        return
+    edges = np.arange(count + 1) - 0.5
+    if count <= _FEW_BARS:
+        edges = (np.arange(count)[:, None] + [-0.4, 0.4]).reshape(-1)
+        heights = np.stack([heights, np.zeros(count)], axis=1).reshape(-1)[:-1]
+    axes.stairs(heights, edges, fill=True, color=ACCENT, linewidth=0)
+
+
+def _label_bars(
+    axes: Axes, values: npt.NDArray[np.float64], finite: npt.NDArray[np.bool_], channels: Sequence[int]
+) -> None:
     """Print every value of a short vector, and the largest one of a long vector."""
     count = values.size
     named = count <= _NAMED_BARS
@@ -123,7 +172,7 @@ def _label_bars(axes: Axes, values: npt.NDArray[np.float64], finite: npt.NDArray
         axes.plot([largest], [values[largest]], marker="o", markersize=2.5, color=INK)
     for index in np.flatnonzero(finite) if named else [largest]:
         above = values[index] >= 0
-        text = number(values[index]) if named else f"largest: {number(values[index])} at {index}"
+        text = number(values[index]) if named else f"largest: {number(values[index])} at {channels[index]}"
         side = "center" if named else "left" if index < count / 2 else "right"
         axes.annotate(
             text, (index, values[index]), (0, 3 if above else -3), textcoords="offset points", ha=side,

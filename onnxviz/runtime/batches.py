@@ -67,6 +67,24 @@ class Batches:
         inputs: Inputs = self._read(self._parts[0])
         return inputs
 
+    def holding(self, sample: int) -> tuple[Inputs, int]:
+        """Return the batch that holds a sample, and the place of the sample in it.
+
+        A single batch is returned as it is, whatever the sample: how many it holds is only known by its tensors.
+
+        Raises:
+            InputError: There are fewer samples.
+        """
+        if len(self._parts) == 1:
+            return self.first(), sample
+        before = 0
+        for part in self._parts:
+            if 0 <= sample < before + len(part):
+                inputs: Inputs = self._read(part)
+                return inputs, sample - before
+            before += len(part)
+        raise InputError(f"there is no sample {sample}", hint=f"{before} were given, counted from 0")
+
 
 def load_batches(
     model: ir.Model,

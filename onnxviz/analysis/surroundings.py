@@ -1,0 +1,97 @@
+"""What a model tells of its tensors: which axis holds the channels, what steps and tokens stand for, what is seen."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import onnx_ir as ir
+
+from onnxviz.analysis.tokens import Tokens, token_layout
+from onnxviz.errors import InputError
+from onnxviz.graph.inline import inline_functions
+from onnxviz.graph.layouts import tensor_layouts
+from onnxviz.graph.receptive_field import ReceptiveField, receptive_fields
+from onnxviz.graph.sequences import time_tensors
+from onnxviz.graph.shapes import infer_shapes, open_dims
+from onnxviz.graph.token_streams import TokenStream, token_stream
+from onnxviz.runtime.record import Capture
+
+__all__ = ["Surroundings"]
+
+_FUSED = {"Attention", "MultiHeadAttention", "GroupQueryAttention", "PackedAttention"}
+_PRODUCTS = {"MatMul", "Gemm", "Einsum", "MatMulInteger", "QLinearMatMul"}
+
+
+class Surroundings:
+    """What the graph around a tensor tells of it, worked out when it is first asked for.
+
+    Attributes:
+        model: The model, functions inlined, with the shapes of this run where they can be inferred.
+        shapes: Shapes of the run: those captured, fed or inferred.
+        batch: Samples that were fed.
+    """
+
+    def __init__(self, model: ir.Model, captured: Capture) -> None:
+        flat = inline_functions(model)
+        fed = {record.name: tuple(record.shape) for record in captured.inputs}
+        dims = {dim: fed[name][axis] for dim, (name, axis) in open_dims(flat).items() if axis < len(fed.get(name, ()))}
+        try:
+            self.model = infer_shapes(flat, dims)
+        except InputError:  # a size that the model states is not the one that ran
+            self.model = infer_shapes(flat)
+        values = [*self.model.graph.inputs, *(v for node in self.model.graph for v in node.outputs)]
+        self._values = {str(value.name): value for value in values if value.name}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for name, value in self._values.items():
+            sizes = () if value.shape is None else tuple(value.shape)
+            if value.shape is not None and all(isinstance(size, int) for size in sizes):
+                self.shapes[name] = tuple(size for size in sizes if isinstance(size, int))
+        self.shapes |= fed | {name: record.shape for name, record in captured.items()}
+        self.batch = next((record.shape[0] for record in captured.inputs if len(record.shape) > 1), 1)
+
+    @cached_property
+    def layouts(self) -> dict[str, str]:
+        """Where the graph tells, ``"NCHW"`` or ``"NHWC"`` by tensor."""
+        return tensor_layouts(self.model)
+
+    @cached_property
+    def _times(self) -> frozenset[str]:
+        return time_tensors(self.model)
+
+    @cached_property
+    def _ends(self) -> set[ir.Node]:
+        """Nodes that bring in other tokens: products of attention weights and values, and fused attention."""
+        ends = {node for node in self.model.graph if node.op_type in _FUSED}
+        for node in self.model.graph:
+            if node.op_type == "Softmax":
+                ends |= {n for n in node.outputs[0].consumers() if n.op_type in _PRODUCTS}
+        return ends
+
+    def fields(self, source: str) -> dict[str, ReceptiveField]:
+        """Return what each tensor sees of an input; empty where its axes are not known to be positions."""
+        try:
+            return receptive_fields(self.model, source)
+        except InputError:
+            return {}
+
+    def stream(self, name: str) -> TokenStream:
+        """Return where the positions of a tensor come from."""
+        value = self._values.get(name)
+        if value is None:
+            return TokenStream()
+        found = token_stream(value, self._ends)
+        return found if found.inputs or not self._ends else token_stream(value, ())
+
+    def tokens(self, name: str) -> Tokens | None:
+        """Return what the positions of a tensor of shape ``(N, T, C)`` stand for, where something tells."""
+        shape = self.shapes.get(name, ())
+        if len(shape) != 3 or name in self.layouts or shape[0] != self.batch or shape[1] < 2:
+            return None
+        tokens = token_layout(self.stream(name), shape[1], self.shapes)
+        return tokens if any(block.kind in ("image", "text") for block in tokens.blocks) else None
+
+    def across(self, name: str, tokens: Tokens | None) -> str | None:
+        """Return what the steps of a sequence are: ``"token"``, ``"time"``, or None where nothing tells."""
+        if tokens is not None:
+            return "token"
+        return "time" if name in self._times and len(self.shapes.get(name, ())) == 3 else None
