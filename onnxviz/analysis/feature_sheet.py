@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -66,8 +66,10 @@ def feature_sheet(
 ) -> FeatureSheet:
     """Return the feature maps of a capture, in the model's order.
 
-    Of several tensors each shows those of the ``channels`` that it has. Tensors that have no maps, or none of what was
-    asked for, are told where they were asked for by name (``every``) or where the request is the reason.
+    Of several tensors each shows those of the ``channels`` that it has, and a ``layout`` of letters is about those of
+    as many axes. Quantised activations are shown as the numbers that their codes stand for, where the graph tells.
+    Tensors that have no maps, or none of what was asked for, are told where they were asked for by name (``every``) or
+    where the request is the reason.
 
     Args:
         model: The model that was captured.
@@ -84,18 +86,23 @@ def feature_sheet(
     names = sheet_names(captured, every=every)
 
     def view(name: str) -> FeatureMaps:
-        record = captured[name]
-        tokens = around.tokens(name) if layout is None and record.op_type not in RECURRENT else None
+        record, said = around.in_numbers(captured[name])
+        letters = layout
+        if letters not in (None, "NCHW", "NHWC") and len(names) > 1 and len(letters) != len(record.shape):
+            letters = None  # of several tensors, it is about those of as many axes
+        letters = letters or around.layouts.get(name)
+        tokens = around.tokens(name) if letters is None and record.op_type not in RECURRENT else None
         wanted = channels
         if channels is not None and len(names) > 1:
-            plain = feature_maps(record, layout=layout or around.layouts.get(name), top=1, by="index", tokens=tokens)
+            plain = feature_maps(record, layout=letters, top=1, by="index", tokens=tokens)
             wanted = [i for i in channels if i < plain.total]
             if not wanted:
                 raise SelectionError(f"{name} has none of these channels: it has {plain.total}")
-        return feature_maps(
-            record, layout=layout or around.layouts.get(name), top=top, by=by, sample=sample, channels=wanted,
+        fm = feature_maps(
+            record, layout=letters, top=top, by=by, sample=sample, channels=wanted,
             slices=slices, along=along, tokens=tokens, across=around.across(name, tokens), rows=_MOST_ROWS,
         )  # fmt: skip
+        return replace(fm, note=" · ".join(part for part in (fm.note, said) if part)) if said else fm
 
     found, refused = collect(names, view)
     cut = slices is not None or along is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,33 +89,35 @@ class Placement:
 
 def place(
     name: str, shape: tuple[int, ...], size: tuple[int, ...], around: Surroundings,
-    fields: dict[str, ReceptiveField],
+    fields: Sequence[dict[str, ReceptiveField]],
 ) -> Placement:  # fmt: skip
     """Place a map on the input.
 
-    By the receptive field of the tensor itself; where that is everything (as behind attention, recurrence, or gates
-    of squeeze-and-excitation), by that of the nearest convolution or pooling on its way whose maps have as many cells;
-    else stretched.
+    By the receptive field of the tensor itself; where that is everything, with gates as in squeeze-and-excitation left
+    out; where it still is, as behind attention and recurrence, by that of the nearest convolution or pooling on its way
+    whose maps have as many cells; else stretched.
 
     Args:
         name: The tensor.
         shape: Sizes of its map: rows and columns, or steps.
         size: Sizes of the input, of as many axes.
         around: What the model tells of its tensors.
-        fields: Receptive fields with regard to that input.
+        fields: Receptive fields with regard to that input: as they are, and with gates of one number a channel left
+            out.
     """
-    own = _axes(fields.get(name), shape)
-    if own is not None:
-        return Placement(own, True)
+    for place_, known in enumerate(fields):
+        own = _axes(known.get(name), shape)
+        if own is not None:
+            return Placement(own, True, "placed with gates left out" if place_ else "")
     for plane in around.stream(name).planes:
         sizes = around.shapes.get(plane, ())
         last = around.layouts.get(plane) == "NHWC"
         if (sizes[1:-1] if last else sizes[2:]) == shape:
-            found = _axes(fields.get(plane), shape)
+            found = next((a for known in fields if (a := _axes(known.get(plane), shape)) is not None), None)
             if found is not None:
                 return Placement(found, True, f"placed as {plane}")
     axes = tuple(stretched(count, length) for count, length in zip(shape, size, strict=True))
-    return Placement(axes, False, "stretched: what its cells see is not known")
+    return Placement(axes, False, "stretched over the input")
 
 
 def _axes(field: ReceptiveField | None, shape: tuple[int, ...]) -> tuple[CellAxis, ...] | None:

@@ -197,11 +197,15 @@ def canvas_of(around: Surroundings, inputs: Inputs, sample: int = 0) -> Canvas:
 def _layout(around: Surroundings, value: ir.Value, rank: int) -> str | None:
     told = around.layouts.get(str(value.name))  # of rank 3: a signal, as the convolution that reads it says
     told = told or input_layout(around.model, value, around.layouts)
+    if rank == 2 and any(node.op_type in ("Unsqueeze", "Reshape") for node in value.consumers()):
+        return "NL"  # raw samples, to which the model itself adds an axis of channels
     return told if rank == 3 or (told is not None and len(told) == rank) else None
 
 
 def _drawn(name: str, array: npt.NDArray[Any], layout: str | None, sample: int) -> Canvas | None:
     """Return an input tensor as a picture or a signal; None where its axes are neither's."""
+    if layout == "NL" and array.dtype.kind == "f" and array.size and array.shape[1] > 1:
+        return Canvas(name, array.shape[1:], signal=to_float(array[min(sample, len(array) - 1)][None]))
     if layout is None or array.ndim not in (3, 4) or not array.size:
         return None
     single = layout in ("CHW", "HWC")
@@ -254,17 +258,17 @@ def spatial_heats(
     if by not in get_args(Reduction):
         raise SelectionError(f"there is no overlay {by!r}", hint=f"choose {', '.join(get_args(Reduction))}")
     around = around or Surroundings(model, captured)
-    fields = around.fields(canvas.name)
+    fields, ungated = around.fields(canvas.name), around.fields(canvas.name, gates=False)
 
     def view(name: str) -> SpatialHeat:
-        return _heat(captured[name], canvas, by, (sample, layout), around, fields)
+        return _heat(captured[name], canvas, by, (sample, layout), around, (fields, ungated))
 
     names = sheet_names(captured, every=every)
     try:
         found, refused = collect(names, view)
     except SelectionError as error:
         having = [name for name in around.layouts if name in fields and name not in captured and name != canvas.name]
-        having = [n for n in having if len(around.shapes.get(n, ())) == len(canvas.size) + 2]
+        having = [n for n in having if _is_map(around.shapes.get(n, ()), around.layouts[n], len(canvas.size))]
         if not having or sample:
             raise
         hint = f"those that have are {listed([printable(n, 40) for n in having], 6)}"
@@ -277,24 +281,30 @@ def spatial_heats(
     )
 
 
+def _is_map(shape: tuple[int, ...], layout: str, axes: int) -> bool:
+    spatial = shape[1:-1] if layout == "NHWC" else shape[2:]
+    return len(spatial) == axes and max(spatial) > 1
+
+
 def _heat(
     record: TensorRecord, canvas: Canvas, by: Reduction, how: tuple[int, str | None], around: Surroundings,
-    fields: dict[str, Any],
+    fields: tuple[dict[str, Any], dict[str, Any]],
 ) -> SpatialHeat:  # fmt: skip
     sample, layout = how
+    record, said = around.in_numbers(record)
     array, name, op_type, dtype = numeric_array(record, None, "heat map")
     known = layout or around.layouts.get(name)
     tokens = around.tokens(name) if layout is None and op_type not in RECURRENT else None
     block, _, _, _ = channels_first(array, axis_letters(array, name, op_type, known), sample, name)
-    note = ""
+    note = said
     if tokens is not None and tokens.image is not None and len(canvas.size) == 2:
         patches = tokens.image
         block = block[:, patches.start : patches.stop].reshape(len(block), *(patches.grid or ()))
         rows, columns = patches.grid or (0, 0)
-        note = f"tokens as {rows} × {columns} patches"
+        note = f"{said} · " * bool(said) + f"tokens as {rows} × {columns} patches"
         if others := [one.name for one in tokens.blocks if one is not patches]:
             note += f", {', '.join(others[:3])} set aside"
-    elif known is None and op_type not in RECURRENT and around.across(name, None) != "time" and name not in fields:
+    elif known is None and op_type not in RECURRENT and around.across(name, None) != "time" and name not in fields[0]:
         raise SelectionError(f"{name} of shape {record.shape}: nothing tells that its axes are positions of the input")
     shape = block.shape[1:]
     if len(shape) != len(canvas.size) or max(shape, default=1) == 1:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxviz.analysis.tokens import Tokens, token_layout
 from onnxviz.errors import InputError
+from onnxviz.graph.gates import without_gates
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.layouts import tensor_layouts
+from onnxviz.graph.quantised import quantisation
 from onnxviz.graph.receptive_field import ReceptiveField, receptive_fields
 from onnxviz.graph.sequences import time_tensors
 from onnxviz.graph.shapes import infer_shapes, open_dims
 from onnxviz.graph.token_streams import TokenStream, token_stream
-from onnxviz.runtime.record import Capture
+from onnxviz.runtime.record import Capture, TensorRecord
 
 __all__ = ["Surroundings"]
 
@@ -67,12 +71,29 @@ class Surroundings:
                 ends |= {n for n in node.outputs[0].consumers() if n.op_type in _PRODUCTS}
         return ends
 
-    def fields(self, source: str) -> dict[str, ReceptiveField]:
-        """Return what each tensor sees of an input; empty where its axes are not known to be positions."""
+    def fields(self, source: str, *, gates: bool = True) -> dict[str, ReceptiveField]:
+        """Return what each tensor sees of an input; empty where its axes are not known to be positions.
+
+        Without ``gates`` what is seen through a factor of one number a channel does not count
+        (:mod:`onnxviz.graph.gates`); empty where there is none.
+        """
+        model = self.model if gates else without_gates(self.model)
         try:
-            return receptive_fields(self.model, source)
+            return {} if model is None else receptive_fields(model, source)
         except InputError:
             return {}
+
+    def in_numbers(self, record: TensorRecord) -> tuple[TensorRecord, str]:
+        """Return a tensor of quantised codes as the numbers that they stand for, and what was done."""
+        value = self._values.get(record.name)
+        if value is None or record.kept is None or record.kept.dtype.kind not in "iu":
+            return record, ""
+        found = quantisation(value)
+        if found is None:
+            return record, f"codes ({record.dtype})" if record.kept.dtype.itemsize == 1 else ""
+        scale, zero = found
+        numbers = ((record.kept.astype(np.float32) - np.float32(zero)) * np.float32(scale)).astype(np.float32)
+        return replace(record, kept=numbers), "dequantised"
 
     def stream(self, name: str) -> TokenStream:
         """Return where the positions of a tensor come from."""

@@ -83,6 +83,7 @@ def features(
     fed, place = batches.holding(sample)
     captured = capture(opened, fed, "*" if tensors is None else tensors, bodies=False, **run)
     every = tensors is not None
+    how: dict[str, Any]
     if overlay is not None:
         how = {"every": every, "by": overlay, "sample": place, "layout": axes}
         figure, refused = _overlaid(opened, captured, fed, how, data)

@@ -84,7 +84,7 @@ def features(
     from onnxviz.api import features as draw_features
     from onnxviz.errors import printable
 
-    cut = slices if slices in (None, "strip") else numbers_of("--slice", slices)
+    cut: Any = slices if slices is None or slices == "strip" else numbers_of("--slice", slices)
     draw_features(
         model, input, tensor, output, data=data, top=top, by=by, scale=scaling, sample=sample, axes=axes, along=along,
         channels=None if channel is None else numbers_of("--channel", channel), slices=cut, overlay=overlay,

@@ -244,8 +244,13 @@ def _said_of_all(shown: int, total: int, scale: str) -> str:
 
 def _row_height(fm: FeatureMaps, tile: float) -> float:
     if fm.kind == "grid":
-        return max(tile * tile_shape(fm.maps) + LABEL, 0.8) + 0.16
+        return max(_tile_width(fm, tile) * tile_shape(fm.maps) + LABEL, 0.8) + 0.16
     return 1.15 + (0.16 if fm.kind == "vector" else 0.0)
+
+
+def _tile_width(fm: FeatureMaps, tile: float) -> float:
+    """Return the width of a row's tiles: narrower where they are tall."""
+    return tile * min(1.0, 1.5 / tile_shape(fm.maps))
 
 
 def _draw_picture(figure: Figure, picture: npt.NDArray[Any], left: float, top: float) -> None:
@@ -292,7 +297,8 @@ def _draw_row(
         draw_map(axes, fm.maps[0], fm.scale)
     else:
         which = range(min(per_layer, len(fm.maps)))
-        axes = inch_axes(figure, left, top, width, tile * tile_shape(fm.maps) + LABEL)
+        tile = _tile_width(fm, tile)
+        axes = inch_axes(figure, left, top, per_layer * tile * (1 + GAP), tile * tile_shape(fm.maps) + LABEL)
         draw_tiles(axes, fm, which, per_layer, tile, shared=shared)
         if not shared:
             return

@@ -227,7 +227,7 @@ def _plot_sheet(sheet: HeatSheet, heats: Sequence[SpatialHeat]) -> Figure:
             _draw_input(figure, axes, sheet, (left, upper))
             continue
         heat = heats[place - 1]
-        name = name_lines(heat.name, int(tile * 13.5))
+        name = name_lines(safe(heat.name, int(tile * 24)), int(tile * 13.5))
         figure_text(figure, left, upper + above - 0.04, _tile_text(heat, tile), fontsize=6.5, color=MUTED, va="bottom")
         figure_text(figure, left, upper + above - 0.17, name, fontsize=7.5, fontweight="bold", va="bottom")
         _draw_over(axes, sheet, heat)
@@ -239,7 +239,7 @@ def _plot_sheet(sheet: HeatSheet, heats: Sequence[SpatialHeat]) -> Figure:
 
 
 def _tile_text(heat: SpatialHeat, tile: float) -> str:
-    size = f" · {heat.heat.shape[0]} × {heat.heat.shape[1]} · {heat.channels} channel{'s' * (heat.channels > 1)}"
+    size = f" · {heat.channels} × {heat.heat.shape[0]} × {heat.heat.shape[1]}"
     return safe(heat.op_type or "input", max(int(tile * 19) - len(size), 6)) + size
 
 

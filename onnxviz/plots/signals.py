@@ -78,7 +78,8 @@ def draw_line(axes: Axes, values: npt.NDArray[np.float32]) -> None:
     for start, stop in _runs(bad)[:100]:
         axes.axvspan(start - 0.5, stop - 0.5, facecolor="none", edgecolor="black", hatch="////", linewidth=0)
     axes.axhline(0, color=MUTED, linewidth=0.4)
-    at, shown = np.arange(values.size), np.where(bad, np.nan, values)
+    at: npt.NDArray[np.float64] = np.arange(values.size, dtype=np.float64)
+    shown = np.where(bad, np.nan, values)
     if values.size > _MOST_POINTS:
         at, shown = _envelope(shown)
     axes.plot(at, shown, color=ACCENT, linewidth=0.9, marker="o" if values.size == 1 else None, markersize=2)

@@ -149,12 +149,12 @@ def _bars(axes: Axes, heights: npt.NDArray[np.float64]) -> None:
     if count > _MOST_BARS:
         each = math.ceil(count / (_MOST_BARS // 2))
         starts = np.arange(0, count, each)
-        edges = np.append(starts, count) - 0.5
+        joined = np.append(starts, count) - 0.5
         above = np.maximum(np.maximum.reduceat(heights, starts), 0)
-        axes.stairs(above, edges, fill=True, color=ACCENT, linewidth=0)
-        axes.stairs(np.minimum(np.minimum.reduceat(heights, starts), 0), edges, fill=True, color=ACCENT, linewidth=0)
+        axes.stairs(above, joined, fill=True, color=ACCENT, linewidth=0)
+        axes.stairs(np.minimum(np.minimum.reduceat(heights, starts), 0), joined, fill=True, color=ACCENT, linewidth=0)
         return
-    edges = np.arange(count + 1) - 0.5
+    edges: npt.NDArray[Any] = np.arange(count + 1) - 0.5
     if count <= _FEW_BARS:
         edges = (np.arange(count)[:, None] + [-0.4, 0.4]).reshape(-1)
         heights = np.stack([heights, np.zeros(count)], axis=1).reshape(-1)[:-1]
@@ -170,7 +170,7 @@ def _label_bars(
     largest = int(np.argmax(np.where(finite, values, -np.inf)))
     if not named:
         axes.plot([largest], [values[largest]], marker="o", markersize=2.5, color=INK)
-    for index in np.flatnonzero(finite) if named else [largest]:
+    for index in np.flatnonzero(finite).tolist() if named else [largest]:
         above = values[index] >= 0
         text = number(values[index]) if named else f"largest: {number(values[index])} at {channels[index]}"
         side = "center" if named else "left" if index < count / 2 else "right"
