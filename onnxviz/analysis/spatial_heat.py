@@ -28,6 +28,7 @@ __all__ = ["Canvas", "HeatSheet", "Reduction", "SpatialHeat", "canvas_of", "over
            "resampled", "spatial_heats"]  # fmt: skip
 
 Reduction = Literal["mean", "max", "energy"]
+_AT_ONCE = 1 << 22  # values that are worked on together
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +125,11 @@ def over_channels(block: npt.NDArray[Any], by: Reduction) -> npt.NDArray[np.floa
         heat = np.where(finite, block, -np.inf).max(axis=0).astype(np.float64)
     else:
         total = np.zeros(block.shape[1:])
-        for channel, known in zip(block, finite, strict=True):  # a channel at a time: no copy of them all in float64
-            values = np.where(known, channel, 0.0).astype(np.float64)
-            total += values if by == "mean" else np.square(values)
+        step = max(_AT_ONCE // max(total.size, 1), 1)  # some channels at a time: no copy of them all in float64
+        for start in range(0, len(block), step):
+            part = slice(start, start + step)
+            values = np.where(finite[part], block[part], 0.0).astype(np.float64)
+            total += (values if by == "mean" else np.square(values)).sum(axis=0)
         heat = total / np.maximum(count, 1)
     found: npt.NDArray[np.float32] = np.where(count > 0, heat, np.nan).astype(np.float32)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -220,6 +221,7 @@ def _plot_sheet(sheet: HeatSheet, heats: Sequence[SpatialHeat]) -> Figure:
     title = f"{sheet.by.capitalize()} of layers of {sheet.model_name} over the picture"
     figure_text(figure, _MARGIN, 0.2, safe(title, int(width * 8)), fontsize=13, fontweight="bold")
     figure_text(figure, _MARGIN, 0.5, caption, fontsize=8, color=MUTED, linespacing=1.4)
+    names = _short([heat.name for heat in heats])
     for place in range(count):
         left, upper = _MARGIN + (place % columns) * step_x, top + (place // columns) * step_y
         axes = plain(inch_axes(figure, left, upper + above, tile, tile * aspect))
@@ -227,7 +229,7 @@ def _plot_sheet(sheet: HeatSheet, heats: Sequence[SpatialHeat]) -> Figure:
             _draw_input(figure, axes, sheet, (left, upper))
             continue
         heat = heats[place - 1]
-        name = name_lines(safe(heat.name, int(tile * 24)), int(tile * 13.5))
+        name = name_lines(safe(names[place - 1], int(tile * 24)), int(tile * 13.5))
         figure_text(figure, left, upper + above - 0.04, _tile_text(heat, tile), fontsize=6.5, color=MUTED, va="bottom")
         figure_text(figure, left, upper + above - 0.17, name, fontsize=7.5, fontweight="bold", va="bottom")
         _draw_over(axes, sheet, heat)
@@ -236,6 +238,16 @@ def _plot_sheet(sheet: HeatSheet, heats: Sequence[SpatialHeat]) -> Figure:
         where = top + rows * step_y + 0.05
         figure_text(figure, _MARGIN, where, "\n".join(foot), fontsize=8, color=MUTED, linespacing=1.4)
     return figure
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Return names without the endings that exporters give to every output, where they still differ.
+
+    >>> _short(["/a/Conv_output_0_quantized", "/b/Relu_output_0", "fc"])
+    ['/a/Conv', '/b/Relu', 'fc']
+    """
+    cut = [re.sub(r"(_output_\d+)?(_quantized)?$", "", name) or name for name in names]
+    return cut if len(set(cut)) == len(set(names)) else list(names)
 
 
 def _tile_text(heat: SpatialHeat, tile: float) -> str:
