@@ -19,7 +19,7 @@ from onnxviz.errors import SelectionError
 if TYPE_CHECKING:
     from onnxviz.runtime.record import TensorRecord
 
-__all__ = ["FeatureMaps", "Score", "feature_maps", "hoyer_sparsity"]
+__all__ = ["FeatureMaps", "Score", "axis_letters", "feature_maps", "hoyer_sparsity"]
 
 Score = Literal["energy", "index", "sparsity"]
 Kind = Literal["grid", "image", "vector"]
@@ -183,7 +183,7 @@ def feature_maps(
     """
     _check(by, top)
     array, title, op_type, dtype = numeric_array(record, name)
-    axes = axis_letters(array, title, op_type, layout)
+    axes = axis_letters(array.shape, title, op_type, layout)
     block, letters, sample, batch = channels_first(array, axes, sample, title)
     whole, view = _arrange(block, title, axes, letters, (slices, along, tokens, across))
     total = len(whole)

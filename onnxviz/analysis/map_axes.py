@@ -48,13 +48,22 @@ def numeric_array(
     return array, title, op_type, dtype
 
 
-def axis_letters(array: npt.NDArray[Any], title: str, op_type: str | None, layout: str | None) -> str:
+def axis_letters(shape: tuple[int, ...], title: str, op_type: str | None = None, layout: str | None = None) -> str:
     """Return a letter an axis: N batch, C channels, anything else spatial.
 
-    >>> axis_letters(np.zeros((1, 3, 8, 8)), "x", "Conv", None), axis_letters(np.zeros((1, 7, 3)), "x", None, None)
-    ('NCHW', 'NWC')
+    Args:
+        shape: The tensor's sizes.
+        title: Its name, for errors.
+        op_type: The operator that made it; the outputs of LSTM, GRU and RNN are time-first.
+        layout: As :func:`onnxviz.analysis.feature_maps.feature_maps` takes it.
+
+    Raises:
+        SelectionError: ``layout`` does not fit, or there are more than five axes.
+
+    >>> axis_letters((1, 8, 5, 5), "conv"), axis_letters((1, 50, 64), "tokens"), axis_letters((9, 2, 1, 4), "y", "LSTM")
+    ('NCHW', 'NWC', 'TDNC')
     """
-    rank = array.ndim
+    rank = len(shape)
     if layout is None and op_type in RECURRENT and rank == 4:
         return "TDNC"  # Y: time, directions, batch, units
     if layout is None and op_type in RECURRENT and rank == 3:
@@ -69,7 +78,7 @@ def axis_letters(array: npt.NDArray[Any], title: str, op_type: str | None, layou
         return f"N{spatial}C" if last else f"NC{spatial}"
     if len(layout) != rank or layout.count("C") > 1 or layout.count("N") > 1 or not layout.isalpha():
         raise SelectionError(
-            f"layout {layout!r} does not fit {title}, of shape {array.shape}",
+            f"layout {layout!r} does not fit {title}, of shape {tuple(shape)}",
             hint="give NCHW, NHWC, or one letter an axis, such as CHW, HW, NTC or NCTHW",
         )
     return layout

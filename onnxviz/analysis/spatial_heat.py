@@ -298,7 +298,7 @@ def _heat(
     array, name, op_type, dtype = numeric_array(record, None, "heat map")
     known = layout or around.layouts.get(name)
     tokens = around.tokens(name) if layout is None and op_type not in RECURRENT else None
-    block, _, _, _ = channels_first(array, axis_letters(array, name, op_type, known), sample, name)
+    block, _, _, _ = channels_first(array, axis_letters(array.shape, name, op_type, known), sample, name)
     note = said
     if tokens is not None and tokens.image is not None and len(canvas.size) == 2:
         patches = tokens.image

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, runs_a_model
+from onnxviz.cli.options import Input, ModelFile, draws_a_picture, runs_a_model
 
 _MOST = 4096  # numbers of a list
 
@@ -37,18 +37,15 @@ def numbers_of(option: str, text: str) -> list[int]:
 
 
 @runs_a_model
+@draws_a_picture
 def features(
     model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf.")],
     input: Input = None,
     tensor: Annotated[
         list[str] | None,
         typer.Option(
             "--tensor", "-t", metavar="GLOB", help="Which tensors: names, op:TYPE, @kind; all layers by default."
         ),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="The numbers behind the picture: .npz.")
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Most channels of one tensor.")] = 64,
     by: Annotated[
@@ -78,6 +75,8 @@ def features(
         typer.Option("--overlay", help="One heat map a layer, over its channels, on the input picture or signal."),
     ] = None,
     *,
+    output: Path | None,
+    data: Path | None,
     options: dict[str, Any],
 ) -> None:
     """Draw feature maps: a sheet of all layers, a grid of one tensor's channels, or heat maps over the input."""
@@ -90,4 +89,3 @@ def features(
         channels=None if channel is None else numbers_of("--channel", channel), slices=cut, overlay=overlay,
         tell=lambda line: typer.echo(printable(line), err=True), **options,
     )  # fmt: skip
-    typer.echo(str(output))
