@@ -272,6 +272,11 @@ def spatial_heats(
     except SelectionError as error:
         having = [name for name in around.layouts if name in fields and name not in captured and name != canvas.name]
         having = [n for n in having if _is_map(around.shapes.get(n, ()), around.layouts[n], len(canvas.size))]
+        if not every and not sample:
+            raise SelectionError(
+                "no layer of the model has a map whose positions are known to be the input's",
+                hint="name a tensor with --tensor and its axes with --axes, or leave --overlay out",
+            ) from error
         if not having or sample:
             raise
         hint = f"those that have are {listed([printable(n, 40) for n in having], 6)}"

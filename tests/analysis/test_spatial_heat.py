@@ -183,6 +183,8 @@ def test_codes_become_numbers() -> None:
 def test_what_has_no_positions_is_refused_with_those_that_have(small_cnn: ir.Model) -> None:
     x = {"x": RNG.normal(size=(1, 1, 8, 8)).astype(np.float32)}
     with pytest.raises(SelectionError, match=r"y of shape \(1, 3\) has no spatial axes; those that have are c, r, p"):
+        heats(small_cnn, x, "y", every=True)
+    with pytest.raises(SelectionError, match="no layer of the model has a map whose positions"):
         heats(small_cnn, x, "y")
     sheet = heats(small_cnn, x, ["y", "r"], every=True)
     assert [one.name for one in sheet.not_drawn] == ["y"]
