@@ -24,6 +24,7 @@ Kind = Literal["grid", "image", "vector"]
 
 # Operators whose outputs have their channels second whatever the rank.
 _CHANNELS_SECOND = KINDS["conv"] | KINDS["pool"] | {"BatchNormalization", "InstanceNormalization", "PRelu"}
+_AT_ONCE = 8_000_000  # values whose squares are held at a time
 _RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
 
 
@@ -264,7 +265,9 @@ def _per_channel(
     block: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return energy, smallest and largest finite value of each channel; NaN ranges where nothing is finite."""
-    flat = block.reshape(len(block), -1)
+    flat = np.ascontiguousarray(block.reshape(len(block), -1))
+    if 0 < flat.size <= _AT_ONCE and np.isfinite(flat).all():
+        return np.square(flat, dtype=np.float64).mean(axis=1), flat.min(axis=1), flat.max(axis=1)
     energy = np.zeros(len(flat))
     low, high = (np.full(len(flat), np.nan, np.float32) for _ in range(2))
     for i, channel in enumerate(flat):

@@ -47,7 +47,9 @@
   const themed = () => {
     const theme = dark.matches ? "dark" : "light";
     if (!graph) return;
-    if (graph.viewer) graph.viewer.theme(theme); else graph.dataset.theme = theme;
+    if (!graph.viewer) { graph.dataset.theme = theme; return; }
+    graph.viewer.theme(theme);
+    graph.querySelector('select[aria-label="Colours"]').value = theme;
   };
   dark.addEventListener("change", themed);
   themed();

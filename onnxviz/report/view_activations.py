@@ -24,7 +24,7 @@ __all__ = ["activation_section", "curve_svg", "draw_maps"]
 _MOST = 80  # functions
 _CHANNELS = 8
 _MAP, _SIGNAL = 48, 256  # longest side of a tile, px
-_WIDTH, _HEIGHT, _AXIS = 220, 110, 16
+_WIDTH, _HEIGHT, _LEFT, _AXIS = 200, 110, 40, 16
 _CURVES, _POINTS = 16, 140
 _LEAD = (
     "The curve is drawn by the model's own nodes; behind it, not to scale, the histogram of what enters. "
@@ -92,14 +92,18 @@ def curve_svg(view: ActivationView) -> Markup:
         zero = _HEIGHT * (1 - (0 - bottom) / (top - bottom)) if bottom <= 0 <= top else None
         parts += [f'<path class="axis" d="M0 {zero:.1f}H{_WIDTH}"/>'] if zero is not None else []
         parts += [f'<path class="curve{" many" if len(lines) > 1 else ""}" d="{line}"/>' for line in lines]
-        parts.append(f'<text x="2" y="9">{number(top)}</text><text x="2" y="{_HEIGHT - 3}">{number(bottom)}</text>')
+        parts.append(
+            f'<text x="-4" y="9" text-anchor="end">{number(top)}</text>'
+            f'<text x="-4" y="{_HEIGHT}" text-anchor="end">{number(bottom)}</text>'
+        )
     parts.append(f'<path class="axis" d="M{-low / (high - low) * _WIDTH:.1f} 0V{_HEIGHT}"/>')
     under = _HEIGHT + 11
     parts.append(f'<text x="0" y="{under}">{number(low)}</text>')
     parts.append(f'<text x="{_WIDTH}" y="{under}" text-anchor="end">{number(high)}</text>')
     said = f"{short(view.function)} over the histogram of the {view.entering.total:,} values that enter it"
     return Markup(
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT + _AXIS}" width="{_WIDTH}" height="{_HEIGHT + _AXIS}" '
+        f'<svg class="chart" viewBox="{-_LEFT} 0 {_LEFT + _WIDTH} {_HEIGHT + _AXIS}" '
+        f'width="{_LEFT + _WIDTH}" height="{_HEIGHT + _AXIS}" '
         f'role="img"><title>{escape(said)}</title>{"".join(parts)}</svg>'
     )
 

@@ -26,7 +26,7 @@ _SIDE = 96  # longest side of a tile, px
 _LEAD = (
     "Each row of attention sums to 1. Where keys are patches of the picture, tiles show where the query named looks; "
     "special tokens are set aside and their share is told. Otherwise queries lie down and keys across: point at a cell "
-    "to read both. Heads of a layer have one scale."
+    "to read both. Heads of a layer have one scale; over the picture each is opaque where it is largest."
 )
 
 
@@ -59,13 +59,14 @@ def _card(layer: LayerAttention, over: bool) -> Card:
     sinks = layer.sinks()
     top = [int(k) for k in np.argsort(-sinks, kind="stable")[:3] if sinks[k] > 0]
     if top:
-        said = ", ".join(f"{short(layer.keys.labels[k], 24)} in {100 * sinks[k]:.0f} % of heads" for k in top)
-        captions.append(f"sinks: {said}")
+        said = ", ".join(f"key {short(layer.keys.labels[k], 24)} in {100 * sinks[k]:.0f} % of heads" for k in top)
+        captions.append(f"attention sinks: {said}")
     if layer.note:
         captions.append(layer.note)
     grid = layer.keys.image
     if grid is not None:
         _, tiles, _, query = query_tiles(layer, None)
+        tiles = tiles if heads > 1 else [tiles[0], tiles[0]]  # one over the picture, one by itself
         share = float(tiles[0].sum())
         captions[:0] = [f"query: {query}", f"{100 * share:.0f} % of it goes to the patches"]
         values = np.stack(tiles)
@@ -74,11 +75,14 @@ def _card(layer: LayerAttention, over: bool) -> Card:
         weights = layer.weights[:_HEADS].astype(np.float64)
         values = np.concatenate([layer.mean()[None], weights]) if heads > 1 else weights
     tokens = None if grid is not None else (layer.queries, layer.keys)
-    labels = [*(["mean"] if heads > 1 else []), *(f"head {head}" for head in layer.heads)][: _HEADS + 1]
+    labels = [*(["mean"] if heads > 1 or grid is not None else []), *(f"head {head}" for head in layer.heads)][
+        : _HEADS + 1
+    ]
     draw = partial(_draw, values[: len(labels)], labels, tokens, over and grid is not None)
     title = f"{layer.name} · {layer.title}"
+    size = f"{heads} head{'s' * (heads != 1)}, {queries} × {keys}"
     return Card(
-        title, f"{layer.kind}-attention", f"{heads} heads, {queries} × {keys}", (layer.tensor,), captions,
+        title, f"{layer.kind}-attention", size, (layer.tensor,), captions,
         panels=[("", panel("heads", f"attention of {title}", draw))],
     )  # fmt: skip
 
@@ -103,9 +107,8 @@ def _draw(
         whole = picture["tile"] == picture["of"]
         picture["tokens"] = [[short(label, 24) for label in side.labels] for side in tokens] if whole else None
     left = f"{keep} of {len(labels)} tiles, to keep the page small" if keep < len(labels) else ""
-    scale = color_scale(shown, signed=False).caption()
-    first = "first: over the picture, opaque where largest" if over else ""
-    return picture, " · ".join(part for part in (first, scale, left, pooling_note(picture)) if part)
+    scale = "" if over and keep == 1 else color_scale(shown, signed=False).caption()
+    return picture, " · ".join(part for part in (scale, left, pooling_note(picture)) if part)
 
 
 def _rollout_card(maps: AttentionMaps, over: bool) -> Card | None:

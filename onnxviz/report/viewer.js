@@ -84,7 +84,7 @@
   function measure(canvas) {
     const at = (canvas.layout = layout(canvas, data.atlases[canvas.dataset.atlas]));
     const key = document.querySelector(`canvas[data-key="${canvas.dataset.atlas}"]`);
-    key.hidden = ownScale(canvas);
+    key.hidden = keyless(canvas);
     key.style.width = "84px"; key.style.height = clamp(at.height, 46, 106) + "px";
     canvas.style.width = at.width + "px"; canvas.style.height = at.height + "px";
     return at;
@@ -95,6 +95,11 @@
     const all = document.querySelector(`input[data-over="${canvas.closest("section").id}"]`);
     return Boolean(fed && atlas.over && (tile < atlas.over || (all && all.checked)));
   }
+
+  const keyless = (canvas) => {
+    const atlas = data.atlases[canvas.dataset.atlas];
+    return ownScale(canvas) || (atlas.over && atlas.labels.every((label, tile) => isOver(canvas, atlas, tile)));
+  };
 
   function tileImage(sheet, atlas, tile, own, over, brush) {
     const [tw, th] = atlas.tile, [low, high] = atlas.ranges[tile], [bottom, top] = limits(atlas, tile, own);
@@ -139,7 +144,8 @@
         context.moveTo(px, py); context.lineTo(px + at.cellW, py + at.cellH); context.stroke();
       }
       if (at.label) {
-        context.font = "10px " + FONT; context.fillText(label, px, py + at.cellH + 10, at.cellW);
+        context.font = "10px " + FONT;
+        context.fillText(over ? `${label} · opaque: ${format(high)}` : label, px, py + at.cellH + 10, at.cellW);
         context.font = "9px " + FONT;
         if (own) context.fillText(low === null ? "not finite" : `${format(low)} … ${format(high)}`, px, py + at.cellH + 21, at.cellW);
       }
@@ -149,12 +155,12 @@
       const [px, py] = place(at, selected.tile);
       context.strokeStyle = "#d9480f"; context.lineWidth = 3; context.strokeRect(px + 1.5, py + 1.5, at.cellW - 3, at.cellH - 3);
     }
-    if (!own) drawKey(document.querySelector(`canvas[data-key="${id}"]`), atlas, clamp(at.height, 46, 106));
+    if (!keyless(canvas)) drawKey(document.querySelector(`canvas[data-key="${id}"]`), atlas, clamp(at.height, 46, 106));
   }
 
   function drawMarks(context, atlas, at) { // positions that survive; -1 - position where it is one of equals
     const [tw, th] = atlas.tile, wide = at.cellW / tw, high = at.cellH / th, radius = Math.min(wide, high) / 3.6;
-    if (radius < 0.8) return;
+    if (radius < 0.6) return; // too small to be told apart: larger with the slider
     context.lineWidth = Math.min(1, radius / 2);
     atlas.marks.forEach((marks, tile) => {
       const [px, py] = place(at, tile);
