@@ -308,7 +308,12 @@ def _counted(view: ActivationView, entering: Tally, leaving: Tally, samples: int
 
 
 def sample_count(captured: Capture) -> int:
-    """Return the number of samples of one batch: the first size that all inputs share, else 1."""
+    """Return the number of samples of one batch: the first size that all inputs share, else 1.
+
+    A picture of three axes has no batch: its first size is that of its channels or rows.
+    """
+    if any(record.picture is not None and len(record.shape) < 4 for record in captured.inputs):
+        return 1
     sizes = {record.shape[0] for record in captured.inputs if record.shape}
     return sizes.pop() if len(sizes) == 1 else 1
 

@@ -24,7 +24,7 @@ __all__ = ["activation_section", "curve_svg", "draw_maps"]
 _MOST = 80  # functions
 _CHANNELS = 8
 _MAP, _SIGNAL = 48, 256  # longest side of a tile, px
-_WIDTH, _HEIGHT, _LEFT, _AXIS = 200, 110, 40, 16
+_WIDTH, _HEIGHT, _LEFT, _AXIS = 200, 110, 52, 16
 _CURVES, _POINTS = 16, 140
 _LEAD = (
     "The curve is drawn by the model's own nodes; behind it, not to scale, the histogram of what enters. "

@@ -367,14 +367,8 @@ def colours(page: Page, identity: str, tile: int) -> list[list[int]]:
     return [page.pixel(identity, tile, x, y) for y in range(7) for x in range(7)]
 
 
-def at_panel(page: Page, identity: str) -> None:
-    """Give a panel's canvas the place that ``pixel`` and ``drawn`` look for it: an element with its id around it."""
-    page(f"""document.querySelector('canvas[data-atlas="{identity}"]').closest('.pair').id = '{identity}';""")
-    page.drawn(identity)
-
-
 def test_attention_lies_over_the_picture_where_that_is_asked(vit: Page) -> None:
-    at_panel(vit, "attention-1-0")
+    vit.drawn("attention-1-0")
     plain = colours(vit, "attention-1-0", 1)
     assert not [c for c in plain if max(c) - min(c) < 6]  # viridis has no grey
     vit.page.click("input[data-over]")
@@ -405,7 +399,7 @@ def test_a_block_leads_to_its_views(page: Page) -> None:
 
 
 def test_survivors_are_dotted(page: Page) -> None:
-    at_panel(page, "pooling-0-0")
+    page.drawn("pooling-0-0")
     dots = [
         page.pixel("pooling-0-0", 0, m % 6, m // 6)
         for m in page("JSON.parse(document.getElementById('data').textContent).atlases['pooling-0-0'].marks[0]")
@@ -417,6 +411,27 @@ def test_survivors_are_dotted(page: Page) -> None:
     kept = {m if m >= 0 else -1 - m for m in others}
     lost = next(i for i in range(36) if i not in kept)
     assert page.pixel("pooling-0-0", 0, lost % 6, lost // 6) != [0xFF, 0x7A, 0x45]
+
+
+def test_a_link_to_a_head(browser: Any, vit: Page) -> None:
+    vit.drawn("attention-1-0")
+    left, top = vit(
+        """(() => { const canvas = document.querySelector('#attention-1-0 canvas'), box = canvas.getBoundingClientRect();
+        return [box.left + canvas.layout.stepX * 2 + 20, box.top + 20]; })()"""
+    )
+    vit.page.mouse.click(left, top)
+    assert vit("decodeURIComponent(location.hash)") == "#attention-1-0/chead 1"
+    opened = Page(browser, Path(vit.page.url.split("#")[0].removeprefix("file://")), hash="#attention-1-0/chead%201")
+    opened.drawn("attention-1-0")
+    assert opened.visible("#attention-1-0 canvas")
+    marked = opened(
+        f"""(() => {{
+          const canvas = document.querySelector('#attention-1-0 canvas'), at = canvas.layout;
+          return ({READ})(canvas, 2 + 2 * at.stepX, at.cellH / 2);
+        }})()"""
+    )
+    assert marked == [0xD9, 0x48, 0x0F]
+    opened.page.close()
 
 
 def test_dark_colours_follow_the_browser(browser: Any, folder: Path) -> None:

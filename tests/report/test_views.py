@@ -202,3 +202,13 @@ def test_reports_of_views_are_the_same_every_time(models: Path) -> None:
     assert pictures["attention-0-0"]["over"] == 1
     rollout = tiles(pictures["attention-0-0"])
     assert 0 < rollout.sum() < 1
+
+
+def test_a_picture_of_three_axes_is_one_sample(models: Path) -> None:
+    from onnxviz import api
+
+    model = text_model("g (float[3, 16, 16] image) => (float[3, 16, 16] y) {y = Relu(image)}")
+    report = api.report(model, models / "samples" / "digit_3.png", providers="cpu")
+    text = Parsed(report.html).text
+    assert "over 1 sample" in text
+    assert "over 3 samples" not in text
