@@ -17,13 +17,14 @@ from onnxviz.graph.constants import constant_tensor
 from onnxviz.runtime.piece import run_piece
 from onnxviz.runtime.values import constant_array
 
-__all__ = ["FLAT", "Curve", "activation_curve", "dequantizer", "function_name"]
+__all__ = ["FLAT", "REACH", "Curve", "activation_curve", "dequantizer", "function_name"]
 
 Floats = npt.NDArray[np.float64]
 
 #: A function is flat where its slope is below this share of its largest slope.
 FLAT = 0.01
-_REACH = 20.0  # the grid reaches at least this far to both sides
+#: The grid reaches at least this far to both sides.
+REACH = 20.0
 _POINTS = 4001
 _MOST_CURVES = 4096
 
@@ -90,12 +91,12 @@ def _grid(low: float, high: float) -> Floats:
 
     None is nearer to the next than that: rounding of float32 would rule the slope.
     """
-    parts = [np.linspace(-_REACH, _REACH, _POINTS)]
+    parts = [np.linspace(-REACH, REACH, _POINTS)]
     for end, sign in ((low, -1), (high, 1)):
-        beyond = sign * end - _REACH
+        beyond = sign * end - REACH
         if beyond > 0:
-            count = min(_POINTS, max(int(beyond / (2 * _REACH) * _POINTS), 1)) + 1
-            parts.append(sign * np.linspace(_REACH, _REACH + max(beyond, 1.0), count)[1:])
+            count = min(_POINTS, max(int(beyond / (2 * REACH) * _POINTS), 1)) + 1
+            parts.append(sign * np.linspace(REACH, REACH + max(beyond, 1.0), count)[1:])
     return np.asarray(np.unique(np.concatenate(parts).astype(np.float32)), np.float64)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.analysis.activation_curves import Curve, activation_curve, dequantizer, function_name
+from onnxviz.analysis.activation_curves import REACH, Curve, activation_curve, dequantizer, function_name
 from onnxviz.analysis.channels import channel_axis
 from onnxviz.analysis.feature_maps import FeatureMaps, Score
 from onnxviz.analysis.histogram import Histogram, histogram
@@ -217,12 +217,13 @@ def activation_views(
     """
     views: list[ActivationView] = []
     refused = list(plan.not_drawn)
+    curves: dict[object, Curve] = {}
     for site in plan.sites:
         name = str(site.output.name)
         try:
             lost = missing(first, str(site.source.name), name)
             if lost is None:
-                views.append(_view(plan, site, first, top, by, sample, more))
+                views.append(_view(plan, site, first, top, by, sample, more, curves))
             else:
                 refused.append(lost)
         except SelectionError as error:
@@ -239,8 +240,9 @@ def _readers(site: ActivationSite) -> tuple[Callable[[npt.NDArray[Any]], Any], C
 
 
 def _view(
-    plan: Plan, site: ActivationSite, first: Capture, top: int | None, by: Score, sample: int, more: bool
-) -> ActivationView:
+    plan: Plan, site: ActivationSite, first: Capture, top: int | None, by: Score, sample: int, more: bool,
+    curves: dict[object, Curve],
+) -> ActivationView:  # fmt: skip
     source, name = str(site.source.name), str(site.output.name)
     enter, leave = _readers(site)
     if not is_numeric(first[source].array.dtype):
@@ -254,7 +256,7 @@ def _view(
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 1.0)
     curve, note = None, ""
     try:
-        curve = activation_curve(plan.model, site, max(low, -1e6), min(high, 1e6))
+        curve = _curve(plan.model, site, max(low, -1e6), min(high, 1e6), curves)
     except (ExecutionError, ModelError) as error:
         note = f"no curve: {error}"
     axis = _axis(maps[0], before.shape, layout)
@@ -271,6 +273,18 @@ def _view(
         ),
         entering, tally(after, axis), sample_count(first),
     )  # fmt: skip
+
+
+def _curve(model: ir.Model, site: ActivationSite, low: float, high: float, known: dict[object, Curve]) -> Curve:
+    """Return the curve of a function, run once for all nodes that are alike over the same grid."""
+    node = site.nodes[0]
+    if len(site.nodes) > 1 or len(node.inputs) > 1:
+        return activation_curve(model, site, low, high)
+    attributes = tuple(sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()))
+    key = (node.domain, node.op_type, attributes, min(low, -REACH), max(high, REACH))
+    if key not in known:
+        known[key] = activation_curve(model, site, low, high)
+    return known[key]
 
 
 def _axis(fm: FeatureMaps, shape: tuple[int, ...], layout: str | None) -> int | None:
@@ -294,7 +308,12 @@ def _counted(view: ActivationView, entering: Tally, leaving: Tally, samples: int
 
 
 def sample_count(captured: Capture) -> int:
-    """Return the number of samples of one batch: the first size that all inputs share, else 1."""
+    """Return the number of samples of one batch: the first size that all inputs share, else 1.
+
+    A picture of three axes has no batch: its first size is that of its channels or rows.
+    """
+    if any(record.picture is not None and len(record.shape) < 4 for record in captured.inputs):
+        return 1
     sizes = {record.shape[0] for record in captured.inputs if record.shape}
     return sizes.pop() if len(sizes) == 1 else 1
 

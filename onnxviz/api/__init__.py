@@ -250,7 +250,9 @@ def report(
     labels: Sequence[str] | Path_ | None = None,
     **options: Any,
 ) -> Report:
-    """Build the report: one self-contained HTML page with the model card, architecture, feature maps and weights.
+    """Build the report: one self-contained HTML page with the model card, architecture, feature maps, views, weights.
+
+    The model is run once for all of it.
 
     Args:
         model: A path or an opened model.
@@ -261,11 +263,14 @@ def report(
     """
     from onnxviz.analysis.classification import load_labels
     from onnxviz.report.page import build_report
+    from onnxviz.report.prepare import prepare
 
     check_outputs((output, (".html", ".htm")))
     opened = as_model(model)
     names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
-    page = build_report(opened, capture(opened, inputs, bodies=False, **options), labels=names)
+    prepared = prepare(opened)
+    captured = prepared.run(opened, lambda model: capture(model, inputs, bodies=False, **options))
+    page = build_report(opened, captured, labels=names, prepared=prepared)
     if output is not None:
         page.save(output)
     return page

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_attention_grid", "plot_rollout"]
+__all__ = ["plot_attention_grid", "plot_rollout", "query_tiles"]
 
 _OVER, _OPAQUE = "#ff5a1f", 0.85  # colour of attention over a picture, and its opacity where it is largest
 
@@ -86,7 +86,7 @@ def plot_attention_grid(maps: AttentionMaps, *, query: str | None = None, title:
         raise SelectionError("no attention layer has keys that are patches of a picture", hint="use --view matrix")
     having = _with_query(pictured, query)
     shown, heads, said = capped(AttentionMaps(maps.model_name, tuple(having), None))
-    rows = [_tiles(layer, query) for layer in shown]
+    rows = [query_tiles(layer, query) for layer in shown]
     scale = color_scale(np.concatenate([tile.reshape(-1) for _, tiles, _, _ in rows for tile in tiles]), signed=False)
     over = maps.picture is not None
     columns = heads + (1 if heads > 1 else 0) + over
@@ -134,7 +134,7 @@ def _with_query(layers: list[LayerAttention], query: str | None) -> list[LayerAt
 _Row = tuple[int | None, list[npt.NDArray[np.float64]], tuple[int, int], str]
 
 
-def _tiles(layer: LayerAttention, query: str | None) -> _Row:
+def query_tiles(layer: LayerAttention, query: str | None) -> _Row:
     """Return the query, what each head (and before them, if there are several, their mean) sees, grid, query's name."""
     block = layer.keys.image
     assert block is not None
@@ -252,7 +252,7 @@ def plot_rollout(
     parts = [f"through {through}, residual {result.residual:g} (Abnar & Zuidema 2020)", result.note]
     if result.tokens.image is None:
         return _rollout_matrix(result, title, parts)
-    row, tiles, grid, name = _tiles(as_layer, query)
+    row, tiles, grid, name = query_tiles(as_layer, query)
     scale = color_scale(tiles[0], signed=False)
     parts = [f"output: {name}", *parts, scale.caption(), *(f"from {mass}" for mass in _masses(as_layer, row))]
     aspect = min(max(grid[0] / grid[1], 0.25), 4)

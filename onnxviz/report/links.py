@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -50,6 +50,19 @@ class Diagram:
             elif block.startswith("input-"):
                 found[block] = "answer"
         return found
+
+    def views(self, links: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, list[tuple[str, str]]]:
+        """Return the views of what each block writes: what a link is called, and the id that it leads to.
+
+        Args:
+            links: Tensor name -> its views, as :func:`onnxviz.report.views.link_views` returns them.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for block, names in self.tensors.items():
+            if not block.startswith("output-"):
+                for what, where in (link for name in names for link in links.get(name, ())):
+                    found.setdefault(block, {}).setdefault(what, where)
+        return {block: list(known.items()) for block, known in found.items()}
 
 
 def draw_diagram(model: ir.Model) -> Diagram:

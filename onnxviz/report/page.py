@@ -28,10 +28,22 @@ from onnxviz.report import formats
 from onnxviz.report.budget import Panel, fill
 from onnxviz.report.links import Diagram, draw_diagram
 from onnxviz.report.overview import answers, fed_dims, in_words, model_facts, outputs, picture_url
+from onnxviz.report.prepare import Prepared, prepare, without_extras
 from onnxviz.report.sections import feature_panels, weight_panels
+from onnxviz.report.view_activations import activation_section
+from onnxviz.report.view_attention import attention_section
+from onnxviz.report.view_pooling import pooling_section
+from onnxviz.report.views import Section, Seen, View, link_views, make_sections
 from onnxviz.runtime.record import Capture
 
-__all__ = ["Report", "build_report"]
+__all__ = ["VIEWS", "Report", "build_report"]
+
+#: The views that have a section of their own, in the page's order.
+VIEWS: tuple[View, ...] = (
+    View("activations", "Activations", "activation", activation_section),
+    View("pooling", "Pooling", "pooling", pooling_section),
+    View("attention", "Attention", "attention", attention_section),
+)
 
 _BUDGET = 10_000_000  # bytes of a page
 _SLACK, _PANEL_SLACK = 20_000, 900  # bytes kept for notes, and for a layer's captions and markup
@@ -63,17 +75,22 @@ class Report:
         save_page(self.html, path, "a report")
 
 
-def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | None = None) -> Report:
+def build_report(
+    model: ir.Model, captured: Capture, *, labels: Sequence[str] | None = None, prepared: Prepared | None = None
+) -> Report:
     """Build the page of a model and one run of it.
 
-    It holds what was fed, the answer, the model card, the architecture, the feature maps of every layer, the weights
-    and the statistics of every tensor. Values are shipped, not pictures, so the reader can change scales. The page
+    It holds what was fed, the answer, the model card, the architecture, the feature maps of every layer, the views of
+    :data:`VIEWS`, the weights and the statistics of every tensor. Values are shipped, not pictures, so the reader can
+    change scales. The page
     stays within 10 MB; what is left out is said on it and in ``notes``.
 
     Args:
         model: The model that was captured.
         captured: Its tensors.
         labels: Class names, for a classifier.
+        prepared: What was run, where that was :func:`onnxviz.report.prepare.prepare` of the model: activation functions
+            that read an input and fused attention can be shown only then.
 
     Raises:
         ModelError: A function of the model calls itself, or weights that are joined do not fit together.
@@ -86,15 +103,20 @@ def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | 
     >>> build_report(model, capture(model, providers="cpu")).html[:15]
     '<!doctype html>'
     """
+    prepared = prepare(model) if prepared is None else prepared
+    sections = make_sections(VIEWS, Seen(model, prepared, captured))
+    captured = without_extras(captured, prepared.extras)
     summary = inspect_model(model, fed_dims(model, captured))
     diagram = draw_diagram(model)
     rows = {row.name: {**row.to_dict(distribution=False), "size": row.size} for row in statistics(captured)}
     features, feature_note = feature_panels(model, captured, rows)
     weights = weight_panels(model)
     _link(diagram, features, weights)
+    views = link_views(VIEWS, sections, diagram.makers)
     sources = {value.name: str(provenance_of(node) or "") for node in model.graph for value in node.outputs}
     for panel in features:
         panel.row["source"] = sources.get(panel.row["name"], "")
+        panel.row["views"] = views.get(panel.row["name"], [])
     found = answers(captured, labels)
     content = {
         "summary": summary,
@@ -105,6 +127,8 @@ def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | 
         "outputs": outputs(captured, rows),
         "diagram": diagram,
         "feature_note": feature_note,
+        "sections": sections,
+        "view_links": diagram.views(views),
     }
     tables: dict[str, list[Any]] = {
         "tensors": [
@@ -116,7 +140,7 @@ def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | 
         "missing": list(captured.not_captured.items()),
     }
     notes = [note for note in (diagram.note, feature_note if features else "") if note]
-    html, notes = _Composer(content, tables, features, weights, notes).compose()
+    html, notes = _Composer(content, tables, features, weights, sections, notes).compose()
     return Report(html, captured, in_words(found), tuple(notes))
 
 
@@ -146,11 +170,12 @@ class _Composer:
         tables: dict[str, list[Any]],
         features: list[Panel],
         weights: list[Panel],
+        sections: list[Section],
         notes: list[str],
     ) -> None:
         self.content, self.tables, self.notes = content, tables, notes
         self.features, self.weights = features, weights
-        self.panels = [*features, *weights]
+        self.panels = [*features, *weights, *(panel for section in sections for panel in section.panels)]
         self.most = _TABLE_ROWS
 
     def compose(self) -> tuple[str, list[str]]:
@@ -179,6 +204,7 @@ class _Composer:
             "diverging": DIVERGING,
             "atlases": {panel.row["id"]: panel.picture for panel in self.panels if panel.picture is not None},
             "blocks": self.content["diagram"].targets(maps, rows),
+            "views": self.content["view_links"],
         }
         return _template().render(
             **self.content,

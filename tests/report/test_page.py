@@ -269,7 +269,7 @@ def test_a_small_budget_is_kept_and_what_it_cost_is_said(
     report = build_report(ir.load(models / "lenet5.onnx"), lenet.capture)
     pictures = Parsed(report.html).data["atlases"]
     assert len(report.html.encode()) <= limit
-    assert re.fullmatch(r"\d of 16 pictures show fewer channels or less detail, .*", report.notes[0])
+    assert re.fullmatch(r"\d of 28 pictures show fewer channels or less detail, .*", report.notes[0])
     assert set(pictures) == set(Parsed(lenet.html).data["atlases"])
     assert report.notes[0] in Parsed(report.html).text
 
@@ -278,9 +278,9 @@ def test_a_budget_too_small_for_any_picture_drops_them_all(example: Example, mon
     monkeypatch.setattr(page_module, "_BUDGET", 60_000)
     report = build_report(example.model, example.captured)
     page = Parsed(report.html)
-    assert report.notes == ("6 of 6 pictures are left out, to keep the page small",)
+    assert report.notes == ("10 of 10 pictures are left out, to keep the page small",)
     assert page.data["atlases"] == {}
-    assert page.text.count("no picture here") == 6
+    assert page.text.count("no picture here") == 10
     assert not [a for t, a in page.tags if t == "canvas"]
 
 
