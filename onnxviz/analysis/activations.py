@@ -25,7 +25,7 @@ from onnxviz.graph.layouts import tensor_layouts
 from onnxviz.graph.shapes import infer_shapes
 from onnxviz.runtime.record import Capture
 
-__all__ = ["ActivationView", "Activations", "Plan", "activation_views", "over_all", "plan_activations", "sample_count"]
+__all__ = ["ActivationView", "Activations", "Plan", "activation_views", "over_all", "plan_activations"]
 
 _BINS = 60
 Array = npt.NDArray[Any]
@@ -229,7 +229,7 @@ def activation_views(
             refused.append(NotDrawn(name, str(error)))
     if not views:
         raise SelectionError(f"no activation function can be shown: {refused[0].name}: {refused[0].reason}")
-    return Activations(first.model_name, tuple(views), tuple(refused), sample_count(first))
+    return Activations(first.model_name, tuple(views), tuple(refused), first.samples)
 
 
 def _readers(site: ActivationSite) -> tuple[Callable[[npt.NDArray[Any]], Any], Callable[[npt.NDArray[Any]], Any]]:
@@ -266,10 +266,10 @@ def _view(
     return _counted(
         ActivationView(
             name, source, function_name(site, curve), tuple(before.shape), *maps, curve,
-            entering.bins or histogram(before), sample_count(first), 0, 0.0, None, None,
+            entering.bins or histogram(before), first.samples, 0, 0.0, None, None,
             None if axis is None else before.shape[axis], axis, note,
         ),
-        entering, tally(after, axis), sample_count(first),
+        entering, tally(after, axis), first.samples,
     )  # fmt: skip
 
 
@@ -293,24 +293,16 @@ def _counted(view: ActivationView, entering: Tally, leaving: Tally, samples: int
     )
 
 
-def sample_count(captured: Capture) -> int:
-    """Return the number of samples of one batch: the first size that all inputs share, else 1."""
-    sizes = {record.shape[0] for record in captured.inputs if record.shape}
-    return sizes.pop() if len(sizes) == 1 else 1
-
-
-def over_all(found: Activations, every: Capture, samples: int | None = None) -> Activations:
+def over_all(found: Activations, every: Capture) -> Activations:
     """Return the same views, counted over all batches.
 
     Args:
         found: Of the first batch.
         every: A capture whose ``reduce`` was :meth:`Plan.reducer`.
-        samples: How many samples that are; None takes ``every.samples``.
     """
-    number = every.samples if samples is None else samples
     views = []
     for view in found.views:
         entering = every[view.source].statistics.by_use[view.name]
         leaving = every[view.name].statistics.by_use[""]
-        views.append(_counted(view, entering, leaving, number))
-    return replace(found, views=tuple(views), samples=number)
+        views.append(_counted(view, entering, leaving, every.samples))
+    return replace(found, views=tuple(views), samples=every.samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from onnxviz.graph.shapes import model_inputs, shape_list
 from onnxviz.runtime.inputs import PICTURES, InputRecord, Inputs, Reader
 from onnxviz.runtime.preprocess import Preprocessing
 
-__all__ = ["Batches", "load_batches"]
+__all__ = ["Batches", "load_batches", "sample_count"]
 
 _FILES = PICTURES | {".npy"}
 Source = str | os.PathLike[str]
@@ -43,29 +43,58 @@ class Batches:
         left_over: Number of samples that fill no batch, of a model whose batch is fixed.
     """
 
-    def __init__(self, parts: Sequence[range], read: Any, samples: int, left_over: int = 0) -> None:
-        self._parts = parts
+    def __init__(self, counts: Sequence[int], read: Callable[[int], Inputs], left_over: int = 0) -> None:
+        self._counts = tuple(counts)
         self._read = read
-        self.samples = samples
+        self.samples = sum(self._counts)
         self.left_over = left_over
 
     @classmethod
-    def of(cls, inputs: Sequence[Inputs]) -> Batches:
+    def of(cls, model: ir.Model, inputs: Sequence[Inputs]) -> Batches:
         """Return batches that are there already."""
-        return cls([range(i, i + 1) for i in range(len(inputs))], lambda part: inputs[part.start], len(inputs))
+        return cls([sample_count(model, batch.feeds) for batch in inputs], lambda index: inputs[index])
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._counts)
 
     def __iter__(self) -> Iterator[tuple[Inputs, int]]:
         """Yield the inputs of each batch and the number of samples that they are."""
-        for part in self._parts:
-            yield self._read(part), len(part)
+        for index, count in enumerate(self._counts):
+            yield self._read(index), count
 
     def first(self) -> Inputs:
         """Return the first batch."""
-        inputs: Inputs = self._read(self._parts[0])
-        return inputs
+        return self._read(0)
+
+
+def sample_count(model: ir.Model, feeds: Mapping[str, Any]) -> int:
+    """Return how many samples one run is: the length of the batch axis, 1 where the model has none.
+
+    The batch is the first axis of the inputs that leave it open, or of all where none does, if one of them has further
+    axes, their arrays have one length there, and an output may begin with it.
+
+    Args:
+        model: The model.
+        feeds: Input name -> array; lists, as sequences are fed, have no batch axis.
+
+    >>> model = ir.from_onnx_text(
+    ...     '<ir_version: 8, opset_import: ["": 17]> g (float[n, 2] x, float[2] w) => (float[n, 2] y) {y = Mul(x, w)}'
+    ... )
+    >>> sample_count(model, {"x": np.ones((5, 2)), "w": np.ones(2)})
+    5
+    """
+    fed = [
+        (shape[0], array)
+        for value in model_inputs(model)
+        if isinstance(array := feeds.get(str(value.name)), np.ndarray) and array.ndim and (shape := shape_list(value))
+    ]
+    fed = [one for one in fed if not isinstance(one[0], int)] or fed
+    lengths = {len(array) for _, array in fed}
+    if len(lengths) != 1 or all(array.ndim == 1 for _, array in fed):
+        return 1
+    ends = {_first_dim(output) for output in model.graph.outputs if shape_list(output) != []}
+    possible = {end for end in ends if not isinstance(end, int)} or ends & {size for size, _ in fed}
+    return lengths.pop() if possible or not ends else 1
 
 
 def load_batches(
@@ -104,7 +133,7 @@ def load_batches(
     probe = Reader(model, how, seed)
     streams, single = _streams(probe, sources, batch)
     if not streams:
-        return Batches.of([_read_all(probe, single).inputs(dims or {})])
+        return Batches.of(model, [_read_all(probe, single).inputs(dims or {})])
     counts = {len(stream) for stream in streams.values()}
     if len(counts) > 1:
         told = ", ".join(f"{name}: {len(stream)}" for name, stream in streams.items())
@@ -115,15 +144,15 @@ def load_batches(
     if not whole:
         raise InputError(f"the model takes batches of {size}, and there are {total} samples")
 
-    def read(part: range) -> Inputs:
+    parts = [range(at, min(at + size, whole)) for at in range(0, whole, size)]
+
+    def read(index: int) -> Inputs:
         reader = _read_all(Reader(model, how, seed), single)
         for name, stream in streams.items():
-            _add(reader, name, stream, part, how, seed)
+            _add(reader, name, stream, parts[index], how, seed)
         return reader.inputs(dims or {})
 
-    return Batches(
-        [range(at, min(at + size, whole)) for at in range(0, whole, size)], read, whole, total - whole
-    )  # fmt: skip
+    return Batches([len(part) for part in parts], read, total - whole)
 
 
 def _read_all(reader: Reader, single: Sequence[tuple[str, Any] | str]) -> Reader:
