@@ -17,7 +17,7 @@ from onnxviz.analysis.feature_maps import FeatureMaps, Score
 from onnxviz.analysis.histogram import Histogram, histogram
 from onnxviz.analysis.numeric import is_numeric
 from onnxviz.analysis.paired import NotDrawn, asked_for, missing, paired_maps
-from onnxviz.analysis.tally import Tally, tally
+from onnxviz.analysis.tally import Tallies, Tally, tally
 from onnxviz.errors import ExecutionError, ModelError, SelectionError
 from onnxviz.graph.activations import ActivationSite, activation_sites
 from onnxviz.graph.kinds import KINDS
@@ -141,17 +141,6 @@ def _entering(view: ActivationView, read: Callable[[Array], Array], array: Array
 
 def _leaving(view: ActivationView, read: Callable[[Array], Array], array: Array) -> Tally:
     return tally(read(array), view.axis)
-
-
-@dataclass(frozen=True)
-class Tallies:
-    """What is counted of one tensor: by the function that it enters, and under ``""`` as what leaves one."""
-
-    by_use: dict[str, Tally]
-
-    def merge(self, other: Tallies) -> Tallies:
-        """Return the counts of both together."""
-        return Tallies({key: one.merge(other.by_use[key]) for key, one in self.by_use.items()})
 
 
 def plan_activations(model: ir.Model, tensors: str | Sequence[str] | None = None) -> Plan:
