@@ -17,7 +17,7 @@ from onnxviz.graph.kinds import KINDS
 if TYPE_CHECKING:
     from onnxviz.runtime.record import TensorRecord
 
-__all__ = ["FeatureMaps", "Score", "feature_maps", "hoyer_sparsity"]
+__all__ = ["FeatureMaps", "Score", "axis_letters", "feature_maps", "hoyer_sparsity"]
 
 Score = Literal["energy", "index", "sparsity"]
 Kind = Literal["grid", "image", "vector"]
@@ -137,7 +137,7 @@ def feature_maps(
     else:
         array, title, op_type, dtype = record.array, name or record.name, record.op_type, record.dtype
     _check(array, title, by, top)
-    axes = _axes(array, title, op_type, layout)
+    axes = axis_letters(array.shape, title, op_type, layout)
     batch = array.shape[axes.index("N")] if "N" in axes else 1
     if not -batch <= sample < batch:
         raise SelectionError(f"{title} has no sample {sample}", hint=f"its batch holds {batch}, counted from 0")
@@ -206,9 +206,22 @@ def _check(array: npt.NDArray[Any], title: str, by: str, top: int | None) -> Non
         raise SelectionError(f"{title} {what}: it has no feature maps", hint="choose a tensor with channels")
 
 
-def _axes(array: npt.NDArray[Any], title: str, op_type: str | None, layout: str | None) -> str:
-    """Return a letter an axis: N batch, C channels, anything else spatial."""
-    rank = array.ndim
+def axis_letters(shape: tuple[int, ...], title: str, op_type: str | None = None, layout: str | None = None) -> str:
+    """Return a letter an axis: N batch, C channels, anything else spatial.
+
+    Args:
+        shape: The tensor's sizes.
+        title: Its name, for errors.
+        op_type: The operator that made it; the outputs of LSTM, GRU and RNN are time-first.
+        layout: As :func:`feature_maps` takes it.
+
+    Raises:
+        SelectionError: ``layout`` does not fit, or there are more than five axes.
+
+    >>> axis_letters((1, 8, 5, 5), "conv"), axis_letters((1, 50, 64), "tokens"), axis_letters((9, 2, 1, 4), "y", "LSTM")
+    ('NCHW', 'NWC', 'TDNC')
+    """
+    rank = len(shape)
     if layout is None and op_type in _RECURRENT and rank == 4:
         return "TDNC"  # Y: time, directions, batch, units
     if layout is None and op_type in _RECURRENT and rank == 3:
@@ -223,7 +236,7 @@ def _axes(array: npt.NDArray[Any], title: str, op_type: str | None, layout: str 
         return f"N{spatial}C" if last else f"NC{spatial}"
     if len(layout) != rank or layout.count("C") > 1 or layout.count("N") > 1 or not layout.isalpha():
         raise SelectionError(
-            f"layout {layout!r} does not fit {title}, of shape {array.shape}",
+            f"layout {layout!r} does not fit {title}, of shape {tuple(shape)}",
             hint="give NCHW, NHWC, or one letter an axis, such as CHW, HW or NTC",
         )
     return layout

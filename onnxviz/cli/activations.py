@@ -7,21 +7,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, runs_a_model
+from onnxviz.cli.options import Input, ModelFile, draws_a_picture, runs_a_model
 from onnxviz.cli.progress import shown_progress
 
 
 @runs_a_model
+@draws_a_picture
 def activations(
     model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf.")],
     input: Input = None,
     tensor: Annotated[
         list[str] | None,
         typer.Option("--tensor", "-t", metavar="GLOB", help="Which functions: names of what leaves them, op:TYPE."),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="The numbers behind the picture: .npz.")
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Most channels of one tensor.")] = 8,
     by: Annotated[
@@ -32,6 +29,8 @@ def activations(
         int | None, typer.Option("--batch", help="Samples a batch, where the model leaves it open.")
     ] = None,
     *,
+    output: Path | None,
+    data: Path | None,
     options: dict[str, Any],
 ) -> None:
     """Draw activation functions: curve, what enters, maps before and after; zeroed, saturated and dead are counted."""
@@ -43,4 +42,3 @@ def activations(
             model, input, tensor, output, data=data, top=top, by=by, sample=sample, batch=batch, progress=progress,
             tell=lambda line: typer.echo(printable(line), err=True), **options,
         )  # fmt: skip
-    typer.echo(str(output))

@@ -7,16 +7,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, runs_a_model
+from onnxviz.cli.options import Input, ModelFile, draws_a_picture, runs_a_model
 from onnxviz.errors import InputError
 
 
 @runs_a_model
+@draws_a_picture
 def attention(
     model: ModelFile,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf.")
-    ] = None,
     input: Input = None,
     layer: Annotated[
         str | None,
@@ -42,23 +40,17 @@ def attention(
         typer.Option("--tokens", metavar="FILE|LIST", help="Words: a token a line, a tokenizer.json, or a,cat,sat."),
     ] = None,
     sample: Annotated[int, typer.Option("--sample", min=0, help="Which sample of the batch.")] = 0,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE.npz", help="The numbers behind the picture.")
-    ] = None,
     *,
+    output: Path | None,
+    data: Path | None,
     options: dict[str, Any],
 ) -> None:
     """Draw attention: over the picture, as a matrix with words, between kinds of tokens, rolled out, by head."""
     from onnxviz.api import attention as draw_attention
 
-    if output is None and data is None:
-        raise InputError("nothing to write", hint="give -o FILE.png, --data FILE.npz, or both")
     if rollout and view not in ("auto", "rollout"):
         raise InputError(f"--rollout and --view {view} are two pictures", hint="give one of them")
     draw_attention(
         model, input, output, view="rollout" if rollout else view, query=query, data=data, residual=residual,
         layer=layer, head=head, tokens=tokens, sample=sample, **options,
     )  # fmt: skip
-    for file in (output, data):
-        if file is not None:
-            typer.echo(str(file))

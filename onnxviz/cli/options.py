@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
     from onnxviz.runtime.inputs import InputRecord
 
-__all__ = ["Dims", "Input", "ModelFile", "console", "dims", "echo_json", "runs_a_model", "tell_inputs"]
+__all__ = [
+    "Data", "Dims", "Input", "ModelFile", "console", "dims", "draws_a_picture", "echo_json", "picture_path",
+    "runs_a_model", "tell_inputs",
+]  # fmt: skip
+
+PICTURE_ENDINGS = (".png", ".svg", ".pdf")
+Verb = Callable[..., int | None]
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
 Input = Annotated[
@@ -31,6 +37,18 @@ Input = Annotated[
         "Inputs without one are seeded random numbers.",
     ),
 ]  # fmt: skip
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE",
+        help="The picture: .png, .svg or .pdf; MODEL_VERB.png in the working folder where it is left out.",
+    ),
+]  # fmt: skip
+Format = Annotated[
+    Literal["png", "svg", "pdf"] | None,
+    typer.Option("--format", help="The picture's format, where FILE has no ending."),
+]
+Data = Annotated[Path | None, typer.Option("--data", metavar="FILE", help="The numbers behind the picture: .npz.")]
 Dims = Annotated[
     list[str] | None,
     typer.Option("--dim", metavar="NAME=N", help="Size of an open dimension (NAME, or INPUT:AXIS); may be repeated."),
@@ -121,18 +139,74 @@ def _shared(
     }
 
 
-def runs_a_model(verb: Callable[..., int | None]) -> Callable[..., int | None]:
+def runs_a_model(verb: Verb) -> Verb:
     """Give a verb the options that all verbs share that run a model; it gets them as the argument ``options``."""
-    own = [p for p in inspect.signature(verb).parameters.values() if p.name != "options"]
-    shared = list(inspect.signature(_shared).parameters.values())
+    shared = inspect.signature(_shared).parameters
 
-    @functools.wraps(verb)
     def command(**given: Any) -> int | None:
-        options = _shared(**{p.name: given.pop(p.name) for p in shared})
+        options = _shared(**{name: given.pop(name) for name in shared})
         return verb(**given, options=options)
 
-    hints = get_type_hints(_shared, include_extras=True) | get_type_hints(verb, include_extras=True)
-    parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in (*own, *shared)]
+    return _with_options(verb, command, _shared, instead_of=("options",))
+
+
+def _picture(output: Output = None, format: Format = None, data: Data = None) -> None:
+    """Hold the options of :func:`draws_a_picture`."""
+
+
+def draws_a_picture(verb: Verb) -> Verb:
+    """Give a verb ``--output``, ``--format`` and ``--data``; what is written is printed at its end.
+
+    It gets the arguments ``output``, None where only the numbers are asked for, and ``data``.
+    """
+
+    def command(**given: Any) -> int | None:
+        output, form, data = (given.pop(name) for name in ("output", "format", "data"))
+        if output is not None or form is not None or data is None:
+            output = picture_path(output, form, f"{given['model'].stem}_{verb.__name__}")
+        code = verb(**given, output=output, data=data)
+        for file in (output, data):
+            if file is not None:
+                typer.echo(str(file))
+        return code
+
+    return _with_options(verb, command, _picture, instead_of=("output", "data"))
+
+
+def picture_path(output: Path | None, format: str | None, name: str) -> Path:
+    """Return the file that a picture goes to.
+
+    Args:
+        output: What ``--output`` says.
+        format: What ``--format`` says: the ending of a file that has none of its own.
+        name: What the file is called in the working folder where ``output`` is None.
+
+    Raises:
+        OutputError: The two contradict each other.
+
+    >>> str(picture_path(None, None, "lenet5_features")), str(picture_path(Path("maps"), "svg", ""))
+    ('lenet5_features.png', 'maps.svg')
+    """
+    from onnxviz.errors import OutputError
+
+    if output is None:
+        return Path(f"{name}.{format or 'png'}")
+    if format is None or output.suffix.lower() == f".{format}":
+        return output
+    if output.suffix.lower() in PICTURE_ENDINGS:
+        raise OutputError(
+            f"{output} is not named as the {format} that --format asks for", hint="leave one of the two out"
+        )
+    return output.with_name(f"{output.name}.{format}")
+
+
+def _with_options(verb: Verb, command: Verb, shared: Callable[..., Any], instead_of: tuple[str, ...]) -> Verb:
+    """Make ``command`` look like ``verb``, with the parameters of ``shared`` instead of some of its own."""
+    own = [p for p in inspect.signature(verb).parameters.values() if p.name not in instead_of]
+    added = list(inspect.signature(shared).parameters.values())
+    hints = get_type_hints(verb, include_extras=True) | get_type_hints(shared, include_extras=True)
+    parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in (*own, *added)]
+    functools.update_wrapper(command, verb)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     del command.__dict__["__wrapped__"]  # typer would read the signature of what is wrapped

@@ -7,20 +7,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, runs_a_model
+from onnxviz.cli.options import Input, ModelFile, draws_a_picture, runs_a_model
 
 
 @runs_a_model
+@draws_a_picture
 def pooling(
     model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf.")],
     input: Input = None,
     tensor: Annotated[
         list[str] | None,
         typer.Option("--tensor", "-t", metavar="GLOB", help="Which layers: names of what leaves them, op:TYPE."),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="The numbers behind the picture: .npz.")
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Most channels of one tensor.")] = 6,
     by: Annotated[
@@ -28,6 +25,8 @@ def pooling(
     ] = "energy",
     sample: Annotated[int, typer.Option("--sample", min=0, help="Which sample of the first batch is drawn.")] = 0,
     *,
+    output: Path | None,
+    data: Path | None,
     options: dict[str, Any],
 ) -> None:
     """Draw pooling layers: maps before and after, with the pixels that survive and the windows marked."""
@@ -38,4 +37,3 @@ def pooling(
         model, input, tensor, output, data=data, top=top, by=by, sample=sample,
         tell=lambda line: typer.echo(printable(line), err=True), **options,
     )  # fmt: skip
-    typer.echo(str(output))

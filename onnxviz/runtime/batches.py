@@ -16,8 +16,9 @@ from onnxviz.graph.model import copy_model
 from onnxviz.graph.shapes import model_inputs, shape_list
 from onnxviz.runtime.inputs import PICTURES, InputRecord, Inputs, Reader
 from onnxviz.runtime.preprocess import Preprocessing
+from onnxviz.runtime.samples import sample_count
 
-__all__ = ["Batches", "load_batches", "sample_count"]
+__all__ = ["Batches", "load_batches"]
 
 _FILES = PICTURES | {".npy"}
 Source = str | os.PathLike[str]
@@ -31,8 +32,19 @@ class _Stream:
     files: tuple[Path, ...]
     rows: np.ndarray | None = None
 
+    folder: Path | None = None
+
     def __len__(self) -> int:
         return len(self.files) if self.rows is None else len(self.rows)
+
+    def names(self) -> list[str]:
+        """Return what each sample is called."""
+        if self.rows is not None:
+            where = self.files[0].name if self.files else ""
+            return [f"{where}[{row}]" for row in range(len(self.rows))]
+        if self.folder is None:
+            return [file.name for file in self.files]
+        return [file.relative_to(self.folder).as_posix() for file in self.files]
 
 
 class Batches:
@@ -41,13 +53,24 @@ class Batches:
     Attributes:
         samples: Number of samples that the batches hold.
         left_over: Number of samples that fill no batch, of a model whose batch is fixed.
+        names: What each sample is called: its file below the folder (``"cat/7.png"``), or its row (``"x.npy[7]"``).
+            Empty for what was given ready made.
     """
 
-    def __init__(self, counts: Sequence[int], read: Callable[[int], Inputs], left_over: int = 0) -> None:
+    def __init__(
+        self,
+        counts: Sequence[int],
+        read: Callable[[int], Inputs],
+        left_over: int = 0,
+        names: Sequence[str] = (),
+        read_one: Callable[[int], dict[str, InputRecord]] | None = None,
+    ) -> None:
         self._counts = tuple(counts)
         self._read = read
+        self._read_one = read_one
         self.samples = sum(self._counts)
         self.left_over = left_over
+        self.names = tuple(names)
 
     @classmethod
     def of(cls, model: ir.Model, inputs: Sequence[Inputs]) -> Batches:
@@ -66,35 +89,14 @@ class Batches:
         """Return the first batch."""
         return self._read(0)
 
+    def picture(self, sample: int) -> np.ndarray | None:
+        """Return the picture of one sample as the model sees it, (H, W, 3) uint8 RGB; None where it is none.
 
-def sample_count(model: ir.Model, feeds: Mapping[str, Any]) -> int:
-    """Return how many samples one run is: the length of the batch axis, 1 where the model has none.
-
-    The batch is the first axis of the inputs that leave it open, or of all where none does, if one of them has further
-    axes, their arrays have one length there, and an output may begin with it.
-
-    Args:
-        model: The model.
-        feeds: Input name -> array; lists, as sequences are fed, have no batch axis.
-
-    >>> model = ir.from_onnx_text(
-    ...     '<ir_version: 8, opset_import: ["": 17]> g (float[n, 2] x, float[2] w) => (float[n, 2] y) {y = Mul(x, w)}'
-    ... )
-    >>> sample_count(model, {"x": np.ones((5, 2)), "w": np.ones(2)})
-    5
-    """
-    fed = [
-        (shape[0], array)
-        for value in model_inputs(model)
-        if isinstance(array := feeds.get(str(value.name)), np.ndarray) and array.ndim and (shape := shape_list(value))
-    ]
-    fed = [one for one in fed if not isinstance(one[0], int)] or fed
-    lengths = {len(array) for _, array in fed}
-    if len(lengths) != 1 or all(array.ndim == 1 for _, array in fed):
-        return 1
-    ends = {_first_dim(output) for output in model.graph.outputs if shape_list(output) != []}
-    possible = {end for end in ends if not isinstance(end, int)} or ends & {size for size, _ in fed}
-    return lengths.pop() if possible or not ends else 1
+        It is read when it is asked for.
+        """
+        if self._read_one is None:
+            return self.first().picture if self.samples == 1 else None
+        return next((r.picture for r in self._read_one(sample).values() if r.picture is not None), None)
 
 
 def load_batches(
@@ -109,7 +111,8 @@ def load_batches(
     """Make the batches that sources give.
 
     What :func:`onnxviz.runtime.inputs.load_inputs` takes gives one batch. There are several where a source is a folder
-    (its pictures and ``.npy`` files, sorted by name), where more files are given than the model has inputs, or where
+    (its pictures and ``.npy`` files, sorted by name; where it holds none, those of its sub-folders, which are then the
+    classes), where more files are given than the model has inputs, or where
     the first axis of an ``.npy`` file or array is longer than the model's batch (or than ``batch``).
 
     Args:
@@ -152,7 +155,15 @@ def load_batches(
             _add(reader, name, stream, parts[index], how, seed)
         return reader.inputs(dims or {})
 
-    return Batches([len(part) for part in parts], read, total - whole)
+    def read_one(sample: int) -> dict[str, InputRecord]:
+        return {
+            name: _read_file(_sample_model(model, name), name, stream.files[sample], how, seed).records[name]
+            for name, stream in streams.items()
+            if stream.rows is None
+        }
+
+    leading = next((stream for stream in streams.values() if stream.rows is None), next(iter(streams.values())))
+    return Batches([len(part) for part in parts], read, total - whole, leading.names()[:whole], read_one)
 
 
 def _read_all(reader: Reader, single: Sequence[tuple[str, Any] | str]) -> Reader:
@@ -184,7 +195,7 @@ def _streams(
     for text in texts:
         prefix, path = reader.split(text)
         if Path(path).is_dir():
-            streams[prefix or _only_input(reader)] = _Stream(prefix, _folder(Path(path)))
+            streams[prefix or _only_input(reader)] = _Stream(prefix, _folder(Path(path)), folder=Path(path))
         elif several and text in loose:
             files.append(Path(text))
         elif (found := _long_array(reader, prefix, Path(path), batch)) is not None:
@@ -205,10 +216,15 @@ def _only_input(reader: Reader) -> str:
 
 
 def _folder(path: Path) -> tuple[Path, ...]:
-    files = tuple(sorted(p for p in path.iterdir() if p.suffix.lower() in _FILES and p.is_file()))
+    found = path.iterdir() if any(_is_sample(p) for p in path.iterdir()) else path.glob("*/*")
+    files = tuple(sorted(p for p in found if _is_sample(p)))
     if not files:
-        raise InputError(f"the folder {path} holds no pictures and no .npy files")
+        raise InputError(f"the folder {path} holds no pictures and no .npy files, nor do its sub-folders")
     return files
+
+
+def _is_sample(path: Path) -> bool:
+    return path.suffix.lower() in _FILES and not path.name.startswith(".") and path.is_file()
 
 
 def _long_array(reader: Reader, name: str | None, path: Path, batch: int | None) -> tuple[str, _Stream] | None:
@@ -255,14 +271,7 @@ def _add(reader: Reader, name: str, stream: _Stream, part: range, how: Preproces
     records: list[InputRecord] = []
     arrays: list[np.ndarray] = []
     for index in part:
-        sample = Reader(one, how, seed)
-        file = stream.files[index]
-        try:
-            sample.read(f"{name}={file}")
-        except InputError as error:
-            if file.name in str(error):
-                raise
-            raise InputError(f"{file}: {error.message}", hint=error.hint) from error
+        sample = _read_file(one, name, stream.files[index], how, seed)
         arrays.append(sample.feeds[name])
         records.append(sample.records[name])
     if len({a.shape for a in arrays}) > 1:
@@ -273,6 +282,17 @@ def _add(reader: Reader, name: str, stream: _Stream, part: range, how: Preproces
     first, last = records[0], records[-1]
     source = first.source if len(part) == 1 else f"{first.source} … {last.source} ({len(part)} files)"
     reader.add(name, np.concatenate(arrays), source, first.steps, first.picture)
+
+
+def _read_file(one: ir.Model, name: str, file: Path, how: Preprocessing, seed: int) -> Reader:
+    sample = Reader(one, how, seed)
+    try:
+        sample.read(f"{name}={file}")
+    except InputError as error:
+        if file.name in str(error):
+            raise
+        raise InputError(f"{file}: {error.message}", hint=error.hint) from error
+    return sample
 
 
 def _sample_model(model: ir.Model, name: str) -> ir.Model:

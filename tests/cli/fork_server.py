@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 
@@ -37,16 +38,10 @@ def serve() -> None:
 
 
 def warm_up() -> None:
-    import jinja2
-    import matplotlib.backends.backend_agg
-    import matplotlib.backends.backend_pdf
-    import matplotlib.backends.backend_svg
-    import PIL.Image
-
-    import onnxviz.api
-    import onnxviz.cli
-    import onnxviz.graph.shapes
-    import onnxviz.plots.save  # noqa: F401
+    for name in ("jinja2", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "PIL.Image",
+                 "matplotlib.backends.backend_svg", "onnxviz.api", "onnxviz.cli", "onnxviz.graph.shapes",
+                 "onnxviz.plots.save"):  # fmt: skip
+        import_module(name)
 
 
 def wait(child: int, timeout: float) -> int:
@@ -70,9 +65,9 @@ def become(arguments: list[str], folder: str, environment: dict[str, str], strea
         file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(file, number)
         os.close(file)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115, PTH123
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115
     sys.argv = ["onnxviz", *arguments]
 
 

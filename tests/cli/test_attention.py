@@ -69,8 +69,3 @@ def test_what_cannot_be_drawn_is_one_line(onnxviz: Onnxviz, arguments: tuple[str
     assert run.err.count("\n") == 1
     assert line in run.err
     assert "x.png" not in run.files
-
-
-def test_nothing_to_write(onnxviz: Onnxviz) -> None:
-    run = onnxviz("attention", VIT)
-    assert (run.code, run.err) == (2, "onnxviz: nothing to write; give -o FILE.png, --data FILE.npz, or both\n")

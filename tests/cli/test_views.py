@@ -15,7 +15,7 @@ LENET, CNN, DIGIT = "models/lenet5.onnx", "models/digits_cnn.onnx", "models/samp
 
 def test_activations_over_a_folder(onnxviz: Onnxviz, here: Path) -> None:
     run = onnxviz("activations", CNN, "--input", "models/samples", "-o", "a.svg", "--data", "a.npz")
-    assert (run.code, run.files, run.out) == (0, ["a.npz", "a.svg"], "a.svg\n"), run.err
+    assert (run.code, run.files, run.out) == (0, ["a.npz", "a.svg"], "a.svg\na.npz\n"), run.err
     with np.load(here / "a.npz") as data:
         manifest = json.loads(str(data["__onnxviz__"]))
     assert manifest["samples"] == len(list((here / "models" / "samples").glob("*.png")))
@@ -40,8 +40,29 @@ def test_one_line_for_what_is_not_drawn_and_the_rest_is(onnxviz: Onnxviz) -> Non
 
 
 @pytest.mark.parametrize(
+    ("arguments", "files"),
+    [
+        ((), ["lenet5_pooling.png"]),
+        (("--format", "svg"), ["lenet5_pooling.svg"]),
+        (("--format", "pdf", "-o", "maps.v2"), ["maps.v2.pdf"]),
+        (("--format", "png", "-o", "maps.PNG"), ["maps.PNG"]),
+        (("--data", "d.npz"), ["d.npz"]),
+        (("--data", "d.npz", "--format", "png"), ["d.npz", "lenet5_pooling.png"]),
+    ],
+)
+def test_files_and_formats(onnxviz: Onnxviz, here: Path, arguments: tuple[str, ...], files: list[str]) -> None:
+    run = onnxviz("pooling", LENET, "--input", DIGIT, *arguments)
+    assert (run.code, run.files, sorted(run.out.split())) == (0, files, files), run.err
+    heads = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".npz": b"PK"}
+    for file in files:
+        assert (here / file).read_bytes().startswith(heads[Path(file).suffix.lower()])
+
+
+@pytest.mark.parametrize(
     ("arguments", "what"),
     [
+        (("pooling", LENET, "--format", "svg", "-o", "p.png"), "not named as the svg that --format asks for"),
+        (("pooling", LENET, "-o", "p"), "its ending names no format"),
         (("activations", LENET, "-t", "conv1", "-o", "a.png"), "no activation function; leave --tensor out"),
         (("activations", LENET, "-o", "a.gif"), ".png"),
         (("activations", LENET, "-o", "a.png", "--data", "a.csv"), ".npz"),

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from onnxviz.errors import InputError, MemoryLimitError, OutputError
-from onnxviz.runtime.batches import Batches, load_batches, sample_count
+from onnxviz.runtime.batches import Batches, load_batches
 from onnxviz.runtime.capture import capture, plan
 from onnxviz.runtime.inputs import load_inputs
 from onnxviz.runtime.plan import bytes_text, parse_bytes
+from onnxviz.runtime.samples import sample_count
 from onnxviz.runtime.spill import Spill
 
 
