@@ -8,6 +8,9 @@ output.
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import io
 import json
 import os
 import signal
@@ -15,6 +18,13 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+
+#: None of these starts a thread.
+WARM = (
+    "jinja2", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg",
+    "PIL.Image", "rich.table", "onnxviz.api", "onnxviz.cli", "onnxviz.diagram.architecture", "onnxviz.graph.shapes",
+    "onnxviz.plots.save",
+)  # fmt: skip
 
 
 def serve() -> None:
@@ -38,10 +48,11 @@ def serve() -> None:
 
 
 def warm_up() -> None:
-    for name in ("jinja2", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "PIL.Image",
-                 "matplotlib.backends.backend_svg", "onnxviz.api", "onnxviz.cli", "onnxviz.graph.shapes",
-                 "onnxviz.plots.save"):  # fmt: skip
+    for name in WARM:
         import_module(name)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        import_module("onnxviz.cli").app(["--help"])  # typer imports what it needs when it is first called
+    gc.freeze()  # or each child, as it ends, writes to and so copies every page of this process
 
 
 def wait(child: int, timeout: float) -> int:
