@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that the tests are spread over.
+WORKERS ?= 2
 DEMO := out/demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TRAIN := lenet5_torch digits_cnn_keras vit_digits_torch signal_cnn_lstm_torch picture_question_torch
@@ -24,7 +26,7 @@ demo: $(VENV)/.installed
 	@echo "Open $(CURDIR)/$(DEMO)/report.html in a browser."
 
 test: $(VENV)/.tested
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.tested
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -17,7 +17,7 @@ from onnxviz.analysis.feature_maps import FeatureMaps, Score
 from onnxviz.analysis.histogram import Histogram, histogram
 from onnxviz.analysis.numeric import is_numeric
 from onnxviz.analysis.paired import NotDrawn, asked_for, missing, paired_maps
-from onnxviz.analysis.tally import Tally, tally
+from onnxviz.analysis.tally import Tallies, Tally, tally
 from onnxviz.errors import ExecutionError, ModelError, SelectionError
 from onnxviz.graph.activations import ActivationSite, activation_sites
 from onnxviz.graph.kinds import KINDS
@@ -25,7 +25,7 @@ from onnxviz.graph.layouts import tensor_layouts
 from onnxviz.graph.shapes import infer_shapes
 from onnxviz.runtime.record import Capture
 
-__all__ = ["ActivationView", "Activations", "Plan", "activation_views", "over_all", "plan_activations", "sample_count"]
+__all__ = ["ActivationView", "Activations", "Plan", "activation_views", "over_all", "plan_activations"]
 
 _BINS = 60
 Array = npt.NDArray[Any]
@@ -143,17 +143,6 @@ def _leaving(view: ActivationView, read: Callable[[Array], Array], array: Array)
     return tally(read(array), view.axis)
 
 
-@dataclass(frozen=True)
-class Tallies:
-    """What is counted of one tensor: by the function that it enters, and under ``""`` as what leaves one."""
-
-    by_use: dict[str, Tally]
-
-    def merge(self, other: Tallies) -> Tallies:
-        """Return the counts of both together."""
-        return Tallies({key: one.merge(other.by_use[key]) for key, one in self.by_use.items()})
-
-
 def plan_activations(model: ir.Model, tensors: str | Sequence[str] | None = None) -> Plan:
     """Find the activation functions to look at.
 
@@ -230,7 +219,7 @@ def activation_views(
             refused.append(NotDrawn(name, str(error)))
     if not views:
         raise SelectionError(f"no activation function can be shown: {refused[0].name}: {refused[0].reason}")
-    return Activations(first.model_name, tuple(views), tuple(refused), sample_count(first))
+    return Activations(first.model_name, tuple(views), tuple(refused), first.samples)
 
 
 def _readers(site: ActivationSite) -> tuple[Callable[[npt.NDArray[Any]], Any], Callable[[npt.NDArray[Any]], Any]]:
@@ -268,10 +257,10 @@ def _view(
     return _counted(
         ActivationView(
             name, source, function_name(site, curve), tuple(before.shape), *maps, curve,
-            entering.bins or histogram(before), sample_count(first), 0, 0.0, None, None,
+            entering.bins or histogram(before), first.samples, 0, 0.0, None, None,
             None if axis is None else before.shape[axis], axis, note,
         ),
-        entering, tally(after, axis), sample_count(first),
+        entering, tally(after, axis), first.samples,
     )  # fmt: skip
 
 
@@ -307,29 +296,16 @@ def _counted(view: ActivationView, entering: Tally, leaving: Tally, samples: int
     )
 
 
-def sample_count(captured: Capture) -> int:
-    """Return the number of samples of one batch: the first size that all inputs share, else 1.
-
-    A picture of three axes has no batch: its first size is that of its channels or rows.
-    """
-    if any(record.picture is not None and len(record.shape) < 4 for record in captured.inputs):
-        return 1
-    sizes = {record.shape[0] for record in captured.inputs if record.shape}
-    return sizes.pop() if len(sizes) == 1 else 1
-
-
-def over_all(found: Activations, every: Capture, samples: int | None = None) -> Activations:
+def over_all(found: Activations, every: Capture) -> Activations:
     """Return the same views, counted over all batches.
 
     Args:
         found: Of the first batch.
         every: A capture whose ``reduce`` was :meth:`Plan.reducer`.
-        samples: How many samples that are; None takes ``every.samples``.
     """
-    number = every.samples if samples is None else samples
     views = []
     for view in found.views:
         entering = every[view.source].statistics.by_use[view.name]
         leaving = every[view.name].statistics.by_use[""]
-        views.append(_counted(view, entering, leaving, number))
-    return replace(found, views=tuple(views), samples=number)
+        views.append(_counted(view, entering, leaving, every.samples))
+    return replace(found, views=tuple(views), samples=every.samples)

@@ -12,7 +12,7 @@ from onnxviz.analysis.activation_curves import Curve
 from onnxviz.analysis.histogram import Histogram
 from onnxviz.analysis.numeric import to_float
 
-__all__ = ["Tally", "tally"]
+__all__ = ["Tallies", "Tally", "tally"]
 
 _PART = 1 << 22  # values looked at at a time
 
@@ -53,6 +53,17 @@ class Tally:
             total=self.total + other.total,
             bins=self.bins.merge(other.bins) if both else None,  # type: ignore[union-attr, arg-type]
         )
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """What is counted of one tensor: by the function that it enters, and under ``""`` as what leaves one."""
+
+    by_use: dict[str, Tally]
+
+    def merge(self, other: Tallies) -> Tallies:
+        """Return the counts of both together."""
+        return Tallies({key: one.merge(other.by_use[key]) for key, one in self.by_use.items()})
 
 
 def tally(

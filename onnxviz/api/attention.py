@@ -153,8 +153,9 @@ def _draw(
 ) -> tuple[Figure, dict[str, Any]]:
     from onnxviz.analysis.head_distance import head_distances
     from onnxviz.analysis.rollout import rollout
-    from onnxviz.plots.attention_grid import plot_attention_grid, plot_rollout
+    from onnxviz.plots.attention_grid import plot_attention_grid
     from onnxviz.plots.attention_matrices import plot_attention_blocks, plot_attention_matrices, plot_head_distances
+    from onnxviz.plots.attention_rollout import plot_rollout
 
     if view == "rollout":
         rolled = rollout(maps.layers, residual=residual)

@@ -65,7 +65,7 @@ def activations(
     Raises:
         SelectionError: The model has no such function, or none of those asked for can be shown.
     """
-    from onnxviz.analysis.activations import activation_views, over_all, plan_activations, sample_count
+    from onnxviz.analysis.activations import activation_views, over_all, plan_activations
     from onnxviz.analysis.paired import observable
     from onnxviz.plots.activations import plot_activations
     from onnxviz.runtime.capture import capture
@@ -79,9 +79,7 @@ def activations(
     if len(batches) > 1:
         counted: dict[str, Any] = {"keep": False, "reduce": plan.reducer(found.views), "progress": progress}
         every = capture(opened, batches, plan.tensors, bodies=False, **counted, **run)
-        # batches that were given ready made count as one each
-        ready = batches.samples == len(batches)
-        found = over_all(found, every, every.samples * (sample_count(first) if ready else 1))
+        found = over_all(found, every)
     tell_refused(tell, found.not_drawn)
     if data is not None:
         from onnxviz.analysis.view_data import activation_data

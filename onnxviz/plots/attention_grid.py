@@ -1,4 +1,4 @@
-"""Attention over a picture: a sheet of layers and heads, and rolled out through all layers."""
+"""Attention over a picture: a sheet of layers and heads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from onnxviz.analysis.attention import AttentionMaps, LayerAttention
-from onnxviz.analysis.rollout import Rollout
 from onnxviz.analysis.scale import ColorScale, color_scale, number
 from onnxviz.errors import InputError, SelectionError
 from onnxviz.plots.attention_parts import (
@@ -23,12 +22,9 @@ from onnxviz.plots.attention_parts import (
     capped,
     header,
     header_height,
-    label_axis,
     layer_name,
     layer_notes,
-    short_labels,
     small_text,
-    thin_frame,
 )  # fmt: skip
 from onnxviz.plots.style import INK, MUTED, colorbar, draw_map, inch_axes, new_figure, plain
 
@@ -36,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_attention_grid", "plot_rollout", "query_tiles"]
+__all__ = ["draw_over", "mark_query", "masses", "plot_attention_grid", "query_tiles"]
 
 _OVER, _OPAQUE = "#ff5a1f", 0.85  # colour of attention over a picture, and its opacity where it is largest
 
@@ -158,20 +154,20 @@ def _draw_grid_row(
 ) -> None:
     index, tiles, grid, _ = row
     top, tile, height = place
-    layer_name(figure, layer, top + HEAD, extra=[f"{grid[0]} × {grid[1]} patches", *_masses(layer, index)])
+    layer_name(figure, layer, top + HEAD, extra=[f"{grid[0]} × {grid[1]} patches", *masses(layer, index)])
     left = MARGIN + NAMES
     inside = height - HEAD - GAP
     if picture is not None:
         axes = plain(inch_axes(figure, left, top + HEAD, tile, inside))
-        most = _draw_over(axes, picture, tiles[0])
-        _mark_query(axes, layer, index, grid)
+        most = draw_over(axes, picture, tiles[0])
+        mark_query(axes, layer, index, grid)
         small_text(axes, 0, 1.03, f"opaque: {number(most)}", transform=axes.transAxes, va="bottom", fontsize=6.5)
         left += tile + GAP
     several = len(layer.heads) > 1
     for place_, values in enumerate(tiles[: heads + several]):
         axes = plain(inch_axes(figure, left, top + HEAD, tile, inside))
         draw_map(axes, values, scale)
-        _mark_query(axes, layer, index, grid)
+        mark_query(axes, layer, index, grid)
         label = "mean" if several and place_ == 0 else f"head {layer.heads[place_ - several]}"
         small_text(axes, 0, 1.03, label, transform=axes.transAxes, va="bottom")
         total = float(values.sum())
@@ -183,7 +179,7 @@ def _draw_grid_row(
         left += tile + GAP
 
 
-def _masses(layer: LayerAttention, index: int | None) -> list[str]:
+def masses(layer: LayerAttention, index: int | None) -> list[str]:
     """Return the shares of the learned tokens among the keys, for the query that is shown."""
     looks = _looks(layer.weights, index).mean(axis=0)
     return [
@@ -193,7 +189,7 @@ def _masses(layer: LayerAttention, index: int | None) -> list[str]:
     ]
 
 
-def _draw_over(axes: Axes, picture: npt.NDArray[Any], values: npt.NDArray[Any]) -> float:
+def draw_over(axes: Axes, picture: npt.NDArray[Any], values: npt.NDArray[Any]) -> float:
     """Draw patches over the picture in one colour, the more opaque the more attention; return the largest value.
 
     The picture is grey, so that all colour is attention's, and what gets none is seen as it is.
@@ -212,7 +208,7 @@ def _draw_over(axes: Axes, picture: npt.NDArray[Any], values: npt.NDArray[Any]) 
     return most
 
 
-def _mark_query(axes: Axes, layer: LayerAttention, index: int | None, grid: tuple[int, int]) -> None:
+def mark_query(axes: Axes, layer: LayerAttention, index: int | None, grid: tuple[int, int]) -> None:
     """Frame the patch that the query is, where it is one of the same picture; its grid may be finer than the keys'."""
     block = layer.queries.image
     if index is None or layer.kind == "cross" or block is None or not block.start <= index < block.stop:
@@ -224,78 +220,3 @@ def _mark_query(axes: Axes, layer: LayerAttention, index: int | None, grid: tupl
     frame = Rectangle(corner, wide, high, fill=False, edgecolor="white", linewidth=1.2, clip_on=False)
     frame.set_path_effects([withStroke(linewidth=2.8, foreground=INK)])  # to be seen on dark, bright and orange
     axes.add_patch(frame)
-
-
-def plot_rollout(
-    result: Rollout,
-    *,
-    picture: npt.NDArray[Any] | None = None,
-    query: str | None = None,
-    title: str = "Attention rollout",
-) -> Figure:
-    """Draw a rollout: over the picture and beside it for patches, as a matrix with words for text.
-
-    Args:
-        result: The rollout.
-        picture: What was fed, ``(H, W, 3)``.
-        query: The output token, as :func:`plot_attention_grid` takes it.
-        title: Above the figure.
-
-    Raises:
-        InputError: No token is named so.
-    """
-    as_layer = LayerAttention(
-        title, title, "self", 0, (0,), result.matrix[None].astype(np.float32), result.tokens, result.tokens, 0.0, 0
-    )
-    layers = result.layers
-    through = f"{len(layers)} layers" if len(layers) > 1 else layers[0]
-    parts = [f"through {through}, residual {result.residual:g} (Abnar & Zuidema 2020)", result.note]
-    if result.tokens.image is None:
-        return _rollout_matrix(result, title, parts)
-    row, tiles, grid, name = query_tiles(as_layer, query)
-    scale = color_scale(tiles[0], signed=False)
-    parts = [f"output: {name}", *parts, scale.caption(), *(f"from {mass}" for mass in _masses(as_layer, row))]
-    aspect = min(max(grid[0] / grid[1], 0.25), 4)
-    side, panels = 2.8, 3 if picture is not None else 1
-    width = max(2 * MARGIN + panels * (side + 0.2) + 0.6, 6.0)
-    top = header_height(parts, width) + 0.1
-    figure = new_figure(width, top + side * aspect + 0.4)
-    header(figure, title, parts)
-    left = MARGIN
-    if picture is not None:
-        axes = plain(inch_axes(figure, left, top + HEAD, side, side * aspect))
-        axes.imshow(picture, aspect="auto", interpolation="nearest" if max(picture.shape) <= 64 else "antialiased")
-        small_text(axes, 0, 1.02, "input picture", transform=axes.transAxes, va="bottom", fontsize=8)
-        over = plain(inch_axes(figure, left + side + 0.2, top + HEAD, side, side * aspect))
-        most = _draw_over(over, picture, tiles[0])
-        _mark_query(over, as_layer, row, grid)
-        said = f"over the picture, opaque at {number(most)}"
-        small_text(over, 0, 1.02, said, transform=over.transAxes, va="bottom", fontsize=8)
-        left += 2 * (side + 0.2)
-    axes = plain(inch_axes(figure, left, top + HEAD, side, side * aspect))
-    draw_map(axes, tiles[0], scale)
-    _mark_query(axes, as_layer, row, grid)
-    said = f"rollout, {grid[0]} × {grid[1]} patches"
-    small_text(axes, 0, 1.02, said, transform=axes.transAxes, va="bottom", fontsize=8)
-    colorbar(figure, inch_axes(figure, left + side + 0.1, top + HEAD, 0.1, side * aspect), scale, size=7)
-    return figure
-
-
-def _rollout_matrix(result: Rollout, title: str, parts: list[str]) -> Figure:
-    """Draw a rollout as a matrix, with words where they are legible."""
-    count = len(result.tokens)
-    scale = color_scale(result.matrix, signed=False)
-    parts = ["output tokens down, input tokens across", *parts, scale.caption()]
-    side = min(max(0.3 * count, 3.0), 7.0)
-    room = 0.06 * max(len(label) for label in short_labels(result.tokens)) + 0.25
-    width = max(2 * MARGIN + room + side + 0.8, 6.0)
-    top = header_height(parts, width) + 0.1
-    figure = new_figure(width, top + side + room + 0.2)
-    header(figure, title, parts)
-    axes = inch_axes(figure, MARGIN + room, top, side, side)
-    draw_map(axes, result.matrix, scale)
-    thin_frame(axes)
-    label_axis(axes, result.tokens, count, side, across=True)
-    label_axis(axes, result.tokens, count, side, across=False)
-    colorbar(figure, inch_axes(figure, MARGIN + room + side + 0.1, top, 0.1, side), scale, size=7)
-    return figure

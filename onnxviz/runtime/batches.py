@@ -16,6 +16,7 @@ from onnxviz.graph.model import copy_model
 from onnxviz.graph.shapes import model_inputs, shape_list
 from onnxviz.runtime.inputs import PICTURES, InputRecord, Inputs, Reader
 from onnxviz.runtime.preprocess import Preprocessing
+from onnxviz.runtime.samples import sample_count
 
 __all__ = ["Batches", "load_batches"]
 
@@ -58,37 +59,35 @@ class Batches:
 
     def __init__(
         self,
-        parts: Sequence[range],
-        read: Any,
-        samples: int,
+        counts: Sequence[int],
+        read: Callable[[int], Inputs],
         left_over: int = 0,
         names: Sequence[str] = (),
         read_one: Callable[[int], dict[str, InputRecord]] | None = None,
     ) -> None:
-        self._parts = parts
+        self._counts = tuple(counts)
         self._read = read
         self._read_one = read_one
-        self.samples = samples
+        self.samples = sum(self._counts)
         self.left_over = left_over
         self.names = tuple(names)
 
     @classmethod
-    def of(cls, inputs: Sequence[Inputs]) -> Batches:
+    def of(cls, model: ir.Model, inputs: Sequence[Inputs]) -> Batches:
         """Return batches that are there already."""
-        return cls([range(i, i + 1) for i in range(len(inputs))], lambda part: inputs[part.start], len(inputs))
+        return cls([sample_count(model, batch.feeds) for batch in inputs], lambda index: inputs[index])
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._counts)
 
     def __iter__(self) -> Iterator[tuple[Inputs, int]]:
         """Yield the inputs of each batch and the number of samples that they are."""
-        for part in self._parts:
-            yield self._read(part), len(part)
+        for index, count in enumerate(self._counts):
+            yield self._read(index), count
 
     def first(self) -> Inputs:
         """Return the first batch."""
-        inputs: Inputs = self._read(self._parts[0])
-        return inputs
+        return self._read(0)
 
     def holding(self, sample: int) -> tuple[Inputs, int]:
         """Return the batch that holds a sample, and the place of the sample in it.
@@ -155,7 +154,7 @@ def load_batches(
     probe = Reader(model, how, seed)
     streams, single = _streams(probe, sources, batch)
     if not streams:
-        return Batches.of([_read_all(probe, single).inputs(dims or {})])
+        return Batches.of(model, [_read_all(probe, single).inputs(dims or {})])
     counts = {len(stream) for stream in streams.values()}
     if len(counts) > 1:
         told = ", ".join(f"{name}: {len(stream)}" for name, stream in streams.items())
@@ -166,10 +165,12 @@ def load_batches(
     if not whole:
         raise InputError(f"the model takes batches of {size}, and there are {total} samples")
 
-    def read(part: range) -> Inputs:
+    parts = [range(at, min(at + size, whole)) for at in range(0, whole, size)]
+
+    def read(index: int) -> Inputs:
         reader = _read_all(Reader(model, how, seed), single)
         for name, stream in streams.items():
-            _add(reader, name, stream, part, how, seed)
+            _add(reader, name, stream, parts[index], how, seed)
         return reader.inputs(dims or {})
 
     def read_one(sample: int) -> dict[str, InputRecord]:
@@ -179,9 +180,8 @@ def load_batches(
             if stream.rows is None
         }
 
-    parts = [range(at, min(at + size, whole)) for at in range(0, whole, size)]
     leading = next((stream for stream in streams.values() if stream.rows is None), next(iter(streams.values())))
-    return Batches(parts, read, whole, total - whole, leading.names()[:whole], read_one)
+    return Batches([len(part) for part in parts], read, total - whole, leading.names()[:whole], read_one)
 
 
 def _read_all(reader: Reader, single: Sequence[tuple[str, Any] | str]) -> Reader:

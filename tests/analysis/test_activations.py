@@ -142,7 +142,7 @@ def test_dead_is_counted_over_all_samples() -> None:
     first = activation_views(plan, capture(model, parts[0], plan.tensors, providers="cpu"), more=True)
     assert first.views[0].dead == (1, 2)
     reduce = plan.reducer(first.views)
-    every = over_all(first, capture(model, parts, plan.tensors, keep=False, reduce=reduce, providers="cpu"), 6)
+    every = over_all(first, capture(model, parts, plan.tensors, keep=False, reduce=reduce, providers="cpu"))
     (found,) = every.views
     assert (found.dead, found.samples, found.values) == ((1,), 6, x.size)
     assert found.zeroed == np.mean(x <= 0)

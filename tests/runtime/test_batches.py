@@ -17,6 +17,7 @@ from onnxviz.runtime.batches import Batches, load_batches
 from onnxviz.runtime.capture import capture, plan
 from onnxviz.runtime.inputs import load_inputs
 from onnxviz.runtime.plan import bytes_text, parse_bytes
+from onnxviz.runtime.samples import sample_count
 from onnxviz.runtime.spill import Spill
 
 
@@ -61,7 +62,7 @@ def test_a_long_array_is_cut_into_batches(tmp_path: Path, rows: np.ndarray, batc
     )
     assert done == [(i + 1, runs) for i in range(runs)]
     np.testing.assert_array_equal(result["y"].array, rows * np.float32([1, 2, 3]) + 2)
-    assert (result["y"].shape, result.samples if runs > 1 else 7) == ((7, 3), 7)
+    assert (result["y"].shape, result.samples) == ((7, 3), 7)
     assert result["y"].statistics.count == 21
     assert result["y"].statistics.total == pytest.approx(result["y"].array.astype(float).sum())
     assert result["k"].array.tolist() == 2.0, "what is the same in every batch is kept once"
@@ -96,8 +97,36 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
 
 
 def test_a_list_of_feeds(rows: np.ndarray) -> None:
-    result = capture(model(), [{"x": rows[:1]}, {"x": rows[1:2]}], providers="cpu")
-    np.testing.assert_array_equal(result["a"].array, rows[:2] * np.float32([1, 2, 3]))
+    result = capture(model(), [{"x": rows[:1]}, {"x": rows[1:4]}, {"x": rows[4:6]}], providers="cpu")
+    np.testing.assert_array_equal(result["a"].array, rows[:6] * np.float32([1, 2, 3]))
+    assert result.samples == 6
+    assert capture(model(), load_inputs(model(), {"x": rows}), providers="cpu").samples == 7
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "shapes", "samples"),
+    [
+        ("float[n, 3] x", "float[n, 3]", [(7, 3)], 7),
+        ("float[n, 3] x", "float[m, 3]", [(7, 3)], 7),
+        ("float[n, 3] x", "float[10, 3]", [(7, 3)], 1),
+        ("float[h, w, 3] x", "float[10]", [(7, 5, 3)], 1),
+        ("float[n, 3] x", "float", [(7, 3)], 7),
+        ("float[4, 3] x", "float[4, 2]", [(4, 3)], 4),
+        ("float[3, 8, 8] x", "float[10]", [(3, 8, 8)], 1),
+        ("float[n] x", "float[n]", [(7,)], 1),
+        ("float[n, 3] x, float[1, n, 8] state", "float[n, 3]", [(7, 3), (1, 7, 8)], 7),
+        ("float[n, 3] x, float[m, 3] other", "float[n, 3]", [(7, 3), (5, 3)], 1),
+        ("float[n, 3] x, float[n] weight", "float[n, 3]", [(7, 3), (7,)], 7),
+        ("float scale", "float", [()], 1),
+        ("float[n, 3] x", "float[n, 3]", [(0, 3)], 0),
+    ],
+)
+def test_samples_lie_along_the_batch_axis(
+    inputs: str, output: str, shapes: list[tuple[int, ...]], samples: int
+) -> None:
+    net = ir.from_onnx_text(f'<ir_version: 9, opset_import: ["": 19]> g ({inputs}) => ({output} y) {{ y = Foo() }}')
+    feeds = {value.name: np.zeros(shape) for value, shape in zip(net.graph.inputs, shapes, strict=True)}
+    assert sample_count(net, feeds) == samples
 
 
 def test_bad_samples_are_told_in_a_line(tmp_path: Path, rows: np.ndarray) -> None:
