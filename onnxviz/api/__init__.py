@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from onnxviz.api.attention import attention, attention_weights
 from onnxviz.api.common import check_outputs, reducer
+from onnxviz.api.flow import flow, flow_numbers
 from onnxviz.api.graphs import graph, graph_diff
 from onnxviz.api.views import activations, pooling
 from onnxviz.graph.files import atomic_write
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph",
+    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
+    "flow_numbers", "graph",
     "graph_diff", "inspect", "open_model", "plan", "pooling", "profile", "report", "save_model", "weights",
 ]  # fmt: skip
 

@@ -78,8 +78,8 @@ window.OnnxvizPainter = (() => {
     dimmed(element) { return this.state.traced && !this.state.traced[element]; }
 
     wires(level, at, seen) {
-      const { context: c, scale, state } = this, plain = new Path2D(), dashed = new Path2D(), marked = new Path2D();
-      const heads = [new Path2D(), new Path2D()], traced = state.traced, chosen = state.selected;
+      const { context: c, scale, state } = this, plain = new Path2D(), dashed = new Path2D(), marked = new Path2D(), keyed = new Path2D();
+      const heads = [new Path2D(), new Path2D(), new Path2D()], traced = state.traced, chosen = state.selected;
       const member = (i) => i < level.count ? level.members[i] : -1;
       for (let i = 0; i < level.s.length; i++) {
         if (level.f[i] & 1 || level.most[i] < seen.x0 || level.least[i] > seen.x1) continue;
@@ -89,10 +89,11 @@ window.OnnxvizPainter = (() => {
         const from = member(a), to = member(b);
         const near = chosen >= 0 && (from === chosen || to === chosen);
         const along = traced && (from < 0 || traced[from]) && (to < 0 || traced[to]);
-        const strong = near || along, line = strong ? marked : level.f[i] & 4 ? dashed : plain;
+        const strong = near || along, key = level.f[i] & 8;
+        const line = strong ? marked : key ? keyed : level.f[i] & 4 ? dashed : plain;
         this.course(line, level, i, at, y0, y1, seen);
         if (scale > 0.3 && b < level.count && !level.open.has(b)) {
-          const x = at.x(level.to[i]), y = at.y(y1), k = Math.min(scale, 1.6), head = heads[strong ? 1 : 0];
+          const x = at.x(level.to[i]), y = at.y(y1), k = Math.min(scale, 1.6), head = heads[strong ? 1 : key ? 2 : 0];
           head.moveTo(x - 3 * k, y - 6 * k); head.lineTo(x + 3 * k, y - 6 * k); head.lineTo(x, y); head.closePath();
         }
       }
@@ -100,6 +101,8 @@ window.OnnxvizPainter = (() => {
       c.lineWidth = Math.max(0.5, Math.min(1.6, 1.1 * scale)); c.strokeStyle = c.fillStyle = this.paper("line");
       c.stroke(plain); c.fill(heads[0]);
       c.setLineDash([4 * scale, 3 * scale]); c.stroke(dashed); c.setLineDash([]);
+      c.lineWidth = Math.max(1.5, 3 * scale); c.strokeStyle = c.fillStyle = this.paper("key");
+      c.stroke(keyed); c.fill(heads[2]);
       c.globalAlpha = 1;
       c.lineWidth = Math.max(1.2, 1.8 * scale); c.strokeStyle = c.fillStyle = this.paper("trace");
       c.stroke(marked); c.fill(heads[1]);
