@@ -146,7 +146,7 @@ class _Finder:
             self.learned.setdefault(one.node, []).append(one)
         self.sites = {str(site.output.name): site for site in activation_sites(model)}
         self.varying = _varying(model.graph)
-        self.refused: list[NotDrawn] = []
+        self.refused: dict[str, NotDrawn] = {}
         chosen = self._chosen()
         depth = _depths(model.graph, chosen)
         before = _before_weights(model.graph, self._weighted)
@@ -160,10 +160,11 @@ class _Finder:
         bodies = sum(1 for node in self.model.graph for body in bodies_of(node) for _ in body.all_nodes())
         owners = [node.op_type for node in self.model.graph if any(True for _ in bodies_of(node))]
         notes = (f"the {bodies:,} nodes in bodies of {', '.join(sorted(set(owners)))} are not shown",) if bodies else ()
+        inputs = [str(value.name) for value in self.model.graph.inputs]
         weights = tuple(tuple(w for w in self.learned.get(n, ()) if w.role in _MAIN_ROLES) for n in self.nodes)
         return FlowPlan(
             self.model, self.stages, self.nodes, self.sites, weights, self.inferred, self.layouts,
-            frozenset(self.varying), tuple(self.refused), notes,
+            frozenset(self.varying), tuple(self.refused[n] for n in inputs if n in self.refused), notes,
         )  # fmt: skip
 
     def _chosen(self) -> dict[ir.Node, ir.Value]:
@@ -209,7 +210,8 @@ class _Finder:
         if _stands_for_input(node) and node.inputs[0] is not None:
             known = self.inferred.get(str(value.name))
             kind = str(known.dtype).lower() if known is not None and known.dtype is not None else "no numbers"
-            self.refused.append(NotDrawn(str(node.inputs[0].name), f"an input of {kind} has no place on the scale"))
+            entry = str(node.inputs[0].name)
+            self.refused[entry] = NotDrawn(entry, f"an input of {kind} has no place on the scale")
         return False
 
     def _stage(

@@ -76,7 +76,7 @@ class Sketch:
         return float(np.sqrt(max(energy - common, 0.0) / energy))
 
     def effective_rank(self) -> float | None:
-        """Return in how many directions samples differ: ``exp(-Σ p log p)``, p the covariance's eigenvalues by their sum.
+        """Return in how many directions samples differ: ``exp(-Σ p log p)``, p the covariance's eigenvalues by sum.
 
         Roy and Vetterli, "The effective rank: a measure of effective dimensionality" (EUSIPCO 2007), of the covariance.
         At most :attr:`rank_limit`. None where samples do not differ, or are fewer than two.

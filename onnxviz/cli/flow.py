@@ -50,7 +50,8 @@ def flow(
     with shown_progress() as progress:
         draw(
             model, input, output, data=data, architecture=architecture, on=on, batch=batch,
-            thresholds=read_thresholds(threshold or ()), progress=progress, tell=lambda line: typer.echo(printable(line), err=True), **options,
+            thresholds=read_thresholds(threshold or ()), progress=progress,
+            tell=lambda line: typer.echo(printable(line), err=True), **options,
         )  # fmt: skip
     for file in (output, data, architecture):
         if file is not None:

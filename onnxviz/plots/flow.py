@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -119,9 +120,9 @@ def _ribbons(axes: Axes, series: Series) -> None:
             bottom, top = table[known, low], table[known, high]
             axes.bar(places[known], top - bottom, wide, bottom, color=color, alpha=alpha, linewidth=0)
     if whole:
-        axes.plot(places, table[:, 3], color=color, linewidth=1.1, marker="o", markersize=2.0 if len(known) < 90 else 0)
+        axes.plot(places, table[:, 3], color=INK, linewidth=0.8, marker="o", markersize=2.0 if len(known) < 90 else 0)
     else:
-        axes.hlines(table[known, 3], places[known] - 0.4, places[known] + 0.4, color=color, linewidth=1.0)
+        axes.hlines(table[known, 3], places[known] - 0.4, places[known] + 0.4, color=INK, linewidth=0.8)
     if not known.any():
         axes.text(
             0.5, 0.5, f"no layer has {series.name}", transform=axes.transAxes, ha="center", color=MUTED, fontsize=9
@@ -184,7 +185,7 @@ def _lanes(
             axes.barh(row, mark.last - mark.first + 1, 0.62, mark.first - 0.5, color=color, alpha=0.85, linewidth=0)
             inside, room = (mark.last - mark.first + 1) * per, (ends[number + 1] - mark.last - 1) * per
             wide = 0.056 * len(mark.text) + 0.1
-            style = {"fontsize": 6.5, "va": "center", "fontfamily": FONT, "parse_math": False}
+            style: dict[str, Any] = {"fontsize": 6.5, "va": "center", "fontfamily": FONT, "parse_math": False}
             if inside > wide:
                 axes.text((mark.first + mark.last) / 2, row + 0.03, mark.text, color="white", ha="center", **style)
             elif room > wide:

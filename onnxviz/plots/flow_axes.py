@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +56,9 @@ def bands(axes: Axes, groups: Groups, count: int, inches: float) -> None:
     for place, (name, first, last) in enumerate(groups):
         axes.axvspan(first - 0.5, last + 0.5, color="#dfe5ec" if place % 2 else "#eef1f5", linewidth=0)
         room = int((last - first + 1) * inches / count / 0.068)
-        if room >= 3:
-            short = name if len(name) <= room else name.rsplit("/", 1)[-1]
-            style = {"fontsize": 6.5, "color": INK, "fontfamily": FONT, "parse_math": False}
+        short = name if len(name) <= room else name.rsplit("/", 1)[-1]
+        if len(short) <= room or room >= 8:
+            style: dict[str, Any] = {"fontsize": 6.5, "color": INK, "fontfamily": FONT, "parse_math": False}
             axes.text((first + last) / 2, 0.46, safe(short, room), ha="center", va="center", **style)
 
 
@@ -107,11 +108,11 @@ def kind_legend(figure: Figure, kinds: Sequence[str], left: float, top: float) -
             box.set_facecolor(style.fill)
             box.spines[:].set(visible=True, color=style.stroke, linewidth=0.5)
             figure_text(figure, left + 0.18, top - 0.015, title, fontsize=7, color=MUTED)
-            left += 0.38 + 0.062 * len(title)
+            left += 0.36 + 0.055 * len(title)
 
 
 def linear_middle(table: npt.NDArray[np.float64], rms: Sequence[float]) -> float:
-    """Return up to which magnitude the axis is linear: the decade of the smaller RMS values, at most 7 below the largest.
+    """Return up to which magnitude an axis is linear: the decade of the smaller RMS values, or 7 below the largest.
 
     >>> linear_middle(np.array([[-10.0, 10.0]]), [0.3, 2.0])
     0.1
