@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.analysis.activation_curves import Curve, activation_curve, function_name
+from onnxviz.analysis.activations import sample_count
 from onnxviz.analysis.channels import channel_axis
 from onnxviz.analysis.flow_marks import Mark, Thresholds, activation_marks, value_marks
 from onnxviz.analysis.flow_paths import KeyPaths
@@ -22,12 +23,13 @@ from onnxviz.analysis.paired import NotDrawn, missing
 from onnxviz.analysis.statistics import Summary
 from onnxviz.errors import ExecutionError, ModelError
 from onnxviz.graph.activations import ActivationSite
+from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.kinds import KINDS
 from onnxviz.runtime.record import Capture
 
 __all__ = [
     "QUANTILE_ERROR", "SHARES", "Flow", "FlowReader", "LayerNumbers", "Series", "activation_series", "layer_numbers",
-    "weight_series",
+    "samples_of_a_batch", "weight_series",
 ]  # fmt: skip
 
 #: Shares of the values that the ribbons are drawn between.
@@ -183,11 +185,7 @@ def _curve(
     model: ir.Model, site: ActivationSite, known: dict[str, tuple[Curve, str] | None]
 ) -> tuple[Curve, str] | None:
     """Return a function and its name; None where it has a parameter a channel or cannot be run."""
-    node = site.nodes[0]
-    plain = len(site.nodes) == 1 and len([v for v in node.inputs if v is not None]) == 1
-    key = f"{node.domain}:{node.op_type}:{json.dumps(sorted(str(a) for a in node.attributes.values()))}"
-    if not plain:
-        key = f"{site.output.name}: {key}"
+    key = _spelled(site)
     if key not in known:
         try:
             curve = activation_curve(model, site)
@@ -197,14 +195,40 @@ def _curve(
     return known[key]
 
 
+def _spelled(site: ActivationSite) -> str:
+    """Return a function as text: the same for the same operators, attributes, constants and wiring."""
+    inside = {value: f"{i}:{j}" for i, node in enumerate(site.nodes) for j, value in enumerate(node.outputs)}
+    parts = []
+    for node in site.nodes:
+        given = []
+        for value in node.inputs:
+            tensor = None if value is None else constant_tensor(value)
+            known = "x" if value is site.source else "" if value is None else inside.get(value, str(value.name))
+            given.append(
+                f"{tensor.dtype}{tensor.numpy().tolist()}" if tensor is not None and tensor.size == 1 else known
+            )
+        parts.append([node.domain, node.op_type, sorted(str(a) for a in node.attributes.values()), given])
+    return json.dumps(parts)
+
+
 def _batch_size(model: ir.Model) -> int | str | None:
     """Return the first size that all inputs share, as a number or by its name; None where they do not."""
     sizes = set()
     for value in model.graph.inputs:
         if not value.is_initializer() and value.shape is not None and len(value.shape):
             dim = value.shape[0]
-            sizes.add(dim if isinstance(dim, int) else dim.value)
+            sizes.add(1 if _is_one_picture(value) else dim if isinstance(dim, int) else dim.value)
     return sizes.pop() if len(sizes) == 1 else None
+
+
+def _is_one_picture(value: ir.Value) -> bool:
+    """Whether an input is a picture without a batch: (3, H, W)."""
+    return value.shape is not None and len(value.shape) == 3 and value.shape[0] == 3 and value.shape[2] != 3
+
+
+def samples_of_a_batch(model: ir.Model, captured: Capture) -> int:
+    """Return how many samples one batch of ready-made inputs holds: the first size that they share, else 1."""
+    return 1 if _batch_size(model) == 1 else sample_count(captured)
 
 
 def _sample_axis(shape: list[Any] | None, batch: int | str | None, node: ir.Node | None) -> int | None:

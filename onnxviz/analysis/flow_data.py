@@ -19,9 +19,9 @@ def flow_data(flow: Flow) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return arrays named ``SERIES/WHAT``, with an entry a layer, and a manifest with layers, marks and paths.
 
     ``quantiles`` is ``(layers, 7)`` float64, its columns the shares that the manifest names; ``mean``, ``std``,
-    ``rms``, ``zero`` … are ``(layers,)`` float64 with NaN for what is not known; ``count``, ``nan``, ``inf``, ``dead``
-    … are ``(layers,)`` int64 with -1. ``depth`` is ``(layers,)`` int64. ``score_tensors`` and ``scores`` hold the share of
-    the outputs that comes through each node, by its first tensor.
+    ``rms``, ``zero`` … are ``(layers,)`` float64 with NaN for what is not known; ``count``, ``nan``, ``inf`` …
+    are ``(layers,)`` int64 with -1. ``depth`` is ``(layers,)`` int64. ``score_tensors`` and ``scores`` hold the share
+    of the outputs that comes through each node, by its first tensor.
     """
     arrays: dict[str, np.ndarray] = {"depth": np.array([stage.depth for stage in flow.stages], np.int64)}
     for series in flow.series:

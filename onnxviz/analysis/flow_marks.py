@@ -28,7 +28,7 @@ KINDS_OF_MARKS = {
     "same tokens": "all tokens of a sample the same",
     "zero": "all values are 0",
 }
-_REBOUND = 10.0  # a fall ends where the RMS rises by this factor again, and a growth where it falls by it
+_SETBACK = 1 / 3  # a fall ends where the RMS rises again by a decade and by this part of the fall, in decades
 _MOST_OF_ONE = 0.5  # share of a fall (in decades) that one layer may have
 
 
@@ -115,7 +115,8 @@ def activation_marks(
     *Vanishing* and *exploding* follow the RMS from the inputs through the layers that have learned kernels (Glorot and
     Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks"; He et al. 2015 for
     rectifiers): between the first and the last layer of the stretch it changes by the factor, in at least ``steps``
-    layers, of which none makes more than half of the change (in decades); a change back by a factor of 10 ends it.
+    layers, of which none makes more than half of the change (in decades); a change back by
+    a factor of 10, and by a third of the change so far (in decades), ends it.
     *Saturated* and *silent*: share of what enters an activation function where its slope is below 1 % of its largest;
     functions behind the last layer with weights are left out, since an answer that is sure saturates. *Dead* after Lu
     et al. 2019 ("Dying ReLU and initialization"). *Constant*: what differs between samples is that part of the RMS or
@@ -239,13 +240,13 @@ def trend_marks(trunk: Sequence[tuple[int, float]], by: Thresholds) -> tuple[Mar
 
 
 def _trends(levels: Sequence[float]) -> list[tuple[int, int]]:
-    """Return the stretches in which a level rises, from a lowest to a highest point, without a setback of a decade."""
+    """Return the stretches in which a level rises, from a lowest to a highest point, without a large setback."""
     found: list[tuple[int, int]] = []
     low = high = 0
     for place, level in enumerate(levels):
         if level > levels[high]:
             high = place
-        elif level < levels[low] or level <= levels[high] - math.log10(_REBOUND):
+        elif level < levels[low] or levels[high] - level >= max(1.0, _SETBACK * (levels[high] - levels[low])):
             if high > low:
                 found.append((low, high))
             low = high = place

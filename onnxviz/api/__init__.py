@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
-    "flow_numbers", "graph", "graph_diff", "inspect", "open_model", "plan", "pooling", "profile", "report", "save_model",
-    "weights",
+    "flow_numbers", "graph", "graph_diff", "inspect", "open_model", "plan", "pooling", "profile", "report",
+    "save_model", "weights",
 ]  # fmt: skip
 
 _PICTURES = (".png", ".svg", ".pdf")

@@ -95,8 +95,7 @@ def _with_activations(
     progress: Callable[[int, int], None] | None,
     options: Mapping[str, Any],
 ) -> Flow:
-    from onnxviz.analysis.activations import sample_count
-    from onnxviz.analysis.flow import FlowReader, activation_series
+    from onnxviz.analysis.flow import FlowReader, activation_series, samples_of_a_batch
     from onnxviz.analysis.flow_paths import key_paths, meeting_tensors
     from onnxviz.runtime.capture import batches_of, capture
 
@@ -109,7 +108,7 @@ def _with_activations(
     )
     samples = captured.samples
     if batches.samples == len(batches):  # ready-made batches count as one each
-        samples *= sample_count(captured)
+        samples *= samples_of_a_batch(plan.model, captured)
     series, lost = activation_series(plan, reader, captured, found.thresholds, samples)
     weight, size = _energies(captured)
     made_up = [record.name for record in captured.inputs if record.made_up]

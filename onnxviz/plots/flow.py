@@ -14,12 +14,14 @@ from onnxviz.analysis.flow_marks import KINDS_OF_MARKS
 from onnxviz.plots.flow_axes import (
     bands,
     depth_axis,
+    envelope,
     free_axes,
     kind_legend,
     log_axis,
     ribbon_axis,
     runs_of_groups,
     shade,
+    spread,
     strip,
 )
 from onnxviz.plots.pairs import MARGIN, footer_lines, head
@@ -37,6 +39,7 @@ _MARKED = {
 _LEFT, _RIGHT = 1.05, 0.35
 _RIBBON, _RMS, _LANE, _GAP, _STRIP, _BAND, _LEGEND = 2.5, 1.45, 0.19, 0.16, 0.11, 0.2, 0.16
 _MOST_TEXTS = 12
+_MOST_PLACES = 600
 
 
 def plot_flow(flow: Flow) -> Figure:
@@ -78,8 +81,11 @@ def plot_flow(flow: Flow) -> Figure:
     _finish(axes, flow, groups)
     at += _RMS + _GAP
     at += _lanes(figure, flow, lanes, (at, across), groups)
-    strip(depth_axis(inch_axes(figure, _LEFT, at + 0.1, across, _STRIP), labels), [s.kind for s in flow.stages])
-    kind_legend(figure, [stage.kind for stage in flow.stages], _LEFT, top + body + under)
+    foot = depth_axis(inch_axes(figure, _LEFT, at + 0.1, across, _STRIP), labels)
+    if _step(count) == 1:  # in deeper models colours would say only which layers a pixel happens to meet
+        strip(foot, [stage.kind for stage in flow.stages])
+    if _step(count) == 1:
+        kind_legend(figure, [stage.kind for stage in flow.stages], _LEFT, top + body + under)
     for place, text in enumerate(texts):
         figure_text(
             figure, MARGIN, top + body + below - 0.2 - 0.17 * (len(texts) - place), text, fontsize=7.5, color=INK
@@ -93,6 +99,8 @@ def _lines(flow: Flow, width: float) -> list[str]:
     parts += [f"{samples:,} sample{'s' if samples != 1 else ''}"] if samples is not None else []
     parts.append("ribbons: smallest to largest value, 1 to 99 %, 25 to 75 %; line: median")
     parts.append(f"quantiles between are off by at most {QUANTILE_ERROR:.0%} of their magnitude")
+    step = _step(len(flow.stages))
+    parts += [f"a place stands for {step} layers: outermost ribbons, median of the lines"] if step > 1 else []
     return wrap_caption([*parts, *(safe(note, 120) for note in flow.notes)], width - 0.8).split("\n")
 
 
@@ -105,24 +113,31 @@ def _color(series: Series) -> str:
     return _COLORS.get(series.name, _OTHER)
 
 
+def _step(count: int) -> int:
+    """Return how many layers one place of the picture stands for."""
+    return max(1, -(-count // _MOST_PLACES))
+
+
 def _ribbons(axes: Axes, series: Series) -> None:
     """Draw the quantiles of a series, as ribbons or, where layers are left out, as bars."""
-    rows = [None if row is None or not row.quantiles else row.quantiles for row in series.layers]
-    table = np.array([row if row is not None else [np.nan] * 7 for row in rows], np.float64).reshape(-1, 7)
+    color, step = _color(series), _step(len(series.layers))
+    rows = [row.quantiles if row is not None and row.quantiles else None for row in series.layers]
+    single = np.array([row if row is not None else [np.nan] * 7 for row in rows], np.float64).reshape(-1, 7)
+    ribbon_axis(axes, single[~np.isnan(single[:, 0])], [r.rms for r in series.layers if r is not None and r.rms])
+    table, places = envelope(single, step), (np.arange(0, len(single), step) + (step - 1) / 2)
     known = ~np.isnan(table[:, 0])
-    places, color = np.arange(len(table)), _color(series)
-    ribbon_axis(axes, table[known], [r.rms for r in series.layers if r is not None and r.rms])
     whole = known.sum() > 0.8 * len(known)
     for (low, high), alpha, wide in (((0, 6), 0.16, 0.16), ((1, 5), 0.3, 0.4), ((2, 4), 0.55, 0.75)):
         if whole:
             axes.fill_between(places, table[:, low], table[:, high], color=color, alpha=alpha, linewidth=0)
         else:
             bottom, top = table[known, low], table[known, high]
-            axes.bar(places[known], top - bottom, wide, bottom, color=color, alpha=alpha, linewidth=0)
+            axes.bar(places[known], top - bottom, wide * step, bottom, color=color, alpha=alpha, linewidth=0)
     if whole:
-        axes.plot(places, table[:, 3], color=INK, linewidth=0.8, marker="o", markersize=2.0 if len(known) < 90 else 0)
+        dots = 2.0 if len(known) < 90 else 0
+        axes.plot(places, table[:, 3], color=INK, linewidth=0.8, marker="o", markersize=dots)
     else:
-        axes.hlines(table[known, 3], places[known] - 0.4, places[known] + 0.4, color=INK, linewidth=0.8)
+        axes.hlines(table[known, 3], places[known] - 0.4 * step, places[known] + 0.4 * step, color=INK, linewidth=0.8)
     if not known.any():
         axes.text(
             0.5, 0.5, f"no layer has {series.name}", transform=axes.transAxes, ha="center", color=MUTED, fontsize=9
@@ -133,16 +148,23 @@ def _ribbons(axes: Axes, series: Series) -> None:
 def _rms(axes: Axes, flow: Flow) -> None:
     """Draw RMS as a solid and standard deviation as a dotted line."""
     every: list[float] = []
+    step = _step(len(flow.stages))
     for series in flow.series:
         for name, style, wide in (("rms", "-", 1.3), ("std", ":", 1.0)):
-            found = [(i, getattr(row, name)) for i, row in enumerate(series.layers) if row is not None]
-            points = [(i, value) for i, value in found if value is not None and value > 0]
-            if points:
-                x, y = zip(*points, strict=True)
-                label = f"{'RMS' if name == 'rms' else name} of {series.name}"
-                dots = 2.0 if len(flow.stages) < 90 and name == "rms" else 0
-                axes.plot(x, y, style, color=_color(series), linewidth=wide, label=label, marker="o", markersize=dots)
-                every += y
+            points = [(i, value) for i, row in enumerate(series.layers) if row and (value := getattr(row, name))]
+            if not points:
+                continue
+            x, y = np.array(points).T
+            every += y.tolist()
+            if step > 1:
+                if name == "rms":
+                    x, low, y, high = spread(x, y, step)
+                    axes.fill_between(x, low, high, color=_color(series), alpha=0.25, linewidth=0)
+                else:
+                    continue
+            label = f"{'RMS' if name == 'rms' else name} of {series.name}"
+            dots = 2.0 if len(flow.stages) < 90 and name == "rms" else 0
+            axes.plot(x, y, style, color=_color(series), linewidth=wide, label=label, marker="o", markersize=dots)
     log_axis(axes, every)
     axes.set_ylabel("RMS, std", fontsize=9, color=INK, fontfamily=FONT)
     if every:

@@ -16,8 +16,8 @@ from onnxviz.diagram.palette import KIND_TITLES, kind_style
 from onnxviz.plots.style import FONT, INK, MUTED, figure_text, inch_axes, plain, safe
 
 __all__ = [
-    "bands", "depth_axis", "free_axes", "kind_legend", "linear_middle", "log_axis", "ribbon_axis", "runs_of_groups",
-    "shade", "strip",
+    "bands", "depth_axis", "envelope", "free_axes", "kind_legend", "linear_middle", "log_axis", "ribbon_axis",
+    "runs_of_groups", "shade", "spread", "strip",
 ]  # fmt: skip
 
 _MOST_LABELS = 60
@@ -124,6 +124,34 @@ def linear_middle(table: npt.NDArray[np.float64], rms: Sequence[float]) -> float
     low = float(np.percentile(rms, 10, method="lower")) if len(rms) else largest / 1e3
     exponent = max(math.floor(math.log10(max(low, 1e-300)) + 0.05), math.ceil(math.log10(largest)) - _DECADES)
     return float(10.0 ** min(exponent, math.floor(math.log10(largest))))
+
+
+def envelope(table: npt.NDArray[np.float64], step: int) -> npt.NDArray[np.float64]:
+    """Return quantiles of every ``step`` layers as one: the lowest low ones, the median median, the highest high ones.
+
+    Args:
+        table: ``(layers, 7)``, with NaN where a layer has none.
+        step: Layers a row of the result.
+
+    >>> envelope(np.array([[0, 1, 2, 3, 4, 5, 6], [1, 1, 1, 1, 1, 1, 9.0]]), 2).tolist()
+    [[0.0, 1.0, 1.0, 2.0, 4.0, 5.0, 9.0]]
+    """
+    if step == 1:
+        return table
+    rows = []
+    for start in range(0, len(table), step):
+        part = table[start : start + step]
+        part = part[~np.isnan(part[:, 0])]
+        ends = (part[:, :3].min(axis=0), np.median(part[:, 3:4], axis=0), part[:, 4:].max(axis=0)) if len(part) else ()
+        rows.append(np.concatenate(ends) if len(part) else np.full(7, np.nan))
+    return np.array(rows)
+
+
+def spread(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], step: int) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return place, smallest, median and largest of the values of every ``step`` layers."""
+    bins = (x // step).astype(np.int64)
+    found = [(bin_ * step + (step - 1) / 2, y[bins == bin_]) for bin_ in np.unique(bins)]
+    return tuple(np.array([(at, part.min(), np.median(part), part.max()) for at, part in found]).T)
 
 
 def ribbon_axis(axes: Axes, table: npt.NDArray[np.float64], rms: Sequence[float]) -> None:

@@ -125,7 +125,10 @@ def test_numbers_agree_with_numpy_however_samples_are_batched(batch: int) -> Non
     found = numbers(model, batch=batch)
     place = [stage.layer for stage in found.stages].index("a3")
     row, values = series(found).layers[place], by_hand(model, samples()["x"].astype(np.float64), 3)
-    assert row is not None and row.rms is not None and row.std is not None and row.variation is not None
+    assert row is not None
+    assert row.rms is not None
+    assert row.std is not None
+    assert row.variation is not None
     assert close_quantiles(row.quantiles, values)
     assert not close_quantiles(row.quantiles, values * 1.2)  # the oracle sees a wrong scale
     assert not close_quantiles(row.quantiles, by_hand(model, samples()["x"].astype(np.float64), 4) ** 3)
@@ -151,7 +154,8 @@ def test_share_that_is_flat_is_that_of_the_formula() -> None:
     place = [stage.layer for stage in found.stages].index("a2")
     row = series(found).layers[place]
     tensor = model.graph.initializers["w2"].const_value
-    assert row is not None and tensor is not None
+    assert row is not None
+    assert tensor is not None
     entering = by_hand(model, samples()["x"].astype(np.float64), 1) @ tensor.numpy()
     slope = 1 / np.cosh(entering) ** 2
     assert row.flat == pytest.approx((slope < 0.01).mean(), abs=0.01)
@@ -191,7 +195,8 @@ def test_tokens_that_become_the_same_are_marked() -> None:
         x = feeds["x"]
         row = series(found).layers[0]
         own = np.linalg.norm(x - x.mean(axis=1, keepdims=True)) / np.linalg.norm(x)
-        assert row is not None and row.token_spread == pytest.approx(own, rel=1e-5)
+        assert row is not None
+        assert row.token_spread == pytest.approx(own, rel=1e-5)
 
 
 def test_codes_become_numbers() -> None:
@@ -200,7 +205,8 @@ def test_codes_become_numbers() -> None:
       {y = QLinearMatMul(x, s, z, w, s, z, t, o)}""")
     found = numbers(model, {"x": np.uint8([[2, 4], [6, 8]])})
     row = series(found).layers[[stage.layer for stage in found.stages].index("y")]
-    assert row is not None and row.quantiles[-1] == 4.0  # 8 · 0.5 · 2 · 0.5
+    assert row is not None
+    assert row.quantiles[-1] == 4.0
     assert any("codes" in note for note in found.notes)
 
 

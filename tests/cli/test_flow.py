@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,8 @@ def test_weights_alone_run_nothing(onnxviz: Onnxviz, here: Path) -> None:
     assert "samples" not in (here / "w.svg").read_text()
 
 
-def test_what_is_not_drawn_is_told(onnxviz: Onnxviz, here: Path) -> None:
+def test_what_is_not_drawn_is_told(onnxviz: Onnxviz, here: Path, models: Path) -> None:
+    shutil.copy(models / "picture_question.onnx", here / "models")
     run = onnxviz("flow", "models/picture_question.onnx", "-o", "q.svg", "--architecture", "q.html")
     assert run.code == 0
     assert run.err.startswith("not drawn: ")
