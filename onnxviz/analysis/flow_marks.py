@@ -28,7 +28,7 @@ KINDS_OF_MARKS = {
     "same tokens": "all tokens of a sample the same",
     "zero": "all values are 0",
 }
-_SETBACK = 1 / 3  # a fall ends where the RMS rises again by a decade and by this part of the fall, in decades
+_SETBACK = 1 / 2  # a fall ends where the RMS rises again by a decade and by this part of the fall, in decades
 _MOST_OF_ONE = 0.5  # share of a fall (in decades) that one layer may have
 
 
@@ -116,7 +116,7 @@ def activation_marks(
     Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks"; He et al. 2015 for
     rectifiers): between the first and the last layer of the stretch it changes by the factor, in at least ``steps``
     layers, of which none makes more than half of the change (in decades); a change back by
-    a factor of 10, and by a third of the change so far (in decades), ends it.
+    a factor of 10, and by half of the change so far (in decades), ends it.
     *Saturated* and *silent*: share of what enters an activation function where its slope is below 1 % of its largest;
     functions behind the last layer with weights are left out, since an answer that is sure saturates. *Dead* after Lu
     et al. 2019 ("Dying ReLU and initialization"). *Constant*: what differs between samples is that part of the RMS or

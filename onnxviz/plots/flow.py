@@ -101,7 +101,7 @@ def _lines(flow: Flow, width: float) -> list[str]:
     parts.append(f"quantiles between are off by at most {QUANTILE_ERROR:.0%} of their magnitude")
     step = _step(len(flow.stages))
     parts += [f"a place stands for {step} layers: outermost ribbons, median of the lines"] if step > 1 else []
-    return wrap_caption([*parts, *(safe(note, 120) for note in flow.notes)], width - 0.8).split("\n")
+    return wrap_caption([*parts, *(safe(note, 200) for note in flow.notes)], width - 0.8).split("\n")
 
 
 def _kinds(series: Series) -> list[str]:

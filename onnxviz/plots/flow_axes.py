@@ -56,7 +56,8 @@ def bands(axes: Axes, groups: Groups, count: int, inches: float) -> None:
     for place, (name, first, last) in enumerate(groups):
         axes.axvspan(first - 0.5, last + 0.5, color="#dfe5ec" if place % 2 else "#eef1f5", linewidth=0)
         room = int((last - first + 1) * inches / count / 0.068)
-        short = name if len(name) <= room else name.rsplit("/", 1)[-1]
+        parts = name.split("/")  # as many of the last ones as there is room for
+        short = next((t for i in range(len(parts)) if len(t := "/".join(parts[i:])) <= room), parts[-1])
         if len(short) <= room or room >= 8:
             style: dict[str, Any] = {"fontsize": 6.5, "color": INK, "fontfamily": FONT, "parse_math": False}
             axes.text((first + last) / 2, 0.46, safe(short, room), ha="center", va="center", **style)
