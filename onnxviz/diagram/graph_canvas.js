@@ -276,10 +276,13 @@ window.OnnxvizPainter = (() => {
     // Lines go on from the frame's border to where they are used inside, and from inside to the border.
     through(inner) {
       const { context: c, scale, view } = this, x = (v) => (inner.ox + v - view.x) * scale, y = (v) => (inner.oy + v - view.y) * scale;
-      c.beginPath(); c.strokeStyle = this.paper("line"); c.lineWidth = Math.max(0.5, Math.min(1.6, 1.1 * scale));
-      for (const i of inner.gate.values()) { c.moveTo(x(inner.cx[i]), y(-HEAD)); c.lineTo(x(inner.cx[i]), y(inner.cy[i])); }
-      for (const i of inner.leave.values()) { c.moveTo(x(inner.cx[i]), y(inner.cy[i])); c.lineTo(x(inner.cx[i]), y(inner.height + 14)); }
-      c.stroke();
+      if (!inner.keyed) inner.keyed = new Set(Array.from(inner.f).flatMap((flag, k) => flag & 8 ? [inner.s[k], inner.t[k]] : []));
+      const plain = new Path2D(), keyed = new Path2D(), line = (i) => inner.keyed.has(i) ? keyed : plain;
+      const draw = (i, from, to) => { line(i).moveTo(x(inner.cx[i]), y(from)); line(i).lineTo(x(inner.cx[i]), y(to)); };
+      for (const i of inner.gate.values()) draw(i, -HEAD, inner.cy[i]);
+      for (const i of inner.leave.values()) draw(i, inner.cy[i], inner.height + 14);
+      c.strokeStyle = this.paper("line"); c.lineWidth = Math.max(0.5, Math.min(1.6, 1.1 * scale)); c.stroke(plain);
+      c.strokeStyle = this.paper("key"); c.lineWidth = Math.max(1.5, 3 * scale); c.stroke(keyed);
     }
   }
   return Painter;
