@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         doctor,
         expose,
         features,
+        flow,
+        flow_numbers,
         graph_diff,
         inspect,
         open_model,
@@ -40,14 +42,14 @@ if TYPE_CHECKING:
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph",
-    "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile", "report", "save_model",
-    "weights",
+    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
+    "flow_numbers", "graph", "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile",
+    "report", "save_model", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
-    "expose", "features", "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile",
-    "save_model", "weights",
+    "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "open_model", "plan", "pooling",
+    "preprocessing", "profile", "save_model", "weights",
 ]  # fmt: skip
 
 

@@ -58,6 +58,11 @@ class LayerWeights:
     _node: ir.Node = field(repr=False)
 
     @property
+    def node(self) -> ir.Node:
+        """The node that uses it."""
+        return self._node
+
+    @property
     def parameters(self) -> int:
         """Number of elements as stored (packed 4-bit weights count a byte as one)."""
         return math.prod(self.shape)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from onnxviz.api.attention import attention, attention_weights
 from onnxviz.api.common import check_outputs, reducer
 from onnxviz.api.features import features
+from onnxviz.api.flow import flow, flow_numbers
 from onnxviz.api.graphs import graph, graph_diff
 from onnxviz.api.views import activations, pooling
 from onnxviz.graph.files import atomic_write
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph",
-    "graph_diff", "inspect", "open_model", "plan", "pooling", "profile", "report", "save_model", "weights",
+    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
+    "flow_numbers", "graph", "graph_diff", "inspect", "open_model", "plan", "pooling", "profile", "report",
+    "save_model", "weights",
 ]  # fmt: skip
 
 _PICTURES = (".png", ".svg", ".pdf")

@@ -20,6 +20,7 @@ from onnxviz.cli.convert import convert
 from onnxviz.cli.doctor import doctor
 from onnxviz.cli.expose import expose
 from onnxviz.cli.features import features
+from onnxviz.cli.flow import flow
 from onnxviz.cli.graph import graph
 from onnxviz.cli.inspect import inspect
 from onnxviz.cli.pooling import pooling
@@ -49,6 +50,7 @@ for verb in (
     pooling,
     weights,
     attention,
+    flow,
     profile,
     report,
     doctor,

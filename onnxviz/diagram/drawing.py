@@ -55,6 +55,7 @@ class Paint:
         legend: Draws the legend at (x, y); returns the y below it.
         signs: Put before headings; the notes are then drawn too.
         values: The numbers behind the colours.
+        paths: Ways that are drawn as strong lines, by their tensors.
     """
 
     fills: list[str | None]
@@ -62,6 +63,7 @@ class Paint:
     legend: Callable[[float, float], tuple[Group, float]]
     signs: list[str] = field(default_factory=list)
     values: list[float | None] = field(default_factory=list)
+    paths: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
