@@ -59,7 +59,7 @@ def cluster(
     try:
         from sklearn.cluster import KMeans
         from sklearn.metrics import silhouette_score
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     except ImportError:
         return None, "not clustered: pip install 'onnxviz[projection]' (scikit-learn)"
     labels: dict[int, npt.NDArray[np.int64]] = {}

@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 from onnxviz.errors import InputError
 
-__all__ = ["LEAST_VALUES", "PowerLaw", "fit_power_law"]
+__all__ = ["IMPLAUSIBLE", "LEAST_VALUES", "PowerLaw", "fit_power_law"]
 
 Floats = npt.NDArray[np.float64]
 
 #: Fewer positive values than this are refused: the estimate is unreliable below (Clauset et al. 2009, section 3.3).
 LEAST_VALUES = 50
+#: Laws whose p-value is below this are rejected.
+IMPLAUSIBLE = 0.1
 _LEAST_TAIL = 10
 _CANDIDATES = 128
 
@@ -34,6 +36,8 @@ class PowerLaw:
         high: Upper end of the interval of α.
         level: Nominal coverage of the interval.
         resamples: Bootstrap samples that the interval is of.
+        p_value: Share of samples drawn from the fitted law (below xmin from the data) whose own fit is no nearer to
+            them than this one: small where the tail is no power law.
     """
 
     alpha: float
@@ -45,6 +49,12 @@ class PowerLaw:
     high: float
     level: float
     resamples: int
+    p_value: float
+
+    @property
+    def plausible(self) -> bool:
+        """Whether the law is not rejected: ``p_value`` of 0.1 or more (Clauset et al. 2009, section 4.1)."""
+        return self.p_value >= IMPLAUSIBLE
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON types."""
@@ -59,7 +69,7 @@ def fit_power_law(values: npt.ArrayLike, *, resamples: int = 200, level: float =
     in empirical data", eq. 3.1 and section 3.3). Of more than 128 possible xmin an even spread by rank is tried; a tail
     has at least 10 samples. The interval is the percentile bootstrap of the samples, xmin chosen anew in each; it takes
     the samples as independent, which eigenvalues of one matrix are not. That a law is fitted does not say that it
-    holds: see ``distance``.
+    holds: ``p_value`` does (section 4.1).
 
     Args:
         values: Samples of any shape; those that are not positive are left out.
@@ -92,7 +102,23 @@ def fit_power_law(values: npt.ArrayLike, *, resamples: int = 200, level: float =
     drawn = (_fit(np.sort(rng.choice(sample, sample.size))) for _ in range(resamples))
     alphas = [fit[0] for fit in drawn if fit is not None]
     low, high = np.quantile(alphas, [(1 - level) / 2, (1 + level) / 2])
-    return PowerLaw(alpha, xmin, distance, tail, sample.size, float(low), float(high), level, len(alphas))
+    p_value = _p_value(sample, found, resamples, rng)
+    return PowerLaw(alpha, xmin, distance, tail, sample.size, float(low), float(high), level, len(alphas), p_value)
+
+
+def _p_value(sample: Floats, found: tuple[float, float, float, int], draws: int, rng: np.random.Generator) -> float:
+    """Return how often a sample of the law itself is as far from its own fit (Clauset et al. 2009, section 4.1)."""
+    alpha, xmin, distance, tail = found
+    body = sample[sample < xmin]
+    further = 0
+    for _ in range(draws):
+        above = int(rng.binomial(sample.size, tail / sample.size)) if body.size else sample.size
+        drawn = xmin * (1 - rng.random(above)) ** (-1 / (alpha - 1))
+        if above < sample.size:
+            drawn = np.concatenate([rng.choice(body, sample.size - above), drawn])
+        fit = _fit(np.sort(drawn))
+        further += fit is None or fit[2] >= distance
+    return further / draws if draws else 1.0
 
 
 def _fit(sample: Floats) -> tuple[float, float, float, int] | None:

@@ -28,6 +28,7 @@ SIMILAR = 0.99
 #: Most pairs that are listed; all are counted.
 MOST_PAIRS = 10_000
 _MOST_WORK = 10**12  # multiplications that a search for pairs may take
+_MOST_ROWS = 20_000  # of a block
 _BLOCK = 1024
 _EXACT_SIDE, _EXACT_ROWS, _SOME = 2048, 20_000, 2048
 _CLUSTER_SPACE = 50
@@ -205,7 +206,7 @@ def similar_pairs(
         return SimilarPairs(*none, 0, 0, "filters of one weight are all alike up to scale")
     if rows < 2:
         return SimilarPairs(*none, 0, 0, "each filter reads inputs of its own")
-    if count * rows * rows * columns / 2 > _MOST_WORK:
+    if rows > _MOST_ROWS or count * rows * rows * columns / 2 > _MOST_WORK:
         return SimilarPairs(*none, 0, 0, f"{rows} filters of {columns} weights: too many to compare")
     skipped = np.zeros(count * rows, bool)
     skipped[[] if leave_out is None else leave_out] = True

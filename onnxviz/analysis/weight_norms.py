@@ -51,7 +51,8 @@ class KernelNorms:
         outputs, own = self.values.shape
         if self.groups == 1 or own == 1 or own * self.groups > _WIDEST:
             return np.ma.MaskedArray(self.values, np.zeros(self.values.shape, bool))
-        picture: np.ma.MaskedArray[Any, Any] = np.ma.masked_all((outputs, own * self.groups), self.values.dtype)
+        empty = np.zeros((outputs, own * self.groups), self.values.dtype)
+        picture: np.ma.MaskedArray[Any, Any] = np.ma.MaskedArray(empty, np.ones(empty.shape, bool))
         step = outputs // self.groups
         for group in range(self.groups):
             rows = slice(group * step, (group + 1) * step)
@@ -95,4 +96,5 @@ def kernel_norms(lw: LayerWeights) -> KernelNorms:
 def _norms(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the L2 norm along the last axis, summed in float64 without widening the array."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.sqrt(np.einsum("...i,...i->...", values, values, dtype=np.float64, casting="unsafe"))
+        squares = np.einsum("...i,...i->...", values, values, dtype=np.float64, casting="unsafe")
+        return np.asarray(np.sqrt(squares), np.float64)

@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 #: Matrices whose smaller side is beyond this have no full spectrum: it would take minutes and gigabytes.
 LARGEST_SIDE = 4096
+_LEAST_SIDE = 10  # rows and columns from which a matrix is compared with a large random one
 _DIRECT = 1 << 18  # elements up to which singular values are computed without the Gram matrix
 _ROWS = 1 << 22  # elements of a matrix that are widened to float64 at a time
 
@@ -45,9 +46,9 @@ class Spectrum:
         std: Standard deviation s of the elements.
         edge: ``s (√outputs + √inputs)``: the largest σ of a random matrix with independent elements of that standard
             deviation, for large sides (Marchenko and Pastur 1967). What a layer has learned enlarges s too, so the
-            edge of its noise is no further out.
-        low_edge: ``s |√outputs - √inputs|``, the smallest.
-        beyond: How many σ are above ``edge``.
+            edge of its noise is no further out. None where a side is below 10, for which the law says nothing.
+        low_edge: ``s |√outputs - √inputs|``, the smallest, or None.
+        beyond: How many σ are above ``edge``, or None.
         power_law: Fit to the tail of λ, or None.
         refused: Why there is none; else empty.
     """
@@ -65,9 +66,9 @@ class Spectrum:
     entropy: float | None
     condition: float | None
     std: float
-    edge: float
-    low_edge: float
-    beyond: int
+    edge: float | None
+    low_edge: float | None
+    beyond: int | None
     power_law: PowerLaw | None
     refused: str
 
@@ -117,7 +118,10 @@ def spectrum(lw: LayerWeights, *, resamples: int = 200, seed: int = 0) -> Spectr
         raise SelectionError("all its values are 0: it has no spectrum")
     tolerance = values[0] * max(outputs, inputs) * float(np.finfo(np.float32).eps)
     std = float(np.std(blocks.values, dtype=np.float64))
-    edge = std * (math.sqrt(outputs) + math.sqrt(inputs))
+    low_edge = edge = None
+    if min(outputs, inputs) >= _LEAST_SIDE:
+        edge = std * (math.sqrt(outputs) + math.sqrt(inputs))
+        low_edge = std * abs(math.sqrt(outputs) - math.sqrt(inputs))
     try:
         law = fit_power_law(values[values > tolerance] ** 2, resamples=resamples, seed=seed)
         refused = ""
@@ -139,8 +143,8 @@ def spectrum(lw: LayerWeights, *, resamples: int = 200, seed: int = 0) -> Spectr
         condition=float(values[0] / values[-1]) if values[-1] > 0 else None,
         std=std,
         edge=edge,
-        low_edge=std * abs(math.sqrt(outputs) - math.sqrt(inputs)),
-        beyond=int(np.count_nonzero(values > edge)),
+        low_edge=low_edge,
+        beyond=None if edge is None else int(np.count_nonzero(values > edge)),
         power_law=law,
         refused=refused,
     )
@@ -163,7 +167,7 @@ def singular_values(matrix: npt.NDArray[Any]) -> Floats:
     if matrix.size <= _DIRECT:
         values: Floats = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
         return values
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(gram(matrix))[::-1], 0))
+    return np.asarray(np.sqrt(np.maximum(np.linalg.eigvalsh(gram(matrix))[::-1], 0)), np.float64)
 
 
 def gram(matrix: npt.NDArray[Any]) -> Floats:
@@ -190,10 +194,10 @@ def spectral_norm(matrix: npt.NDArray[Any], *, most: int = 1024, steps: int = 20
     if min(matrix.shape) <= most:
         return float(singular_values(matrix)[0])
     single = matrix.astype(np.float32, copy=False)
-    vector = np.random.default_rng(0).standard_normal(single.shape[1]).astype(np.float32)
+    vector: npt.NDArray[Any] = np.asarray(np.random.default_rng(0).standard_normal(single.shape[1]), np.float32)
     norm = 0.0
     for _ in range(steps):
-        vector /= np.float32(np.linalg.norm(vector) or 1.0)
+        vector = vector / (np.linalg.norm(vector) or np.float32(1))
         image = single @ vector
         before, norm = norm, float(np.linalg.norm(image))
         vector = single.T @ image

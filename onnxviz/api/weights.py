@@ -113,6 +113,8 @@ def _studied(
 
     made: Any
     plot: Any
+    matrices = {lw.layer for lw in chosen if len(lw.shape) > 1}
+    chosen = [lw for lw in chosen if len(lw.shape) > 1 or lw.layer not in matrices]  # biases beside their weights
     if view == "norms":
         from onnxviz.analysis.weight_norms import kernel_norms as made
         from onnxviz.plots.weight_norms import plot_norms as plot

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from onnxviz.analysis.clusters import STRUCTURE
 from onnxviz.analysis.scale import number
 from onnxviz.analysis.weight_filters import DEAD, SIMILAR, FilterStudy
 from onnxviz.analysis.weight_forms import WeightStudy
@@ -34,11 +35,13 @@ def plot_filters(study: WeightStudy[FilterStudy]) -> Figure:
         study: Of :func:`onnxviz.analysis.weight_filters.filter_study`.
     """
     lines = [
-        "a point is a filter: the weights of one output, as they are (not scaled to one length) · PCA, both axes on "
-        "one scale · clusters: k-means over the first 50 components",
-        f"× dead: L2 norm at most {DEAD:g} of the largest · ring: silenced, |gamma| of the BatchNorm behind at most "
-        f"{DEAD:g} of its largest · line: near-duplicates, |cosine| ≥ {SIMILAR:g} · "
-        "dashed: silhouette 0.25, below which there are no clear clusters",
+        "a point is a filter: the weights of one output, as they are (not scaled to one length)",
+        "PCA, both axes on one scale",
+        "clusters: k-means over the first 50 components",
+        f"× dead: L2 norm at most {DEAD:g} of the largest",
+        f"ring: silenced, |gamma| of the BatchNorm behind at most {DEAD:g} of its largest",
+        f"line: near-duplicates, |cosine| ≥ {SIMILAR:g}",
+        f"dashed: silhouette {STRUCTURE:g}, below which there are no clear clusters",
     ]
     width = MARGIN + LABEL_WIDTH + 0.45 + _SIDE + 2 * (0.75 + _NARROW) + 0.3
     return draw_study(study, f"Filters of {study.model_name}", lines, width, lambda view: _SIDE + 0.3, _draw)
@@ -107,18 +110,20 @@ def _map(axes: Axes, view: FilterStudy) -> None:
     for number_ in np.unique(labels):
         chosen = (labels == number_) & ~dead
         axes.scatter(
-            *points[chosen].T, s=size, c=_COLORS[number_ % 8], marker=_MARKERS[number_ % 8], alpha=0.85,
-            linewidths=0, zorder=2,
+            points[chosen, 0], points[chosen, 1], s=size, c=_COLORS[number_ % 8], marker=_MARKERS[number_ % 8],
+            alpha=0.85, linewidths=0, zorder=2,
         )  # fmt: skip
-    axes.scatter(*points[dead].T, s=22, c=ZERO, marker="x", linewidths=1, zorder=3)
+    axes.scatter(points[dead, 0], points[dead, 1], s=22, c=ZERO, marker="x", linewidths=1, zorder=3)
     if view.silenced is not None:
         ringed = np.isin(view.shown, view.silenced)
-        axes.scatter(*points[ringed].T, s=34, facecolors="none", edgecolors=ZERO, linewidths=0.9, zorder=3)
+        x, y = points[ringed, :2].T
+        axes.scatter(x, y, s=34, facecolors="none", edgecolors=ZERO, linewidths=0.9, zorder=3)
     if len(points) <= _LABELLED:
         for index, point in _apart(view.shown, points):
             axes.annotate(
-                str(index), point, (3, 2), textcoords="offset points", fontsize=6, color=MUTED, fontfamily=FONT
-            )
+                str(index), (point[0], point[1]), (3, 2), textcoords="offset points", fontsize=6, color=MUTED,
+                fontfamily=FONT,
+            )  # fmt: skip
     middle, reach = (points.max(axis=0) + points.min(axis=0)) / 2, 0.56 * float(np.ptp(points, axis=0).max()) or 1.0
     axes.set_xlim(middle[0] - reach, middle[0] + reach)
     axes.set_ylim(middle[1] - reach, middle[1] + reach)
@@ -157,7 +162,7 @@ def _silhouettes(axes: Axes, view: FilterStudy) -> None:
     axes.plot(list(tried), list(tried.values()), color=ACCENT, linewidth=1, marker="o", markersize=3)
     best = view.clusters.count
     axes.plot([best], [tried[best]], marker="o", markersize=7, markerfacecolor="none", color=INK)
-    axes.axhline(0.25, color=MUTED, linewidth=0.6, linestyle=(0, (4, 3)))
+    axes.axhline(STRUCTURE, color=MUTED, linewidth=0.6, linestyle=(0, (4, 3)))
     axes.set_ylim(min(0, *tried.values()) - 0.02, max(0.5, *tried.values()) * 1.08)
     axes.set_xticks(list(tried))
     fine_axes(axes, "clusters k", "mean silhouette")

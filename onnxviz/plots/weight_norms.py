@@ -33,8 +33,9 @@ def plot_norms(study: WeightStudy[KernelNorms]) -> Figure:
         study: Of :func:`onnxviz.analysis.weight_norms.kernel_norms`.
     """
     lines = [
-        "kernels: L2 norm of each, filters down, input channels across (dark is 0); matrices: their values, "
-        "blue below 0, red above · each on its own scale",
+        "kernels: L2 norm of each, filters down, input channels across (dark is 0)",
+        "matrices without kernels: their values, blue below 0, red above",
+        "each on its own scale",
         f"right: L2 norm of each filter (row), largest first; orange: at most {DEAD:g} of the largest (dead)",
     ]
     width = MARGIN + LABEL_WIDTH + 0.4 + _WIDEST + 1.2 + _LINE + 0.3
@@ -74,7 +75,8 @@ def _draw(figure: Figure, view: KernelNorms, top: float) -> None:
         scale = color_scale(np.ma.compressed(picture) if masked else np.asarray(pooled), signed=view.signed)
         rows, columns = picture.shape
         draw_map(axes, pooled, scale, (-0.5, columns - 0.5, rows - 0.5, -0.5))
-        axes.locator_params(integer=True, nbins=6)
+        axes.locator_params("x", integer=True, nbins=int(np.clip(width / 0.35, 2, 6)))
+        axes.locator_params("y", integer=True, nbins=int(np.clip(height / 0.25, 2, 6)))
         fine_axes(axes, view.columns, view.rows)
         axes.spines[["top", "right"]].set_visible(True)
         for spine in axes.spines.values():
@@ -107,5 +109,6 @@ def _falling(axes: Axes, view: KernelNorms) -> None:
     axes.locator_params(axis="x", integer=True, nbins=4)
     axes.locator_params(axis="y", nbins=4)
     axes.yaxis.set_major_formatter(lambda value, position: number(value))
-    fine_axes(axes, f"{view.rows}s by norm" + (f" · {dead} dead" if dead else ""), "L2 norm")
+    what = "rows" if " " in view.rows else f"{view.rows}s"
+    fine_axes(axes, f"{what} by norm" + (f" · {dead} dead" if dead else ""), "L2 norm")
     axes.xaxis.label.set_color(ZERO if dead else INK)

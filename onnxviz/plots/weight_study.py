@@ -10,18 +10,18 @@ from matplotlib.figure import Figure
 
 from onnxviz.analysis.weight_forms import WeightName, WeightStudy
 from onnxviz.plots.pairs import MARGIN, draw_lines, footer_lines, head
-from onnxviz.plots.style import FONT, MUTED, figure_text, new_figure, safe
+from onnxviz.plots.style import FONT, MUTED, figure_text, new_figure, safe, wrap_caption
 
 __all__ = ["about", "draw_study", "fine_axes"]
 
 T = TypeVar("T")
-_TOP, _GAP = 1.0, 0.42
+_TOP, _GAP = 0.85, 0.42
 
 
 def draw_study(
     study: WeightStudy[T],
     title: str,
-    lines: Sequence[str],
+    parts: Sequence[str],
     width: float,
     height: Callable[[T], float],
     draw: Callable[[Figure, T, float], None],
@@ -31,7 +31,7 @@ def draw_study(
     Args:
         study: The results.
         title: The sheet's title.
-        lines: What is true of the whole sheet, below the title; how many weights are drawn is put before the first.
+        parts: What is true of the whole sheet, below the title; how many weights are drawn is put before.
         width: Inches.
         height: Inches of a row, without the gap below it.
         draw: Draws one row at a place from the top, in inches.
@@ -39,10 +39,13 @@ def draw_study(
     heights = [height(view) + _GAP for view in study.views]
     notes = footer_lines(study.not_drawn)
     tried = len(study.views) + len(study.not_drawn)
+    count = f"{tried} of {study.chosen} weights, an even spread"
+    if tried == study.chosen:
+        count = f"{tried} weight{'s' if tried != 1 else ''}"
+    lines = wrap_caption([count, *parts], (width - 2 * MARGIN) * 0.93).split("\n")
     top = _TOP + 0.18 * (len(lines) - 1)
     figure = new_figure(width, top + sum(heights) + 0.15 + 0.17 * len(notes))
-    count = f"{tried} of {study.chosen}, an even spread" if tried < study.chosen else f"{tried}"
-    head(figure, title, [f"{count} weight{'s' if study.chosen != 1 else ''} · {lines[0]}", *lines[1:]])
+    head(figure, title, lines)
     for view, high in zip(study.views, heights, strict=True):
         draw(figure, view, top)
         top += high

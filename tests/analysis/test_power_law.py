@@ -53,16 +53,16 @@ def test_the_beginning_of_the_tail_is_found() -> None:
 
 
 def covered(level: float) -> float:
-    """The share of 80 planted samples whose interval of a nominal level holds the exponent."""
+    """The share of 60 planted samples whose interval of a nominal level holds the exponent."""
     hits = 0
-    for seed in range(80):
-        law = fit_power_law(pareto(2.5, 300, seed), resamples=80, seed=seed, level=level)
+    for seed in range(60):
+        law = fit_power_law(pareto(2.5, 300, seed), resamples=60, seed=seed, level=level)
         hits += law.low <= 2.5 <= law.high
-    return hits / 80
+    return hits / 60
 
 
 def test_the_interval_covers_what_was_planted() -> None:
-    assert covered(0.95) >= 0.88
+    assert covered(0.95) >= 0.86
     assert covered(0.5) < 0.75  # the planted error: an interval that is too narrow does not
 
 
@@ -84,3 +84,10 @@ def test_the_same_sample_gives_the_same_interval() -> None:
 def test_refusals(sample: np.ndarray, what: str) -> None:
     with pytest.raises(InputError, match=what):
         fit_power_law(sample)
+
+
+def test_laws_that_do_not_hold_are_rejected() -> None:
+    right = [fit_power_law(pareto(2.5, 300, seed), resamples=40).plausible for seed in range(8)]
+    assert sum(right) >= 6
+    steps = np.repeat([1.0, 2.0, 4.0, 8.0, 16.0, 32.0], [640, 320, 160, 80, 40, 20])  # falls like one, in steps
+    assert fit_power_law(steps, resamples=40).p_value == 0
