@@ -73,6 +73,9 @@ def weights(
     chosen = select_weights(layer_weights(opened), layers)
     chosen = [lw.codes() for lw in chosen] if raw else chosen
     name = model_name(opened)
+    if view != "sheet":  # a layer's bias is left out beside its weight
+        matrices = {lw.layer for lw in chosen if len(lw.shape) > 1}
+        chosen = [lw for lw in chosen if len(lw.shape) > 1 or lw.layer not in matrices]
     if view in ("sheet", "kernels"):
         figure = _drawn(chosen, name, view, rows)
         if data is not None:
@@ -113,8 +116,6 @@ def _studied(
 
     made: Any
     plot: Any
-    matrices = {lw.layer for lw in chosen if len(lw.shape) > 1}
-    chosen = [lw for lw in chosen if len(lw.shape) > 1 or lw.layer not in matrices]  # biases beside their weights
     if view == "norms":
         from onnxviz.analysis.weight_norms import kernel_norms as made
         from onnxviz.plots.weight_norms import plot_norms as plot
