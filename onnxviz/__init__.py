@@ -5,7 +5,8 @@
 '0.1.0'
 
 Every verb of the command line is a function here: ``onnxviz.inspect``, ``convert``, ``expose``, ``capture``,
-``plan``, ``graph``, ``features``, ``activations``, ``pooling``, ``weights``, ``attention``, ``attention_weights``,
+``plan``, ``graph``, ``features``, ``activations``, ``pooling``, ``weights``, ``weight_table``,
+``attention``, ``attention_weights``,
 ``profile``, ``report``, ``doctor``. They are imported when they are first used.
 """
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         preprocessing,
         profile,
         save_model,
+        weight_table,
         weights,
     )
     from onnxviz.errors import OnnxvizError
@@ -44,12 +46,12 @@ if TYPE_CHECKING:
 _VERBS = (
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
     "flow_numbers", "graph", "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile",
-    "report", "save_model", "weights",
+    "report", "save_model", "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
     "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "open_model", "plan", "pooling",
-    "preprocessing", "profile", "save_model", "weights",
+    "preprocessing", "profile", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 

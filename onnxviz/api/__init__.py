@@ -17,6 +17,7 @@ from onnxviz.api.features import features
 from onnxviz.api.flow import flow, flow_numbers
 from onnxviz.api.graphs import graph, graph_diff
 from onnxviz.api.views import activations, pooling
+from onnxviz.api.weights import weight_table, weights
 from onnxviz.graph.files import atomic_write
 from onnxviz.graph.io import as_model, open_model, save_model
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
     "flow_numbers", "graph", "graph_diff", "inspect", "open_model", "plan", "pooling", "profile", "report",
-    "save_model", "weights",
+    "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 _PICTURES = (".png", ".svg", ".pdf")
@@ -214,27 +215,6 @@ def plan(model: Model, inputs: Feed = None, tensors: str | Sequence[str] = "*", 
     from onnxviz.runtime.capture import plan as plan_capture
 
     return plan_capture(as_model(model), inputs, tensors, **options)
-
-
-def weights(model: Model, output: Path_ | None = None, layers: str | Sequence[str] | None = None) -> Figure:
-    """Draw the weights, a row a layer: kernels or matrix, histogram, range.
-
-    Args:
-        model: A path or an opened model.
-        output: ``.png``, ``.svg`` or ``.pdf``.
-        layers: Names or globs of layers or weight tensors, ``op:TYPE``; by default all, biases and norms left out.
-    """
-    from onnxviz.analysis.layers import select_weights
-    from onnxviz.analysis.weights import layer_weights
-    from onnxviz.graph.model import model_name
-    from onnxviz.plots.weight_sheet import plot_weight_sheet
-
-    check_outputs((output, _PICTURES))
-    opened = as_model(model)
-    chosen = select_weights(layer_weights(opened), layers)
-    figure = plot_weight_sheet(chosen, title=f"Weights of {model_name(opened)}")
-    _save_figure(figure, output)
-    return figure
 
 
 def _save_figure(figure: Figure, output: Path_ | None) -> None:
