@@ -4,10 +4,8 @@
 >>> onnxviz.__version__
 '0.1.0'
 
-Every verb of the command line is a function here: ``onnxviz.inspect``, ``convert``, ``expose``, ``capture``,
-``plan``, ``graph``, ``features``, ``activations``, ``pooling``, ``weights``, ``weight_table``,
-``attention``, ``attention_weights``,
-``profile``, ``report``, ``doctor``. They are imported when they are first used.
+Every verb of the command line is a function here, such as ``onnxviz.inspect`` and ``onnxviz.features``; they are
+imported when they are first used.
 """
 
 from __future__ import annotations

@@ -89,11 +89,6 @@ class LayerWeights:
         return not (self.as_codes and "uint" in self._source.tensor.dtype.numpy().name)
 
     @property
-    def node(self) -> ir.Node:
-        """The node that uses it."""
-        return self._node
-
-    @property
     def parameters(self) -> int:
         """Number of elements as stored (packed 4-bit weights count a byte as one)."""
         return math.prod(self.shape)
