@@ -59,7 +59,7 @@ class ClassAgreement:
         labels: The class of each point; None for none.
         silhouette: Of the classes; None for fewer than two.
         same_class: Share of the k nearest neighbours that are of a point's class; None without classes.
-        outliers: Points none of whose k nearest neighbours has their class.
+        outliers: Samples none of whose k nearest neighbours has their class.
         rand: Adjusted Rand index of classes and clusters, over the points that have both; None without clusters.
     """
 
@@ -236,7 +236,8 @@ def _agreement(
     rand = None
     if clusters is not None and (both := np.flatnonzero((codes >= 0) & (clusters.labels >= 0))).size > 1:
         rand = adjusted_rand([int(c) for c in codes[both]], [int(c) for c in clusters.labels[both]])
-    odd = outliers(order, labels, k) if k and len(names) > 1 else np.zeros(0, np.intp)
+    asked = k and len(names) > 1 and points.of == "samples"
+    odd = outliers(order, labels, k) if asked else np.zeros(0, np.intp)
     return ClassAgreement(
         points.label_source, labels, silhouette(distances, codes), same_class(order, labels, k) if k else None, odd,
         rand,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,21 @@ __all__ = ["default_perplexities", "one_thread", "tsne", "umap"]
 Doubles = npt.NDArray[np.float64]
 _PERPLEXITIES = (5.0, 30.0, 50.0)
 _FEWEST = 7  # points for a perplexity of 2
+
+
+def _umap_class() -> Any:
+    """Import UMAP without the TensorFlow that it would load for a variant that is not used here."""
+    unused = "tensorflow" not in sys.modules
+    if unused:
+        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    try:
+        from umap import UMAP
+    except ModuleNotFoundError as error:
+        raise _missing("UMAP", "umap-learn", "umap") from error
+    finally:
+        if unused:
+            del sys.modules["tensorflow"]
+    return UMAP
 
 
 @contextmanager
@@ -109,10 +126,7 @@ def umap(scores: Doubles, neighbors: int, seed: int = 0) -> Doubles:
         raise InputError(f"{neighbors} neighbours do not fit {count} points", hint=f"give 2 to {count - 1}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numba and of optional parts of umap-learn: nothing a user can act on
-        try:
-            from umap import UMAP
-        except ModuleNotFoundError as error:
-            raise _missing("UMAP", "umap-learn", "umap") from error
+        UMAP = _umap_class()  # noqa: N806 - a class
         start = (10 * scores[:, :2] / np.abs(scores[:, 0]).max()).astype(np.float32)
         with one_thread():
             made = UMAP(n_neighbors=neighbors, min_dist=0.1, init=start, random_state=seed, n_jobs=1).fit_transform(

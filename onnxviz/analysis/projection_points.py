@@ -104,7 +104,7 @@ def _units(
 ) -> Points:
     matrix = values.matrix.T
     classes = None if labels is None else preferred_classes(matrix, labels)
-    source = "" if labels is None else f"the class with the highest mean ({labels.source})"
+    source = "" if labels is None else f"class of highest mean ({labels.source})"
     return Points(
         of, values.name, op_type, what, matrix, np.arange(len(matrix)), names, classes, source, len(matrix),
         () if labels is None else labels.notes,

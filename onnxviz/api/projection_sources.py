@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxviz.analysis.weights import LayerWeights
     from onnxviz.runtime.batches import Batches
     from onnxviz.runtime.capture import Feed
+    from onnxviz.runtime.inputs import Inputs
 
 __all__ = ["READING", "ActivationSource", "FilterSource"]
 
@@ -128,7 +129,7 @@ class ActivationSource:
 
         from onnxviz.analysis.projection_points import channel_points, neuron_points, sample_points
 
-        if self._of == "channels" and (self._batches.samples == 1 or "sample" in self._own):
+        if self._of == "channels" and (self._samples() == 1 or "sample" in self._own):
             return self._of_one_sample()
         values, notes = self._values()
         names = self._batches.names or tuple(str(i) for i in range(values.samples))
@@ -154,7 +155,7 @@ class ActivationSource:
         from onnxviz.runtime.capture import capture
 
         asked: Over = self._own.get("over") or ("mean" if self._of == "channels" else "flat")
-        count, notes = self._batches.samples, []
+        count, notes = self._samples(), list[str]()
 
         def keep(name: str, array: np.ndarray) -> UnitValues:
             over = asked
@@ -178,6 +179,11 @@ class ActivationSource:
         notes += [f"random numbers for {printable(r.name, 40)}" for r in captured.inputs if r.made_up]
         return made, [*notes, *captured.notes]
 
+    def _samples(self) -> int:
+        """Return how many samples there are; where batches were given ready made, their first axis tells."""
+        batches = self._batches
+        return batches.samples if batches.names else batches.samples * _rows(batches.first())
+
     def _of_one_sample(self) -> Points:
         from onnxviz.analysis.projection_points import map_points
 
@@ -189,8 +195,9 @@ class ActivationSource:
         from onnxviz.runtime.capture import capture
 
         start = 0
-        for inputs, count in self._batches:
-            if sample < start + count or len(self._batches) == 1:
+        for inputs, part in self._batches:
+            count = part if self._batches.names else _rows(inputs)
+            if sample < start + count:
                 captured = capture(self._model, inputs, [self._name], bodies=False, **self._run)
                 record = captured[self._name]
                 return feature_maps(record, layout=self._layout, top=None, by="index", sample=sample - start)
@@ -232,8 +239,13 @@ class ActivationSource:
         made = {i: p for i in wanted if self._batches.names and (p := self._batches.picture(i)) is not None}
         if made:
             return {i: picture_thumbnail(picture).tiles[0] for i, picture in made.items()}
-        rows = [row for inputs, n in self._batches for row in next(iter(inputs.feeds.values()))[:n]]
+        rows = [row for inputs, _ in self._batches for row in next(iter(inputs.feeds.values()))]
         lengths = [np.squeeze(row).ndim for row in rows]
         if set(lengths) != {1} or np.squeeze(rows[0]).dtype.kind != "f":
             raise SelectionError("the samples are neither pictures nor signals of one channel")
         return {i: signal_picture(np.squeeze(rows[i]).astype(np.float64)) for i in wanted if i < len(rows)}
+
+
+def _rows(inputs: Inputs) -> int:
+    array: Any = next(iter(inputs.feeds.values()), None)
+    return max(len(array), 1) if getattr(array, "ndim", 0) else 1

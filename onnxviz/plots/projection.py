@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from onnxviz.plots.style import ACCENT, FONT, INK, MUTED, ZERO, figure_text, inc
 __all__ = ["plot_projection"]
 
 Pixels = npt.NDArray[np.uint8]
-_PANEL, _LARGE = 3.5, 5.0  # inches
+_PANEL, _LARGE, _SIDE = 3.5, 5.0, 3.5  # inches
 _GAP, _ABOVE, _BELOW = 0.45, 0.34, 0.62
 _TOP = 1.05
 _BARS = 20
@@ -52,30 +53,48 @@ def plot_projection(
     by = _colored_by(found, color)
     marks = groups(found, by)
     panel = _LARGE if pictures else _PANEL
-    side = min(panel, 3.5)
-    others = found.maps[1:]
-    columns = min(max(len(others), 1), 3)
-    width = 2 * MARGIN + max(panel + 2 * (side + _GAP), columns * panel + (columns - 1) * _GAP)
-    rows = -(-len(others) // 3)
-    step = panel + _ABOVE + _BELOW
-    footer = _footer(found, width)
-    height = _TOP + step * (1 + rows) + 0.15 * len(footer) + 0.3
-    figure = Figure(figsize=(width, height), facecolor="white")
-    head(figure, _title(found), _lines(found, width))
-    shown = [_panel(figure, found, found.maps[0], marks, pictures, (MARGIN, _TOP, panel))]
-    left = MARGIN + panel + _GAP
-    of = f", first {_BARS} of {len(found.pca.variances)}" if len(found.pca.variances) > _BARS else ""
-    figure_text(figure, left + 0.15, _TOP + 0.08, f"Explained variance{of}", fontsize=9.5, fontweight="bold")
-    _scree(inch_axes(figure, left + 0.15, _TOP + _ABOVE, side - 0.15, min(panel, 3.0)), found)
-    _key(figure, found, marks, by, "framed in black" if pictures else "ringed", left + side + _GAP, _TOP)
-    for i, one in enumerate(others):
-        place = (MARGIN + (i % 3) * (panel + _GAP), _TOP + step * (1 + i // 3), panel)
-        shown.append(_panel(figure, found, one, marks, pictures, place))
+    place = _places(panel, len(found.maps))
+    footer = _footer(found, place.width)
+    height = place.below + 0.15 * (len(footer) + bool(pictures)) + 0.3
+    figure = Figure(figsize=(place.width, height), facecolor="white")
+    head(figure, _title(found), _lines(found, place.width))
+    shown = [
+        _panel(figure, found, one, marks, pictures, (left, top, panel))
+        for one, (left, top) in zip(found.maps, place.maps, strict=True)
+    ]
+    _scree(figure, *place.scree, found)
+    _key(figure, found, marks, by, "framed in black" if pictures else "ringed", *place.key)
     if pictures:
         told = ", ".join(f"{count}" for count in shown)
         footer.insert(0, f"pictures where they do not overlap: {told} of {len(found.numbers)}; the others are dots")
-    figure_text(figure, MARGIN, _TOP + step * (1 + rows), "\n".join(footer), fontsize=7.5, color=MUTED, linespacing=1.4)
+    figure_text(figure, MARGIN, place.below, "\n".join(footer), fontsize=7.5, color=MUTED, linespacing=1.4)
     return figure
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the parts of a sheet stand, in inches from its top left corner."""
+
+    maps: list[tuple[float, float]]
+    scree: tuple[float, float]
+    key: tuple[float, float]
+    width: float
+    below: float
+
+
+def _places(panel: float, maps: int) -> _Places:
+    """Return where things stand: PCA, scree and key above, three maps a row below; of two maps, those above."""
+    across, step = panel + _GAP, panel + _ABOVE + _BELOW
+    if maps == 2:
+        row = _TOP + step
+        tops = [(MARGIN, _TOP), (MARGIN + across, _TOP)]
+        return _Places(tops, (MARGIN, row), (MARGIN + across, row), 2 * MARGIN + 2 * panel + _GAP, row + _SIDE)
+    top = (MARGIN + across, _TOP)
+    key = (top[0] + _SIDE + _GAP, _TOP)
+    rows = -(-(maps - 1) // 3)
+    below = [(MARGIN + (i % 3) * across, _TOP + step * (1 + i // 3)) for i in range(maps - 1)]
+    width = max(key[0] + _SIDE, *(left + panel for left, _ in below), 0.0) + MARGIN
+    return _Places([(MARGIN, _TOP), *below], top, key, width, _TOP + step * (1 + rows))
 
 
 def _colored_by(found: Projection, color: str) -> str:
@@ -131,13 +150,14 @@ def _panel(
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set(color="#c9ced4", linewidth=0.6)
-    _frame(axes, one.points, 0.3 / size if pictures else 0.06)
+    _frame(axes, one.points, 0.3 / size if pictures else 0.08)
     odd = found.classes.outliers if found.classes is not None else np.zeros(0, np.intp)
     shown = 0
     if pictures:
         shown = draw_pictures(axes, one.points, marks, pictures, odd)
     else:
-        draw_points(axes, one.points, marks, named=bool(marks[0].name))
+        by_cluster = marks[0].name.startswith("cluster ")
+        draw_points(axes, one.points, marks, named=bool(marks[0].name) and (found.of == "samples" or by_cluster))
     if odd.size and not pictures:
         axes.scatter(
             one.points[odd, 0], one.points[odd, 1], s=70, facecolors="none", edgecolors=INK, linewidths=0.8, zorder=5
@@ -169,9 +189,12 @@ def _kept(found: Projection, one: Map) -> str:
     return f"{text}\nPCA: {first.trustworthiness:.3f} · {100 * first.preserved:.3g} %"
 
 
-def _scree(axes: Axes, found: Projection) -> None:
+def _scree(figure: Figure, left: float, top: float, found: Projection) -> None:
     """Draw the share of the variance along each component as bars, and their sum as a line."""
     ratio = 100 * found.pca.ratio
+    of = f", first {_BARS} of {len(ratio)}" if len(ratio) > _BARS else ""
+    figure_text(figure, left, top + 0.08, f"Explained variance{of}", fontsize=9.5, fontweight="bold")
+    axes = inch_axes(figure, left + 0.3, top + _ABOVE, _SIDE - 0.3, 2.6)
     shown = min(len(ratio), _BARS)
     place = np.arange(1, shown + 1)
     sums = np.cumsum(ratio)

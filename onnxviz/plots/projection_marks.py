@@ -104,7 +104,7 @@ def draw_points(axes: Axes, points: npt.NDArray[np.float64], marks: list[Group],
     for mark in marks if named else ():
         if mark.color != _OTHERS and mark.rows.size:
             axes.annotate(
-                safe(mark.name, 16), _above(points[mark.rows]), (0, 5), textcoords="offset points", fontsize=8,
+                safe(mark.name.removeprefix("cluster "), 16), _above(points[mark.rows]), (0, 5), textcoords="offset points", fontsize=8,
                 fontweight="bold", color=INK, ha="center", va="bottom", fontfamily=FONT, parse_math=False,
                 path_effects=[withStroke(linewidth=2.2, foreground="white")], annotation_clip=False,
             )  # fmt: skip
