@@ -51,17 +51,17 @@ def _missing(what: str, package: str, extra: str) -> MissingDependencyError:
 
 
 def default_perplexities(count: int) -> tuple[float, ...]:
-    """Return three perplexities that so many points allow: 5, 30 and 50, or smaller ones.
+    """Return three perplexities that so many points allow: 5, 30 and 50, or smaller ones; fewer for few points.
 
     >>> default_perplexities(300), default_perplexities(40), default_perplexities(5)
-    ((5.0, 30.0, 50.0), (2.0, 6.0, 12.0), ())
+    ((5.0, 30.0, 50.0), (5.0, 10.0, 12.0), ())
     """
     most = (count - 1) // 3
     if count < _FEWEST:
         return ()
     if most >= _PERPLEXITIES[-1]:
         return _PERPLEXITIES
-    return tuple(sorted({float(max(2, round(most * share))) for share in (0.15, 0.5, 0.95)}))
+    return tuple(sorted({float(max(min(5, most), round(most * share))) for share in (0.15, 0.75, 0.95)}))
 
 
 def tsne(scores: Doubles, perplexity: float, seed: int = 0) -> Doubles:

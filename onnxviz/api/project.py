@@ -61,14 +61,14 @@ def project(
     check_outputs((output, (".png", ".svg", ".pdf")), (data, (".npz",)))
     if markers not in get_args(Markers):
         raise SelectionError(f"there are no markers {markers!r}", hint="choose points or thumbnails")
-    found, pictures = _projected(model, inputs, tensor, thumbnails=markers == "thumbnails", **options)
+    found, pictures, showing = _projected(model, inputs, tensor, thumbnails=markers == "thumbnails", **options)
     for one in found.not_drawn if tell is not None else ():
         tell(f"not drawn: {one.name}: {one.reason}")  # type: ignore[misc]
     if data is not None:
         from onnxviz.runtime.storage import write_arrays
 
         write_arrays(os.fspath(data), *projection_data(found))
-    figure = plot_projection(found, pictures=pictures, color=color)
+    figure = plot_projection(found, pictures=pictures, showing=showing, color=color)
     if output is not None:
         from onnxviz.plots.save import save_figure
 
@@ -105,7 +105,7 @@ def _projected(
     model: ir.Model | Path_, inputs: Feed, tensor: str | None, *, thumbnails: bool, of: Of = "samples",
     method: Method = "pca", clusters: str = "kmeans", perplexity: Sequence[float] | None = None,
     neighbors: Sequence[int] | None = None, normalize: Normalize = "none", most: int = 2000, **options: Any,
-) -> tuple[Projection, dict[int, Any] | None]:  # fmt: skip
+) -> tuple[Projection, dict[int, Any] | None, str]:  # fmt: skip
     from onnxviz.analysis.projection import project_points
     from onnxviz.analysis.projection_points import Of as Kinds
     from onnxviz.analysis.projection_points import clean_points
@@ -126,7 +126,7 @@ def _projected(
         points, method, clusters=clusters, perplexity=perplexity, neighbors=neighbors, seed=seed,
         model_name=model_name(opened), not_drawn=source.not_drawn,
     )  # fmt: skip
-    return found, pictures
+    return found, pictures, source.showing
 
 
 def _pictures(source: FilterSource | ActivationSource, points: Points) -> dict[int, Any] | None:

@@ -35,6 +35,7 @@ class FilterSource:
 
     def __init__(self, model: ir.Model, tensor: str | None) -> None:
         self.not_drawn: list[NotDrawn] = []
+        self.showing = "pictures"
         self._weights = _weights_of(model, tensor)
 
     def points(self) -> Points:
@@ -49,11 +50,14 @@ class FilterSource:
         from onnxviz.plots.projection_marks import channel_pictures
         from onnxviz.plots.weights import kernel_stack
 
-        kernels, _ = kernel_stack(self._weights)
+        kernels, note = kernel_stack(self._weights)
+        self.showing = f"kernels in RGB, grey is 0{', ' + note if note else ''}"
         if kernels.shape[1] == 3:
             reach = float(np.abs(kernels).max()) or 1.0
             colors = np.rint(127.5 + 127.5 * np.moveaxis(kernels, 1, -1) / reach).astype(np.uint8)
             return {i: colors[i] for i in wanted}
+        which = "of the input channel that weighs most, " if kernels.shape[1] > 1 else ""
+        self.showing = f"kernels {which}red above 0, blue below{', ' + note if note else ''}"
         norms = np.square(kernels, dtype=np.float64).sum(axis=(2, 3))
         strongest = kernels[np.arange(len(kernels)), norms.argmax(axis=1)]
         shown = channel_pictures(feature_maps(strongest[None], layout="NCHW", top=None, by="index"))
@@ -84,7 +88,7 @@ def _weights_of(model: ir.Model, tensor: str | None) -> LayerWeights:
     by_layer: dict[str, LayerWeights] = {}
     for lw in every:
         by_layer.setdefault(lw.layer, lw)
-    for node in upstream(value):
+    for node in upstream(model, value):
         made = by_layer.get(node.name or f"{node.op_type}_{places.get(node)}")
         if made is not None:
             return made
@@ -117,6 +121,7 @@ class ActivationSource:
         values = [last_hidden(model)] if tensor is None else select(model, tensor)
         value = _only(values, str(tensor), [str(v.name) for v in values])
         self.not_drawn: list[NotDrawn] = []
+        self.showing = "pictures"
         self._done: int | None = None
         self._model, self._of, self._name = model, of, str(value.name)
         node = value.producer()
@@ -185,9 +190,13 @@ class ActivationSource:
         return batches.samples if batches.names else batches.samples * _rows(batches.first())
 
     def _of_one_sample(self) -> Points:
+        from dataclasses import replace
+
         from onnxviz.analysis.projection_points import map_points
 
-        return map_points(self._maps(int(self._own.get("sample", 0))))
+        sample = int(self._own.get("sample", 0))
+        points = map_points(self._maps(sample))
+        return replace(points, what=f"a channel, as its {points.matrix.shape[1]:,} positions for sample {sample}")
 
     def _maps(self, sample: int) -> FeatureMaps:
         """Return all channels of the layer for one sample."""
@@ -224,9 +233,11 @@ class ActivationSource:
             return self._of_samples(wanted)
         if self._of == "neurons":
             raise SelectionError("a neuron has no picture", hint="--of channels or filters has")
-        maps = self._maps(int(self._own.get("sample", 0)))
+        sample = int(self._own.get("sample", 0))
+        maps = self._maps(sample)
         if maps.kind == "vector":
             raise SelectionError(f"the channels of {self._name} have one value each: no pictures")
+        self.showing = f"maps for sample {sample}, one scale"
         shown = channel_pictures(maps)
         return {i: shown[i] for i in wanted if i < len(shown)}
 
@@ -243,6 +254,7 @@ class ActivationSource:
         lengths = [np.squeeze(row).ndim for row in rows]
         if set(lengths) != {1} or np.squeeze(rows[0]).dtype.kind != "f":
             raise SelectionError("the samples are neither pictures nor signals of one channel")
+        self.showing = "signals, each over its own range"
         return {i: signal_picture(np.squeeze(rows[i]).astype(np.float64)) for i in wanted if i < len(rows)}
 
 

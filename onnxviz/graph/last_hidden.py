@@ -17,31 +17,24 @@ _LAYERS = KINDS["conv"] | KINDS["linear"]
 _SAME_VALUES = {"Flatten", "Reshape", "Identity", "Dropout"}
 
 
-def upstream(value: ir.Value | None) -> Iterator[ir.Node]:
-    """Yield the nodes that lead to a tensor, the nearest first, each by the first input that is no constant.
+def upstream(model: ir.Model, value: ir.Value) -> Iterator[ir.Node]:
+    """Yield the nodes of the main graph that lead to a tensor, nearest first, each by its first input that is fed.
+
+    An input is fed where it depends on a graph input by more than its shape.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
     ...   g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> {a = Mul(w, x) y = Relu(a)}''')
-    >>> [node.op_type for node in upstream(model.graph.outputs[0])]
+    >>> [node.op_type for node in upstream(model, model.graph.outputs[0])]
     ['Relu', 'Mul']
     """
-    while value is not None and (node := value.producer()) is not None:
-        yield node
-        value = _dynamic(node)
-
-
-def _dynamic(node: ir.Node) -> ir.Value | None:
-    """Return the first input of a node that depends on what the model is fed."""
-    for value in node.inputs:
-        if value is None or value.is_initializer() or value.const_value is not None:
-            continue
-        source = value.producer()
-        if source is not None and (source.op_type in ("Constant", "Shape") or not any(source.inputs)):
-            continue
-        if source is not None and _dynamic(source) is None:
-            continue
-        return value
-    return None
+    fed = {value for value in model.graph.inputs if not value.is_initializer()}
+    for node in model.graph:
+        if node.op_type not in ("Shape", "Size") and any(v in fed for v in node.inputs):
+            fed.update(node.outputs)
+    following: ir.Value | None = value
+    while following is not None and (producer := following.producer()) is not None:
+        yield producer
+        following = next((v for v in producer.inputs if v is not None and v in fed), None)
 
 
 def last_hidden(model: ir.Model) -> ir.Value:
@@ -62,7 +55,7 @@ def last_hidden(model: ir.Model) -> ir.Value:
     outputs = [v for v in model.graph.outputs if v.producer() is not None]
     floats = [v for v in outputs if v.dtype in FLOAT_TYPES] or outputs
     for output in floats[:1]:
-        nodes = list(upstream(output))
+        nodes = list(upstream(model, output))
         layer = next((i for i, node in enumerate(nodes) if node.op_type in _LAYERS), 0)
         before = nodes[layer + 1 :]
         while len(before) > 1 and before[0].op_type in _SAME_VALUES:

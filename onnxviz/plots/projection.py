@@ -35,6 +35,7 @@ def plot_projection(
     found: Projection,
     *,
     pictures: Mapping[int, Pixels] | None = None,
+    showing: str = "pictures",
     color: Literal["auto", "labels", "clusters", "none"] = "auto",
 ) -> Figure:
     """Draw a projection.
@@ -45,6 +46,7 @@ def plot_projection(
     Args:
         found: As :func:`onnxviz.analysis.projection.project_points` returns it.
         pictures: Row -> picture of ``(h, w, 3)`` uint8, to be drawn in place of marks where they do not overlap.
+        showing: What the pictures are, in words.
         color: What colours stand for; ``"auto"`` takes classes where there are some, else clusters.
 
     Raises:
@@ -66,7 +68,7 @@ def plot_projection(
     _key(figure, found, marks, by, "framed in black" if pictures else "ringed", *place.key)
     if pictures:
         told = ", ".join(f"{count}" for count in shown)
-        footer.insert(0, f"pictures where they do not overlap: {told} of {len(found.numbers)}; the others are dots")
+        footer.insert(0, f"{showing}, where they do not overlap: {told} of {len(found.numbers)}; the others are dots")
     figure_text(figure, MARGIN, place.below, "\n".join(footer), fontsize=7.5, color=MUTED, linespacing=1.4)
     return figure
 

@@ -104,9 +104,10 @@ def draw_points(axes: Axes, points: npt.NDArray[np.float64], marks: list[Group],
     for mark in marks if named else ():
         if mark.color != _OTHERS and mark.rows.size:
             axes.annotate(
-                safe(mark.name.removeprefix("cluster "), 16), _above(points[mark.rows]), (0, 5), textcoords="offset points", fontsize=8,
-                fontweight="bold", color=INK, ha="center", va="bottom", fontfamily=FONT, parse_math=False,
-                path_effects=[withStroke(linewidth=2.2, foreground="white")], annotation_clip=False,
+                safe(mark.name.removeprefix("cluster "), 16), _above(points[mark.rows]), (0, 5),
+                textcoords="offset points", fontsize=8, fontweight="bold", color=INK, ha="center", va="bottom",
+                fontfamily=FONT, parse_math=False, path_effects=[withStroke(linewidth=2.2, foreground="white")],
+                annotation_clip=False,
             )  # fmt: skip
 
 
@@ -172,7 +173,8 @@ def draw_pictures(
         return 0
     inches = axes.transData.transform(points[rows]) / axes.figure.dpi
     tall, wide = (max(pictures[int(row)].shape[i] for row in rows) for i in (0, 1))
-    unit = float(np.clip(max(tall, wide) / 130, 0.22, 0.45)) / max(tall, wide)
+    least = 0.4 if len(points) <= 64 else 0.22  # inches: few points have room
+    unit = float(np.clip(max(tall, wide) / 130, least, 0.45)) / max(tall, wide)
     shown = rows[placed(inches, wide * unit + 0.06, tall * unit + 0.06, np.flatnonzero(np.isin(rows, odd)))]
     for row in shown:
         image = OffsetImage(pictures[int(row)], zoom=72 * unit, interpolation="nearest", resample=True)
