@@ -149,7 +149,7 @@ def adjusted_rand(first: Sequence[object], second: Sequence[object]) -> float:
 
     Hubert and Arabie 1985 (Journal of Classification 2), equation 5.
 
-    >>> adjusted_rand(["a", "a", "b", "b"], [1, 1, 0, 0]), adjusted_rand([0, 0, 1, 1], [0, 1, 0, 1])
+    >>> adjusted_rand(["a", "a", "b", "b"], [1, 1, 0, 0]), round(adjusted_rand([0, 0, 1, 1], [0, 1, 0, 1]), 6)
     (1.0, -0.5)
     """
     rows = np.unique(np.array([str(x) for x in first]), return_inverse=True)[1]

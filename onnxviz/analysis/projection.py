@@ -156,8 +156,8 @@ def project_points(
     >>> from onnxviz.analysis.projection_points import sample_points
     >>> values = UnitValues("h", (4, 2), "NC", "flat", (np.float32([[1, 2], [3, 4], [5, 6], [7, 9]]),))
     >>> found = project_points(sample_points(values, None, "abcd"))
-    >>> found.maps[0].points.shape, round(found.pca.ratio[0], 4)
-    ((4, 2), 0.9974)
+    >>> found.maps[0].points.shape, round(float(found.pca.ratio[0]), 4)
+    ((4, 2), 0.9972)
     """
     if method not in get_args(Method):
         raise SelectionError(f"there is no projection {method!r}", hint=f"choose {', '.join(get_args(Method))}")

@@ -77,8 +77,8 @@ def pca(matrix: npt.NDArray[Any], components: int = 50, products: Doubles | None
         products: What :func:`gram` gives of it, where that is known.
 
     >>> found = pca(np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0], [2.0, 1.0]]))
-    >>> found.total, [round(float(r), 3) for r in found.ratio]
-    (2.916666666666667, [0.914, 0.086])
+    >>> round(found.total, 4), [round(float(r), 3) for r in found.ratio]
+    (2.9167, [0.914, 0.086])
     """
     n, d = matrix.shape
     products = gram(matrix) if products is None else products

@@ -78,7 +78,7 @@ def outliers(order: Order, labels: Sequence[str | None], k: int) -> npt.NDArray[
 
     >>> order = neighbor_order(np.subtract.outer(np.array([0, 1, 2, 9.0]), np.array([0, 1, 2, 9.0])) ** 2)
     >>> outliers(order, ["a", "a", "b", "b"], 2).tolist()
-    [2, 3]
+    [2]
     """
     codes = _codes(labels)
     near = codes[order[:, :k]]
