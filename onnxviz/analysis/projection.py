@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -247,10 +248,9 @@ def _agreement(
 def _remarks(matrix: npt.NDArray[Any], components: Pca) -> list[str]:
     """Return what a reader should know of the points: duplicates, a line."""
     notes = []
-    rows = np.ascontiguousarray(matrix).view(np.dtype((np.void, matrix.dtype.itemsize * matrix.shape[1]))).reshape(-1)
-    same = len(rows) - len({row.tobytes() for row in rows})
+    same = len(matrix) - len({hashlib.blake2b(np.ascontiguousarray(row)).digest() for row in matrix})
     if same:
-        notes.append(f"{same:,} of {len(rows):,} points repeat another exactly")
+        notes.append(f"{same:,} of {len(matrix):,} points repeat another exactly")
     if len(components.variances) == 1:
         notes.append("the points lie on a line: the second axis holds nothing")
     return notes

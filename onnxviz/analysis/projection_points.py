@@ -207,9 +207,7 @@ def clean_points(points: Points, *, normalize: Normalize = "none", most: int = 2
         varied = points.matrix.max(axis=1) > points.matrix.min(axis=1) if points.matrix.size else np.zeros(0, bool)
         if not varied.all():
             gone = int((~varied).sum())
-            points = points.take(
-                np.flatnonzero(varied), f"{gone:,} of {points.total:,} {points.of} left out: constant (dead)"
-            )
+            points = points.take(np.flatnonzero(varied), f"{gone:,} of {points.total:,} {points.of} left out: constant")
     if len(points.matrix) > most:
         chosen = np.sort(np.random.RandomState(seed).choice(len(points.matrix), most, replace=False))
         points = points.take(chosen, f"{most:,} of {len(points.matrix):,} {points.of} drawn at random, seed {seed}")

@@ -176,6 +176,9 @@ class ActivationSource:
             reason = captured.not_captured.get(self._name, "it was not computed")
             raise SelectionError(f"{self._name} has no values: {reason}")
         made: UnitValues = captured[self._name].statistics
+        dtype = captured[self._name].dtype
+        if dtype in ("uint8", "int8"):
+            notes.append(f"values are {dtype} codes, not dequantised")
         if made.over != asked:
             notes.append("positions averaged: every value of every sample is more than is kept")
         if captured.interrupted:

@@ -23,7 +23,6 @@ __all__ = ["plot_projection"]
 Pixels = npt.NDArray[np.uint8]
 _PANEL, _LARGE, _SIDE = 3.5, 5.0, 3.5  # inches
 _GAP, _ABOVE, _BELOW = 0.45, 0.34, 0.62
-_TOP = 1.05
 _BARS = 20
 _ADVICE = {
     "t-SNE": "t-SNE: read who is near whom; distances between groups, their sizes and densities mean nothing",
@@ -55,11 +54,12 @@ def plot_projection(
     by = _colored_by(found, color)
     marks = groups(found, by)
     panel = _LARGE if pictures else _PANEL
-    place = _places(panel, len(found.maps))
-    footer = _footer(found, place.width)
+    width = _places(panel, len(found.maps), 0.0).width
+    lines, footer = _lines(found, width), _footer(found, width)
+    place = _places(panel, len(found.maps), 0.69 + 0.18 * len(lines))
     height = place.below + 0.15 * (len(footer) + bool(pictures)) + 0.3
     figure = Figure(figsize=(place.width, height), facecolor="white")
-    head(figure, _title(found), _lines(found, place.width))
+    head(figure, _title(found), lines)
     shown = [
         _panel(figure, found, one, marks, pictures, (left, top, panel))
         for one, (left, top) in zip(found.maps, place.maps, strict=True)
@@ -84,19 +84,19 @@ class _Places:
     below: float
 
 
-def _places(panel: float, maps: int) -> _Places:
+def _places(panel: float, maps: int, start: float) -> _Places:
     """Return where things stand: PCA, scree and key above, three maps a row below; of two maps, those above."""
     across, step = panel + _GAP, panel + _ABOVE + _BELOW
     if maps == 2:
-        row = _TOP + step
-        tops = [(MARGIN, _TOP), (MARGIN + across, _TOP)]
+        row = start + step
+        tops = [(MARGIN, start), (MARGIN + across, start)]
         return _Places(tops, (MARGIN, row), (MARGIN + across, row), 2 * MARGIN + 2 * panel + _GAP, row + _SIDE)
-    top = (MARGIN + across, _TOP)
-    key = (top[0] + _SIDE + _GAP, _TOP)
+    top = (MARGIN + across, start)
+    key = (top[0] + _SIDE + _GAP, start)
     rows = -(-(maps - 1) // 3)
-    below = [(MARGIN + (i % 3) * across, _TOP + step * (1 + i // 3)) for i in range(maps - 1)]
+    below = [(MARGIN + (i % 3) * across, start + step * (1 + i // 3)) for i in range(maps - 1)]
     width = max(key[0] + _SIDE, *(left + panel for left, _ in below), 0.0) + MARGIN
-    return _Places([(MARGIN, _TOP), *below], top, key, width, _TOP + step * (1 + rows))
+    return _Places([(MARGIN, start), *below], top, key, width, start + step * (1 + rows))
 
 
 def _colored_by(found: Projection, color: str) -> str:
@@ -117,16 +117,18 @@ def _title(found: Projection) -> str:
 
 def _lines(found: Projection, width: float) -> list[str]:
     kind = f" ({found.op_type})" if found.op_type else ""
-    first = [f"each point is {found.what}", f"{found.layer}{kind} of {found.model_name}"]
     n, of = len(found.numbers), f" of {found.total:,}" if found.total != len(found.numbers) else ""
-    second = [f"n = {n:,}{of} {found.of}", f"{found.columns:,} numbers each", f"seed {found.seed}"]
+    parts = [
+        f"each point is {found.what}", safe(f"{found.layer}{kind} of {found.model_name}", 70),
+        f"n = {n:,}{of} {found.of}", f"{found.columns:,} numbers each", f"seed {found.seed}",
+    ]  # fmt: skip
     if len(found.maps) > 1:
         dims = found.pca.scores.shape[1]
         kept = float(found.pca.ratio[:dims].sum())
-        second.append(
+        parts.append(
             f"{found.maps[1].method} on the first {dims} principal components ({100 * kept:.3g} % of variance)"
         )
-    return [safe(" · ".join(parts), int(width * 14.5)) for parts in (first, second)]
+    return wrap_caption(parts, (width - 2 * MARGIN) * 0.95).split("\n")
 
 
 def _footer(found: Projection, width: float) -> list[str]:
@@ -135,9 +137,12 @@ def _footer(found: Projection, width: float) -> list[str]:
         parts += [
             f"trustworthiness and kept neighbours: k = {found.neighbors}, against all {found.columns:,} columns",
         ]
-    parts += [safe(note, 140) for note in found.notes]
+    parts += [safe(note, 400) for note in found.notes]
     lines = wrap_caption(parts, width - 2 * MARGIN).split("\n") if parts else []
-    return lines + footer_lines(found.not_drawn)
+    most = int((width - 2 * MARGIN) * 15.5)
+    return [short for line in lines for short in textwrap.wrap(line, most, subsequent_indent="  ")] + footer_lines(
+        found.not_drawn
+    )
 
 
 def _panel(
@@ -202,7 +207,8 @@ def _scree(figure: Figure, left: float, top: float, found: Projection) -> None:
     sums = np.cumsum(ratio)
     axes.bar(place, ratio[:shown], color=[ACCENT if i < 2 else "#b9c7d8" for i in range(shown)], width=0.8)
     axes.plot(place, sums[:shown], color=ZERO, linewidth=1.2, marker="o", markersize=2.5)
-    axes.set_ylim(0, 104)
+    highest = float(sums[shown - 1])
+    axes.set_ylim(0, 104 if highest > 50 else 1.35 * highest)
     axes.set_xlim(0.3, shown + 0.7)
     axes.locator_params(axis="x", integer=True, nbins=8)
     draw_lines(axes)
@@ -212,8 +218,8 @@ def _scree(figure: Figure, left: float, top: float, found: Projection) -> None:
     text = f"first two: {sums[min(1, len(sums) - 1)]:.3g} % · 90 % takes {needed}"
     low = sums[shown // 2] > 55
     axes.text(
-        0.97, 0.3 if low else 0.97, f"{text}\norange: their sum", transform=axes.transAxes, ha="right",
-        va="bottom" if low else "top", fontsize=7.5, color=INK, fontfamily=FONT,
+        0.97 if low else 0.04, 0.3 if low else 0.97, f"{text}\norange: their sum", transform=axes.transAxes,
+        ha="right" if low else "left", va="bottom" if low else "top", fontsize=7.5, color=INK, fontfamily=FONT,
     )  # fmt: skip
 
 

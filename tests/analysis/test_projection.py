@@ -219,7 +219,7 @@ def test_what_cannot_be_placed_is_left_out_and_counted() -> None:
         "1 of 5 values are the same for all samples",
     )
     dead = neuron_points(values(np.array([[0.0, 1, 2], [0, 3, 4], [0, 5, 1]])), "Relu")
-    assert clean_points(dead).notes == ("1 of 3 neurons left out: constant (dead)",)
+    assert clean_points(dead).notes == ("1 of 3 neurons left out: constant",)
     drawn = clean_points(points(RNG.normal(size=(50, 3))), most=20, seed=1)
     assert len(drawn.names) == 20
     assert drawn.names == tuple(f"{i}.png" for i in drawn.numbers)
