@@ -173,7 +173,7 @@ def draw_pictures(
         return 0
     inches = axes.transData.transform(points[rows]) / axes.figure.dpi
     tall, wide = (max(pictures[int(row)].shape[i] for row in rows) for i in (0, 1))
-    least = 0.4 if len(points) <= 64 else 0.22  # inches: few points have room
+    least = 0.32 if len(points) <= 64 else 0.22  # inches: few points have room
     unit = float(np.clip(max(tall, wide) / 130, least, 0.45)) / max(tall, wide)
     shown = rows[placed(inches, wide * unit + 0.06, tall * unit + 0.06, np.flatnonzero(np.isin(rows, odd)))]
     for row in shown:
