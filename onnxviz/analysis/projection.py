@@ -248,7 +248,7 @@ def _agreement(
 def _remarks(matrix: npt.NDArray[Any], components: Pca) -> list[str]:
     """Return what a reader should know of the points: duplicates, a line."""
     notes = []
-    same = len(matrix) - len({hashlib.blake2b(np.ascontiguousarray(row)).digest() for row in matrix})
+    same = len(matrix) - len({hashlib.blake2b(row.tobytes()).digest() for row in matrix})
     if same:
         notes.append(f"{same:,} of {len(matrix):,} points repeat another exactly")
     if len(components.variances) == 1:

@@ -121,8 +121,10 @@ def preferred_classes(matrix: Matrix, labels: SampleLabels) -> tuple[str | None,
     ('a', 'b', None)
     """
     index = np.asarray(labels.indices)
+    present = [c for c in range(len(labels.classes)) if (index == c).any()]
+    if not present:
+        return (None,) * len(matrix)
     with np.errstate(invalid="ignore", over="ignore"):
-        present = [c for c in range(len(labels.classes)) if (index == c).any()]
         means = np.stack([matrix[:, index == c].mean(axis=1, dtype=np.float64) for c in present], axis=1)
         told = np.isfinite(means).all(axis=1) & (means.max(axis=1) > means.min(axis=1))
     best = np.argmax(np.where(np.isfinite(means), means, -np.inf), axis=1)

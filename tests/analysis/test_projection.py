@@ -256,6 +256,7 @@ def test_units_are_told_by_the_class_that_excites_them() -> None:
     assert labels is not None
     matrix = np.stack([np.array(KINDS) == "b", np.array(KINDS) == "c", np.ones(60)]).astype(np.float64)
     assert preferred_classes(matrix, labels) == ("b", "c", None)
+    assert preferred_classes(matrix, replace(labels, labels=(None,) * 60)) == (None,) * 3
     made = neuron_points(values(matrix.T), "Relu", labels)
     assert made.what == "a neuron, as its values for 60 samples"
     maps = neuron_points(replace(values(BLOBS), axes="NCH", shape=(60, 2, 3)), "Conv")
