@@ -59,6 +59,12 @@ class UnitValues:
         return int(self.parts[0].shape[1])
 
     @property
+    def channels(self) -> int:
+        """Number of channels; the units, but where every position is one."""
+        sizes = dict(zip(self.axes, self.shape, strict=True))
+        return sizes.get("C", 1) * (sizes.get("D", 1) if self.axes in ("TDNC", "DNC") else 1)
+
+    @property
     def samples(self) -> int:
         """Number of samples."""
         return sum(len(part) for part in self.parts)

@@ -25,6 +25,7 @@ from onnxviz.cli.graph import graph
 from onnxviz.cli.inspect import inspect
 from onnxviz.cli.pooling import pooling
 from onnxviz.cli.profile import profile
+from onnxviz.cli.project import project
 from onnxviz.cli.report import report
 from onnxviz.cli.weights import weights
 from onnxviz.errors import OnnxvizError, printable
@@ -49,6 +50,7 @@ for verb in (
     activations,
     pooling,
     weights,
+    project,
     attention,
     flow,
     profile,

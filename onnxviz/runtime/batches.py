@@ -97,14 +97,13 @@ class Batches:
         Raises:
             InputError: There are fewer samples.
         """
-        if len(self._parts) == 1:
+        if len(self._counts) == 1:
             return self.first(), sample
         before = 0
-        for part in self._parts:
-            if 0 <= sample < before + len(part):
-                inputs: Inputs = self._read(part)
-                return inputs, sample - before
-            before += len(part)
+        for index, count in enumerate(self._counts):
+            if 0 <= sample < before + count:
+                return self._read(index), sample - before
+            before += count
         raise InputError(f"there is no sample {sample}", hint=f"{before} were given, counted from 0")
 
     def picture(self, sample: int) -> np.ndarray | None:
