@@ -6,7 +6,7 @@
 
 Every verb of the command line is a function here: ``onnxviz.inspect``, ``convert``, ``expose``, ``capture``,
 ``plan``, ``graph``, ``features``, ``activations``, ``pooling``, ``weights``, ``attention``, ``attention_weights``,
-``profile``, ``report``, ``doctor``. They are imported when they are first used.
+``neurons``, ``neuron_views``, ``profile``, ``report``, ``doctor``. They are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         features,
         graph_diff,
         inspect,
+        neuron_views,
+        neurons,
         open_model,
         plan,
         pooling,
@@ -41,13 +43,13 @@ if TYPE_CHECKING:
 
 _VERBS = (
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph",
-    "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile", "report", "save_model",
-    "weights",
+    "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile",
+    "report", "save_model", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
-    "expose", "features", "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile",
-    "save_model", "weights",
+    "expose", "features", "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan", "pooling",
+    "preprocessing", "profile", "save_model", "weights",
 ]  # fmt: skip
 
 

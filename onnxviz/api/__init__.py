@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from onnxviz.api.attention import attention, attention_weights
 from onnxviz.api.common import check_outputs, reducer
 from onnxviz.api.graphs import graph, graph_diff
+from onnxviz.api.neurons import neuron_views, neurons
 from onnxviz.api.views import activations, pooling
 from onnxviz.graph.files import atomic_write
 from onnxviz.graph.io import as_model, open_model, save_model
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "graph",
-    "graph_diff", "inspect", "open_model", "plan", "pooling", "profile", "report", "save_model", "weights",
+    "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan", "pooling", "profile",
+    "report", "save_model", "weights",
 ]  # fmt: skip
 
 _PICTURES = (".png", ".svg", ".pdf")

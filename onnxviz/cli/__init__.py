@@ -22,6 +22,7 @@ from onnxviz.cli.expose import expose
 from onnxviz.cli.features import features
 from onnxviz.cli.graph import graph
 from onnxviz.cli.inspect import inspect
+from onnxviz.cli.neurons import neurons
 from onnxviz.cli.pooling import pooling
 from onnxviz.cli.profile import profile
 from onnxviz.cli.report import report
@@ -47,6 +48,7 @@ for verb in (
     features,
     activations,
     pooling,
+    neurons,
     weights,
     attention,
     profile,

@@ -87,7 +87,11 @@ class Batches:
 
     def first(self) -> Inputs:
         """Return the first batch."""
-        inputs: Inputs = self._read(self._parts[0])
+        return self.batch(0)
+
+    def batch(self, index: int) -> Inputs:
+        """Return one batch, read when it is asked for."""
+        inputs: Inputs = self._read(self._parts[index])
         return inputs
 
     def picture(self, sample: int) -> np.ndarray | None:

@@ -1,0 +1,195 @@
+"""The samples that units answer most and least, small: pictures, signals, words or names."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from onnxviz.analysis.neuron_samples import SampleView
+from onnxviz.analysis.neurons import Extreme, NeuronLayer, Neurons, UnitExtremes
+from onnxviz.analysis.scale import number
+from onnxviz.plots.pairs import MARGIN
+from onnxviz.plots.style import ACCENT, FONT, INK, MUTED, ZERO, figure_text, inch_axes, plain, safe
+
+__all__ = ["draw_samples", "samples_height"]
+
+_COLUMN = 6.35  # inches of one unit and its samples
+_TEXT = 0.88  # inches left of the tiles
+_TILE, _PITCH, _APART = 0.58, 0.625, 0.2
+_VALUE = 0.15  # inches above a tile, for the value
+_LINE = 0.15  # inches of a line of words
+_HEAD = 0.62  # inches of the two lines above all
+
+
+def samples_height(found: Neurons, layer: NeuronLayer) -> float:
+    """Return the inches that the samples of a layer take."""
+    if not layer.extremes:
+        return 0.0
+    return _HEAD + math.ceil(len(layer.extremes) / 2) * (_block(found, layer) + 0.16) + 0.15
+
+
+def draw_samples(figure: Figure, found: Neurons, layer: NeuronLayer, top: float) -> None:
+    """Draw the samples that each unit answers most and least, two units side by side.
+
+    Args:
+        figure: Where.
+        found: Holds what the samples look like.
+        layer: Holds which samples they are.
+        top: Inches from the figure's top.
+    """
+    if not layer.extremes:
+        return
+    most = max(len(e.top) for e in layer.extremes)
+    least = max(len(e.bottom) for e in layer.extremes)
+    first = f"{len(layer.extremes)} of {len(layer.mean)} units, by score"
+    figure_text(
+        figure, MARGIN, top, f"Samples answered most and least · {first} · above each tile: the unit's answer"
+        + (", and its class" if len(layer.labels) else "") + _framed(found, layer), fontsize=8, color=MUTED,
+    )  # fmt: skip
+    texts = not _tiles(found, layer)
+    for column in range(min(2, len(layer.extremes))):
+        left = MARGIN + column * _COLUMN + _TEXT
+        figure_text(figure, left, top + 0.24, f"highest {most}", fontsize=7.5, fontweight="bold")
+        if least and not texts:
+            at = left + most * _PITCH + _APART
+            figure_text(figure, at, top + 0.24, f"lowest {least}", fontsize=7.5, fontweight="bold")
+    height = _block(found, layer)
+    for place, extremes in enumerate(layer.extremes):
+        left = MARGIN + (place % 2) * _COLUMN
+        _unit(figure, found, layer, extremes, left, top + 0.42 + (place // 2) * (height + 0.16), most)
+
+
+def _framed(found: Neurons, layer: NeuronLayer) -> str:
+    marks = [one for e in layer.extremes for one in e.top]
+    if any(one.box is not None for one in marks):
+        return " · orange: what its most active position sees"
+    if any(one.peak is not None and found.views[one.sample].words for one in marks if one.sample in found.views):
+        return " · ‹ ›: its most active token"
+    return ""
+
+
+def _view(found: Neurons, one: Extreme) -> SampleView:
+    return found.views.get(one.sample) or SampleView(found.names[one.sample])
+
+
+def _tiles(found: Neurons, layer: NeuronLayer) -> bool:
+    """Whether the samples are drawn; else they are written."""
+    views = [_view(found, one) for e in layer.extremes for one in (*e.top, *e.bottom)]
+    return any(view.picture is not None or view.signal is not None for view in views)
+
+
+def _tile_height(found: Neurons, layer: NeuronLayer) -> float:
+    shapes = [
+        view.picture.shape[0] / view.picture.shape[1]
+        for e in layer.extremes
+        for one in e.top
+        if (view := _view(found, one)).picture is not None
+    ]
+    return _TILE * min(max(float(np.median(shapes)), 0.4), 1.6) if shapes else 0.42
+
+
+def _block(found: Neurons, layer: NeuronLayer) -> float:
+    if _tiles(found, layer):
+        words = any(_view(found, one).words for e in layer.extremes for one in e.top)
+        return _VALUE + _tile_height(found, layer) + (0.12 if words else 0)
+    lines = max(len(e.top) + len(e.bottom) for e in layer.extremes)
+    return _LINE * (lines + 1)
+
+
+def _unit(
+    figure: Figure, found: Neurons, layer: NeuronLayer, extremes: UnitExtremes, left: float, top: float, most: int
+) -> None:
+    figure_text(figure, left, top + 0.02, f"unit {extremes.unit}", fontsize=8, fontweight="bold")
+    said = _said(layer, extremes)
+    figure_text(figure, left, top + 0.18, "\n".join(said), fontsize=6.5, color=MUTED, linespacing=1.35)
+    left += _TEXT
+    if not _tiles(found, layer):
+        _written(figure, found, layer, extremes, left, top)
+        return
+    height = _tile_height(found, layer)
+    for side, start in ((extremes.top, left), (extremes.bottom, left + most * _PITCH + _APART)):
+        for place, one in enumerate(side):
+            _tile(figure, _view(found, one), one, _label(layer, one), (start + place * _PITCH, top, height))
+
+
+def _said(layer: NeuronLayer, extremes: UnitExtremes) -> list[str]:
+    lines = []
+    found = layer.selectivity
+    if found is not None and found.best[extremes.unit] >= 0:
+        lines.append(f"class {safe(found.classes[int(found.best[extremes.unit])], 11)}")
+        if np.isfinite(found.auc[extremes.unit]):
+            lines.append(f"AUC {number(float(found.auc[extremes.unit]))}")
+    if extremes.tied > max(len(extremes.bottom), 1):
+        lines.append(f"{extremes.tied} tie lowest")
+    return lines
+
+
+def _label(layer: NeuronLayer, one: Extreme) -> str:
+    if not len(layer.labels):
+        return ""
+    label = int(layer.labels[int(np.searchsorted(layer.samples, one.sample))])
+    return safe(layer.classes[label], 8) if label >= 0 else "?"
+
+
+def _tile(figure: Figure, view: SampleView, one: Extreme, label: str, place: tuple[float, float, float]) -> None:
+    left, top, height = place
+    figure_text(figure, left, top + 0.01, number(one.value), fontsize=6.5, color=INK)
+    if label:
+        figure_text(figure, left + _TILE, top + 0.01, label, fontsize=6.5, color=MUTED, ha="right")
+    axes = plain(inch_axes(figure, left, top + _VALUE, _TILE, height))
+    if view.picture is not None:
+        rows, columns = view.picture.shape[:2]
+        axes.imshow(view.picture, interpolation="nearest" if max(rows, columns) <= 64 else "antialiased")
+        if one.box is not None and len(one.box) == 2:
+            (y0, y1), (x0, x1) = one.box
+            axes.add_patch(
+                Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, edgecolor=ZERO, linewidth=1.1)
+            )
+        if view.words:
+            words = safe(" ".join(view.words), 16)
+            figure_text(figure, left, top + _VALUE + height + 0.02, words, fontsize=4.5, color=MUTED)
+    elif view.signal is not None:
+        across = np.linspace(0, max(view.length - 1, 1), view.signal.shape[1])
+        for line in view.signal:
+            axes.plot(across, np.where(np.isfinite(line), line, np.nan), color=INK, linewidth=0.5)
+        axes.set_xlim(0, max(view.length - 1, 1))
+        if one.box is not None and len(one.box) == 1:
+            axes.axvspan(*one.box[0], color=ZERO, alpha=0.3, linewidth=0)
+        for spine in axes.spines.values():
+            spine.set(visible=True, linewidth=0.3, edgecolor="#9aa0a6")
+    else:
+        axes.text(0.5, 0.5, safe(view.name, 12), transform=axes.transAxes, ha="center", va="center", fontsize=5.5,
+                  color=ACCENT, fontfamily=FONT, parse_math=False)  # fmt: skip
+
+
+def _written(
+    figure: Figure, found: Neurons, layer: NeuronLayer, extremes: UnitExtremes, left: float, top: float
+) -> None:
+    """Write the samples a line each, the highest first, then after a gap the lowest."""
+    for group, side in enumerate((extremes.top, extremes.bottom)):
+        if group and side:
+            figure_text(figure, left, top, "lowest", fontsize=7, fontweight="bold")
+            top += _LINE
+        for one in side:
+            view = _view(found, one)
+            text = _sentence(view, one) if view.words else safe(view.name, 60)
+            label = _label(layer, one)
+            figure_text(figure, left, top, number(one.value), fontsize=7, color=INK)
+            figure_text(
+                figure, left + 0.55, top, safe(text, 62) + (f"  ({label})" if label else ""), fontsize=7, color=MUTED
+            )
+            top += _LINE
+
+
+def _sentence(view: SampleView, one: Extreme) -> str:
+    """Return a text in a line, the most active token in angle quotes where the layer has a position a token."""
+    words = list(view.words)
+    if one.peak is not None and len(one.peak) == 1 and one.peak[0] < len(words):
+        at = one.peak[0]
+        words[at] = f"‹{words[at]}›"
+        if at > 6:
+            words = ["…", *words[at - 5 :]]
+    return " ".join(words)
