@@ -28,7 +28,8 @@ class Selectivity:
         classes: The classes that have samples.
         counts: Number of samples of each.
         means: ``(classes, units)`` float64: the mean answer to each class.
-        best: ``(units,)`` int64: the class with the largest mean, the first of equals; -1 where no mean is finite.
+        best: ``(units,)`` int64: the class with the largest mean, the first of equals; -1 where all means are equal (as
+            of a dead unit) or none is finite.
         index: ``(units,)`` float64: the class selectivity index, 0 (all classes alike) to 1 (one class alone).
         auc: ``(units,)`` float64: area under the ROC curve with the answer as the score for ``best`` against the rest.
     """
@@ -48,8 +49,10 @@ class Selectivity:
             found.append(f"few samples: {', '.join(few[:6])}{', …' if len(few) > 6 else ''}")
         undefined = int(np.count_nonzero(np.isnan(self.index)))
         if undefined:
-            which = "no unit" if undefined == len(self.index) else f"not {undefined} of {len(self.index)} units"
-            found.append(f"class selectivity index: {which} (it needs answers that are never negative, and not all 0)")
+            which = "any unit" if undefined == len(self.index) else f"{undefined} of {len(self.index)} units"
+            found.append(f"class selectivity index not defined for {which}: their answers are negative, or all 0")
+        if alike := int(np.count_nonzero(self.best < 0)):
+            found.append(f"{alike} unit{'s' if alike != 1 else ''} prefer{'s' if alike == 1 else ''} no class")
         return found
 
 
@@ -103,13 +106,14 @@ def _of_columns(
     with np.errstate(invalid="ignore"):
         means = np.stack([zeroed[m].sum(axis=0) / finite[m].sum(axis=0) for m in members])
     known = np.isfinite(means)
-    best = np.where(known.any(axis=0), np.where(known, means, -np.inf).argmax(axis=0), -1)
+    largest, least = np.where(known, means, -np.inf).max(axis=0), np.where(known, means, np.inf).min(axis=0)
+    best = np.where(largest > least, np.where(known, means, -np.inf).argmax(axis=0), -1)
     index = _index(means, known, zeroed.min(axis=0) >= 0)
     auc = np.full(rows.shape[1], np.nan)
     positive = labels[:, None] == best[None]
-    whole = finite.all(axis=0)
+    whole = finite.all(axis=0) & (best >= 0)
     auc[whole] = roc_auc(rows[:, whole], positive[:, whole])
-    for unit in np.flatnonzero(~whole & (best >= 0)):
+    for unit in np.flatnonzero(~finite.all(axis=0) & (best >= 0)):
         has = finite[:, unit]
         auc[unit] = roc_auc(rows[has, unit, None], positive[has, unit, None])[0]
     return means, best, index, auc

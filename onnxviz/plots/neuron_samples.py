@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -18,17 +20,68 @@ __all__ = ["draw_samples", "samples_height"]
 
 _COLUMN = 6.35  # inches of one unit and its samples
 _TEXT = 0.88  # inches left of the tiles
-_TILE, _PITCH, _APART = 0.58, 0.625, 0.2
-_VALUE = 0.15  # inches above a tile, for the value
+_TILE, _WIDE = 0.58, 0.92  # inches of a tile, and of one that shows a signal
+_BETWEEN, _APART = 0.045, 0.2
+_SIGNALS = (3, 2)  # wide tiles, highest and lowest
+_VALUE = 0.15  # inches above a tile, for the value; as much again for a class that has no room beside it
+_SHORT = 2  # characters of a class that have
 _LINE = 0.15  # inches of a line of words
 _HEAD = 0.62  # inches of the two lines above all
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How the samples of a layer are laid out.
+
+    Attributes:
+        kind: ``"tiles"``, wide ``"signals"``, or written ``"lines"``.
+        tile: Width of a tile in inches.
+        height: Its height.
+        above: Inches above a tile, for the value and the class.
+        words: Whether words stand below the tiles.
+        most, least: How many samples of a unit are shown.
+    """
+
+    kind: str
+    tile: float
+    height: float
+    above: float
+    words: bool
+    most: int
+    least: int
+
+    @property
+    def block(self) -> float:
+        """Inches that a unit takes."""
+        if self.kind == "lines":
+            return _LINE * (self.most + self.least + 1)
+        return self.above + self.height + (0.12 if self.words else 0)
+
+    def left(self, place: int, *, lowest: bool = False) -> float:
+        """Inches from the first tile of a unit to another."""
+        return (self.tile + _BETWEEN) * (place + self.most * lowest) + _APART * lowest
+
+
+def _look(found: Neurons, layer: NeuronLayer) -> _Look:
+    views = [_view(found, one) for e in layer.extremes for one in (*e.top, *e.bottom)]
+    shapes = [v.picture.shape[0] / v.picture.shape[1] for v in views if v.picture is not None]
+    most, least = max(len(e.top) for e in layer.extremes), max(len(e.bottom) for e in layer.extremes)
+    classes = [layer.classes[label] for label in set(layer.labels[layer.labels >= 0].tolist())]
+    above = _VALUE * (2 if any(len(name) > _SHORT for name in classes) else 1)
+    words = any(view.words for view in views)
+    if shapes:
+        height = _TILE * min(max(float(np.median(shapes)), 0.4), 1.6)
+        return _Look("tiles", _TILE, height, above, words, most, least)
+    if any(view.signal is not None for view in views):
+        return _Look("signals", _WIDE, 0.45, above, words, min(most, _SIGNALS[0]), min(least, _SIGNALS[1]))
+    return _Look("lines", _TILE, 0, 0, words, most, least)
 
 
 def samples_height(found: Neurons, layer: NeuronLayer) -> float:
     """Return the inches that the samples of a layer take."""
     if not layer.extremes:
         return 0.0
-    return _HEAD + math.ceil(len(layer.extremes) / 2) * (_block(found, layer) + 0.16) + 0.15
+    return _HEAD + math.ceil(len(layer.extremes) / 2) * (_look(found, layer).block + 0.16) + 0.15
 
 
 def draw_samples(figure: Figure, found: Neurons, layer: NeuronLayer, top: float) -> None:
@@ -42,24 +95,20 @@ def draw_samples(figure: Figure, found: Neurons, layer: NeuronLayer, top: float)
     """
     if not layer.extremes:
         return
-    most = max(len(e.top) for e in layer.extremes)
-    least = max(len(e.bottom) for e in layer.extremes)
-    first = f"{len(layer.extremes)} of {len(layer.mean)} units, by score"
-    figure_text(
-        figure, MARGIN, top, f"Samples answered most and least · {first} · above each tile: the unit's answer"
-        + (", and its class" if len(layer.labels) else "") + _framed(found, layer), fontsize=8, color=MUTED,
-    )  # fmt: skip
-    texts = not _tiles(found, layer)
+    look = _look(found, layer)
+    which = f"{len(layer.extremes)} of {len(layer.mean)} units, by score"
+    told = " and its class" if len(layer.labels) else ""
+    said = f"Samples answered most and least · {which} · with the unit's answer{told}{_framed(found, layer)}"
+    figure_text(figure, MARGIN, top, said, fontsize=8, color=MUTED)
     for column in range(min(2, len(layer.extremes))):
         left = MARGIN + column * _COLUMN + _TEXT
-        figure_text(figure, left, top + 0.24, f"highest {most}", fontsize=7.5, fontweight="bold")
-        if least and not texts:
-            at = left + most * _PITCH + _APART
-            figure_text(figure, at, top + 0.24, f"lowest {least}", fontsize=7.5, fontweight="bold")
-    height = _block(found, layer)
+        figure_text(figure, left, top + 0.24, f"highest {look.most}", fontsize=7.5, fontweight="bold")
+        if look.least and look.kind != "lines":
+            at = left + look.left(0, lowest=True)
+            figure_text(figure, at, top + 0.24, f"lowest {look.least}", fontsize=7.5, fontweight="bold")
     for place, extremes in enumerate(layer.extremes):
-        left = MARGIN + (place % 2) * _COLUMN
-        _unit(figure, found, layer, extremes, left, top + 0.42 + (place // 2) * (height + 0.16), most)
+        corner = (MARGIN + (place % 2) * _COLUMN, top + 0.42 + (place // 2) * (look.block + 0.16))
+        _unit(figure, found, layer, extremes, look, corner)
 
 
 def _framed(found: Neurons, layer: NeuronLayer) -> str:
@@ -75,44 +124,21 @@ def _view(found: Neurons, one: Extreme) -> SampleView:
     return found.views.get(one.sample) or SampleView(found.names[one.sample])
 
 
-def _tiles(found: Neurons, layer: NeuronLayer) -> bool:
-    """Whether the samples are drawn; else they are written."""
-    views = [_view(found, one) for e in layer.extremes for one in (*e.top, *e.bottom)]
-    return any(view.picture is not None or view.signal is not None for view in views)
-
-
-def _tile_height(found: Neurons, layer: NeuronLayer) -> float:
-    shapes = [
-        view.picture.shape[0] / view.picture.shape[1]
-        for e in layer.extremes
-        for one in e.top
-        if (view := _view(found, one)).picture is not None
-    ]
-    return _TILE * min(max(float(np.median(shapes)), 0.4), 1.6) if shapes else 0.42
-
-
-def _block(found: Neurons, layer: NeuronLayer) -> float:
-    if _tiles(found, layer):
-        words = any(_view(found, one).words for e in layer.extremes for one in e.top)
-        return _VALUE + _tile_height(found, layer) + (0.12 if words else 0)
-    lines = max(len(e.top) + len(e.bottom) for e in layer.extremes)
-    return _LINE * (lines + 1)
-
-
 def _unit(
-    figure: Figure, found: Neurons, layer: NeuronLayer, extremes: UnitExtremes, left: float, top: float, most: int
+    figure: Figure, found: Neurons, layer: NeuronLayer, extremes: UnitExtremes, look: _Look, corner: tuple[float, float]
 ) -> None:
+    left, top = corner
     figure_text(figure, left, top + 0.02, f"unit {extremes.unit}", fontsize=8, fontweight="bold")
     said = _said(layer, extremes)
     figure_text(figure, left, top + 0.18, "\n".join(said), fontsize=6.5, color=MUTED, linespacing=1.35)
     left += _TEXT
-    if not _tiles(found, layer):
+    if look.kind == "lines":
         _written(figure, found, layer, extremes, left, top)
         return
-    height = _tile_height(found, layer)
-    for side, start in ((extremes.top, left), (extremes.bottom, left + most * _PITCH + _APART)):
+    for lowest, side in ((False, extremes.top[: look.most]), (True, extremes.bottom[: look.least])):
         for place, one in enumerate(side):
-            _tile(figure, _view(found, one), one, _label(layer, one), (start + place * _PITCH, top, height))
+            at = left + look.left(place, lowest=lowest)
+            _tile(figure, _view(found, one), one, _label(layer, one), look, (at, top))
 
 
 def _said(layer: NeuronLayer, extremes: UnitExtremes) -> list[str]:
@@ -131,15 +157,24 @@ def _label(layer: NeuronLayer, one: Extreme) -> str:
     if not len(layer.labels):
         return ""
     label = int(layer.labels[int(np.searchsorted(layer.samples, one.sample))])
-    return safe(layer.classes[label], 8) if label >= 0 else "?"
+    return safe(layer.classes[label], 11) if label >= 0 else "?"
 
 
-def _tile(figure: Figure, view: SampleView, one: Extreme, label: str, place: tuple[float, float, float]) -> None:
-    left, top, height = place
+def _tile(figure: Figure, view: SampleView, one: Extreme, label: str, look: _Look, corner: tuple[float, float]) -> None:
+    left, top = corner
     figure_text(figure, left, top + 0.01, number(one.value), fontsize=6.5, color=INK)
-    if label:
-        figure_text(figure, left + _TILE, top + 0.01, label, fontsize=6.5, color=MUTED, ha="right")
-    axes = plain(inch_axes(figure, left, top + _VALUE, _TILE, height))
+    if label and look.above > _VALUE:
+        figure_text(figure, left, top + 0.13, label, fontsize=6.5, color=MUTED)
+    elif label:
+        figure_text(figure, left + look.tile, top + 0.01, label, fontsize=6.5, color=MUTED, ha="right")
+    axes = plain(inch_axes(figure, left, top + look.above, look.tile, look.height))
+    _draw_view(axes, view, one)
+    if view.words and look.words:
+        words = safe(" ".join(view.words), 18)
+        figure_text(figure, left, top + look.above + look.height + 0.02, words, fontsize=4.5, color=MUTED)
+
+
+def _draw_view(axes: Axes, view: SampleView, one: Extreme) -> None:
     if view.picture is not None:
         rows, columns = view.picture.shape[:2]
         axes.imshow(view.picture, interpolation="nearest" if max(rows, columns) <= 64 else "antialiased")
@@ -148,13 +183,10 @@ def _tile(figure: Figure, view: SampleView, one: Extreme, label: str, place: tup
             axes.add_patch(
                 Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, edgecolor=ZERO, linewidth=1.1)
             )
-        if view.words:
-            words = safe(" ".join(view.words), 16)
-            figure_text(figure, left, top + _VALUE + height + 0.02, words, fontsize=4.5, color=MUTED)
     elif view.signal is not None:
         across = np.linspace(0, max(view.length - 1, 1), view.signal.shape[1])
         for line in view.signal:
-            axes.plot(across, np.where(np.isfinite(line), line, np.nan), color=INK, linewidth=0.5)
+            axes.plot(across, np.where(np.isfinite(line), line, np.nan), color=INK, linewidth=0.6)
         axes.set_xlim(0, max(view.length - 1, 1))
         if one.box is not None and len(one.box) == 1:
             axes.axvspan(*one.box[0], color=ZERO, alpha=0.3, linewidth=0)
