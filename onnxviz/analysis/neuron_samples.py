@@ -58,7 +58,8 @@ def sample_view(
         words: Token id -> word; None shows the ids.
     """
     layouts = tensor_layouts(model)
-    signal, length, text = None, 0, ()
+    signal, length = None, 0
+    text: tuple[str, ...] = ()
     for value in model_inputs(model):
         array = feeds.get(str(value.name))
         if not isinstance(array, np.ndarray) or array.ndim < 2 or not array.size:

@@ -257,15 +257,16 @@ def neuron_layer(
     scores: dict[str, Floats] = {"variance": np.square(deviation), "mean": mean}
     if selectivity is not None:
         scores |= {"auc": selectivity.auc, "selectivity": selectivity.index}
-    by = _choice("by", by, get_args(UnitScore), "auc" if selectivity is not None else "variance")
-    order = _choice("order", order, get_args(UnitOrder), "class" if selectivity is not None else _cluster_or_score())
-    for what, needed in ((by, by in ("auc", "selectivity")), (order, order == "class")):
+    score = _choice("by", by, get_args(UnitScore), "auc" if selectivity is not None else "variance")
+    rows = _choice("order", order, get_args(UnitOrder), "class" if selectivity is not None else _cluster_or_score())
+    for what, needed in ((score, score in ("auc", "selectivity")), (rows, rows == "class")):
         if needed and selectivity is None:
             raise InputError(
-                f"{what!r} needs two classes of samples or more: {why}", hint="give --labels folders or FILE.csv"
+                f"{what!r} needs two classes of samples or more: {why or 'there are no labels'}",
+                hint="give --labels folders or FILE.csv",
             )
-    ranked = _ranked(scores.get(by), len(mean), top)
-    units = _ordered(ranked, order, values, mean, deviation, selectivity)
+    ranked = _ranked(scores.get(score), len(mean), top)
+    units = _ordered(ranked, rows, values, mean, deviation, selectivity)
     few = values.shape[0] == 1
     extremes = () if few else tuple(
         _extremes(answers, values, samples, unit, most, least, field, extent) for unit in ranked[:pictures]
@@ -276,7 +277,7 @@ def neuron_layer(
         answers.values.name, op_type, answers.values.shape, any(p is not None for p in answers.peaks),
         answers.values.over, role, values, samples, len(matrix) - len(values),
         mean, deviation, share_on, answers.lowest, answers.highest, index, classes, selectivity, tuple(units),
-        tuple(ranked), by, order, z_score, extremes, (*notes, *told),
+        tuple(ranked), score, rows, z_score, extremes, (*notes, *told),
     )  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def _heat_map(figure: Figure, layer: NeuronLayer, top: float) -> None:
     _frame(axes, shown.shape[1], count)
     _unit_labels(axes, layer, height)
     axes.set_xticks([])
-    _brackets(axes, layer, width)
+    _brackets(axes, layer, width, height)
     tail = ", grouped by class" if len(layer.labels) else ""
     axes.set_xlabel(
         f"{shown.shape[1]} samples{tail}", fontsize=7.5, color=MUTED, fontfamily=FONT, labelpad=4
@@ -194,22 +194,22 @@ def _groups(layer: NeuronLayer) -> list[tuple[str, int, int]]:
     return [(layer.classes[ordered[a]] if ordered[a] >= 0 else "no label", a, b) for a, b in pairwise(edges)]
 
 
-def _brackets(axes: Axes, layer: NeuronLayer, width: float) -> None:
+def _brackets(axes: Axes, layer: NeuronLayer, width: float, height: float) -> None:
     """Draw a bracket a class above the heat map, its name where there is room, and a thin line between classes."""
     groups, total = _groups(layer), len(layer.values)
     above = axes.get_xaxis_transform()
-    pixel = 1 / (axes.get_position().height * axes.figure.get_size_inches()[1])  # an inch, in the axes' height
+    inch = 1 / height  # an inch, in the height of the axes
     for name, first, stop in groups:
         gap = min(0.15 * (stop - first), 0.02 / width * total)
-        y = 1 + 0.06 * pixel
+        y = 1 + 0.06 * inch
         axes.plot(
-            [first + gap, first + gap, stop - gap, stop - gap], [y - 0.035 * pixel, y, y, y - 0.035 * pixel],
+            [first + gap, first + gap, stop - gap, stop - gap], [y - 0.035 * inch, y, y, y - 0.035 * inch],
             transform=above, color=INK, linewidth=0.7, clip_on=False, solid_capstyle="butt",
         )  # fmt: skip
         room = width * (stop - first) / total
         if room >= 0.09:
             axes.text(
-                (first + stop) / 2, y + 0.035 * pixel, safe(name, max(int(room / 0.062), 1)), transform=above,
+                (first + stop) / 2, y + 0.035 * inch, safe(name, max(int(room / 0.062), 1)), transform=above,
                 ha="center", va="bottom", fontsize=7, color=INK, fontfamily=FONT, parse_math=False,
             )  # fmt: skip
         if stop < total:
