@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxviz.analysis.neuron_answers import NeuronAnswers
+from onnxviz.analysis.neuron_choice import UnitOrder, UnitScore, chosen_ways, ordered_units, ranked_units
 from onnxviz.analysis.neuron_samples import SampleView
 from onnxviz.analysis.paired import NotDrawn
 from onnxviz.analysis.sample_labels import SampleLabels
 from onnxviz.analysis.selectivity import Selectivity, class_selectivity
-from onnxviz.errors import InputError, MissingDependencyError, SelectionError
+from onnxviz.errors import InputError, SelectionError
 from onnxviz.graph.receptive_field import ReceptiveField
 
-__all__ = ["Extreme", "NeuronLayer", "Neurons", "UnitExtremes", "UnitOrder", "UnitScore", "neuron_layer"]
+__all__ = ["Extreme", "NeuronLayer", "Neurons", "UnitExtremes", "neuron_layer"]
 
 Floats = npt.NDArray[np.float64]
-#: By what the units to be shown are chosen, the highest first.
-UnitScore = Literal["auto", "auc", "selectivity", "variance", "mean", "index"]
-#: In which order they stand.
-UnitOrder = Literal["auto", "class", "cluster", "score", "index"]
-
-_MOST_CLUSTERED = 4096
 
 
 @dataclass(frozen=True)
@@ -239,46 +233,50 @@ def neuron_layer(
     ((1, 0), [True, False], 1)
     """
     matrix = answers.values.matrix
-    kept = np.isfinite(matrix).any(axis=1)
-    if not kept.any():
-        raise SelectionError(
-            f"{answers.values.name}: no answer to any of {len(matrix)} samples is finite",
-            hint="onnxviz capture --stop-on nonfinite tells where NaN and Inf come from",
-        )
-    if labels is not None and len(labels.labels) != len(matrix):
-        raise InputError(f"there are {len(labels.labels)} labels for {len(matrix)} samples")
+    kept = _kept(answers.values.name, matrix, labels)
     values, samples = matrix[kept], np.flatnonzero(kept).astype(np.int64)
-    told = [f"{len(matrix) - len(values)} samples without a finite answer left out"] if not kept.all() else []
     index = np.asarray(labels.indices, np.int64)[kept] if labels is not None else np.zeros(0, np.int64)
     classes = labels.classes if labels is not None else ()
     selectivity, why = _selectivity(values, index, classes)
     mean, deviation, share_on, holes = _moments(values)
-    told += [f"{holes} other answers are not finite (hatched, left out of the numbers)"] if holes else []
-    scores: dict[str, Floats] = {"variance": np.square(deviation), "mean": mean}
-    if selectivity is not None:
-        scores |= {"auc": selectivity.auc, "selectivity": selectivity.index}
-    score = _choice("by", by, get_args(UnitScore), "auc" if selectivity is not None else "variance")
-    rows = _choice("order", order, get_args(UnitOrder), "class" if selectivity is not None else _cluster_or_score())
-    for what, needed in ((score, score in ("auc", "selectivity")), (rows, rows == "class")):
-        if needed and selectivity is None:
-            raise InputError(
-                f"{what!r} needs two classes of samples or more: {why or 'there are no labels'}",
-                hint="give --labels folders or FILE.csv",
-            )
-    ranked = _ranked(scores.get(score), len(mean), top)
-    units = _ordered(ranked, rows, values, mean, deviation, selectivity)
-    few = values.shape[0] == 1
-    extremes = () if few else tuple(
+    by, order = chosen_ways(by, order, selectivity is not None, why)
+    ranked = ranked_units(by, mean, deviation, selectivity, top)
+    units = ordered_units(ranked, order, values, mean, deviation, selectivity)
+    extremes = () if len(values) == 1 else tuple(
         _extremes(answers, values, samples, unit, most, least, field, extent) for unit in ranked[:pictures]
     )  # fmt: skip
-    told += [why] if why else []
+    told = [*notes, *_told(len(matrix) - len(values), holes), *([why] if why else [])]
     told += selectivity.notes() if selectivity is not None else []
     return NeuronLayer(
         answers.values.name, op_type, answers.values.shape, any(p is not None for p in answers.peaks),
-        answers.values.over, role, values, samples, len(matrix) - len(values),
-        mean, deviation, share_on, answers.lowest, answers.highest, index, classes, selectivity, tuple(units),
-        tuple(ranked), score, rows, z_score, extremes, (*notes, *told),
+        answers.values.over, role, values, samples, len(matrix) - len(values), mean, deviation, share_on,
+        answers.lowest, answers.highest, index, classes, selectivity, tuple(units), tuple(ranked), by, order, z_score,
+        extremes, tuple(told),
     )  # fmt: skip
+
+
+def _kept(name: str, matrix: npt.NDArray[Any], labels: SampleLabels | None) -> npt.NDArray[np.bool_]:
+    """Return which samples have any finite answer."""
+    kept: npt.NDArray[np.bool_] = np.isfinite(matrix).any(axis=1)
+    if not kept.any():
+        raise SelectionError(
+            f"{name}: no answer to any of {len(matrix)} samples is finite",
+            hint="onnxviz capture --stop-on nonfinite tells where NaN and Inf come from",
+        )
+    if labels is not None and len(labels.labels) != len(matrix):
+        raise InputError(f"there are {len(labels.labels)} labels for {len(matrix)} samples")
+    return kept
+
+
+def _told(left_out: int, holes: int) -> list[str]:
+    told = []
+    if left_out:
+        told.append(f"{left_out} sample{'s' if left_out > 1 else ''} without a finite answer left out")
+    if holes:
+        told.append(
+            f"{holes} other answer{'s are' if holes > 1 else ' is'} not finite (hatched, in no number)"
+        )
+    return told
 
 
 def _selectivity(
@@ -302,50 +300,6 @@ def _moments(values: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Floats, i
         deviation = np.sqrt(np.where(finite, np.square(exact - mean), 0).sum(axis=0) / count)
         share = (exact > 0).sum(axis=0) / count
     return mean, deviation, share, int(finite.size - count.sum())
-
-
-def _choice(what: str, given: str, known: Sequence[str], default: str) -> str:
-    if given not in known:
-        raise InputError(f"units cannot be chosen {what} {given!r}", hint=f"choose from {', '.join(known)}")
-    return default if given == "auto" else given
-
-
-def _cluster_or_score() -> str:
-    return "cluster" if importlib.util.find_spec("scipy") is not None else "score"
-
-
-def _ranked(score: Floats | None, units: int, top: int) -> list[int]:
-    if top < 1:
-        raise SelectionError(f"the top {top} units are none", hint="ask for 1 or more")
-    if score is None:
-        return list(range(min(units, top)))
-    order = np.argsort(-np.where(np.isfinite(score), score, -np.inf), kind="stable")
-    return [int(i) for i in order[:top]]
-
-
-def _ordered(
-    ranked: list[int], order: str, values: npt.NDArray[Any], mean: Floats, deviation: Floats, found: Selectivity | None
-) -> list[int]:
-    if order == "index":
-        return sorted(ranked)
-    if order == "class" and found is not None:
-        best = [int(found.best[u]) if found.best[u] >= 0 else len(found.classes) for u in ranked]
-        return [unit for _, unit in sorted(zip(best, ranked, strict=True), key=lambda pair: pair[0])]
-    if order != "cluster" or len(ranked) < 3:
-        return ranked
-    if importlib.util.find_spec("scipy") is None:
-        raise MissingDependencyError("ordering units by clusters needs scipy", hint="pip install scipy")
-    if len(ranked) > _MOST_CLUSTERED:
-        raise InputError(
-            f"{len(ranked)} units are too many to cluster", hint=f"--top {_MOST_CLUSTERED}, or --order score"
-        )
-    from scipy.cluster.hierarchy import leaves_list, linkage
-
-    spread = np.where(deviation > 0, deviation, 1.0)
-    scores = (values[:, ranked] - mean[ranked]) / spread[ranked]
-    # Units that always give the same have no direction: they are all 0, and stand together.
-    tree = linkage(np.where(np.isfinite(scores), scores, 0).T, "ward", optimal_ordering=len(ranked) <= 512)
-    return [ranked[int(leaf)] for leaf in leaves_list(tree)]
 
 
 def _extremes(

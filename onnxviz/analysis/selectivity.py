@@ -76,7 +76,7 @@ def class_selectivity(matrix: npt.NDArray[Any], indices: Sequence[int], classes:
 
     >>> found = class_selectivity(np.array([[3.0, 1], [3, 1], [1, 1], [1, 1]]), [0, 0, 1, 1], ["a", "b"])
     >>> found.index.tolist(), found.auc.tolist(), found.means.tolist()
-    ([0.5, 0.0], [1.0, 0.5], [[3.0, 1.0], [1.0, 1.0]])
+    ([0.5, 0.0], [1.0, nan], [[3.0, 1.0], [1.0, 1.0]])
     """
     kept = np.asarray(indices) >= 0
     labels, rows = np.asarray(indices, np.int64)[kept], np.asarray(matrix)[kept]

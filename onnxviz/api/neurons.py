@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from onnxviz.analysis.neuron_answers import NeuronAnswers, Outcome
+    from onnxviz.analysis.neuron_choice import UnitOrder, UnitScore
     from onnxviz.analysis.neuron_samples import SampleView
-    from onnxviz.analysis.neurons import NeuronLayer, Neurons, UnitOrder, UnitScore
+    from onnxviz.analysis.neurons import NeuronLayer, Neurons
     from onnxviz.analysis.paired import NotDrawn
     from onnxviz.analysis.sample_labels import SampleLabels
     from onnxviz.analysis.unit_values import Over
@@ -239,7 +240,7 @@ def _layer(
         notes.append("dequantised")
     elif value.dtype is not None and value.dtype.is_integer():
         notes.append(f"quantised codes or integers ({value.dtype.name.lower()}), as they are")
-    if field is not None and any(answers.places) and all(field.whole):
+    if field is not None and any(p is not None for p in answers.peaks) and all(field.whole):
         notes.append("each position sees all of the input: no box is drawn")
     rows = answers.values.samples
     if labels is not None and len(labels.labels) > rows:

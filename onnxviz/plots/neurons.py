@@ -107,10 +107,14 @@ def _map_height(layer: NeuronLayer) -> float:
     return min(max(_ROW * len(layer.units), 0.5), _MOST)
 
 
+def _brackets_height(layer: NeuronLayer) -> float:
+    return _CLASSES if len(layer.labels) else 0.1
+
+
 def _body(found: Neurons, layer: NeuronLayer) -> float:
     if len(layer.values) == 1:
         return _BARS + 0.5
-    return _CLASSES + _map_height(layer) + 0.45 + PANEL_HEIGHT + 0.75 + samples_height(found, layer)
+    return _brackets_height(layer) + _map_height(layer) + 0.45 + PANEL_HEIGHT + 0.75 + samples_height(found, layer)
 
 
 def _section(figure: Figure, found: Neurons, layer: NeuronLayer, caption: str, top: float) -> None:
@@ -122,8 +126,8 @@ def _section(figure: Figure, found: Neurons, layer: NeuronLayer, caption: str, t
         draw_vector(axes, layer.values[0], labels=True)
         axes.set_xlabel("unit", fontsize=7.5, color=MUTED, fontfamily=FONT, labelpad=1)
         return
-    _heat_map(figure, layer, top + _CLASSES)
-    top += _CLASSES + _map_height(layer) + 0.45
+    _heat_map(figure, layer, top + _brackets_height(layer))
+    top += _brackets_height(layer) + _map_height(layer) + 0.45
     draw_panels(figure, layer, MARGIN, top, _WIDTH - 2 * MARGIN)
     draw_samples(figure, found, layer, top + PANEL_HEIGHT + 0.75)
 
@@ -160,12 +164,12 @@ def _heat_map(figure: Figure, layer: NeuronLayer, top: float) -> None:
 
 
 def _strips(layer: NeuronLayer) -> list[tuple[str, np.ndarray, float]]:
-    """Return name, numbers of all units and base line of each score that is defined for any unit."""
+    """Return name, numbers of all units and base line of each score that is defined for any unit shown."""
     found = layer.selectivity
     if found is None:
         return []
     scores = [("selectivity\nindex", found.index, 0.0), ("ROC-AUC", found.auc, 0.5)]
-    return [score for score in scores if np.isfinite(score[1]).any()]
+    return [score for score in scores if np.isfinite(score[1][list(layer.units)]).any()]
 
 
 def _frame(axes: Axes, columns: int, rows: int) -> None:

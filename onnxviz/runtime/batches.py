@@ -195,6 +195,8 @@ def _streams(
     texts = [os.fspath(source) for source in sources]
     loose = [text for text in texts if reader.split(text)[0] is None and Path(text).suffix.lower() in _FILES]
     several = len(loose) > len(reader.values)
+    if batch is None and (several or any(Path(reader.split(text)[1]).is_dir() for text in texts)):
+        batch = 1  # files go one by one, and the rows of an array beside them as well
     files: list[Path] = []
     for text in texts:
         prefix, path = reader.split(text)

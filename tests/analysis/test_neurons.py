@@ -119,9 +119,9 @@ def test_extremes_are_sorted_ties_counted_and_nan_samples_left_out() -> None:
     assert [(e.sample, e.value) for e in one.top] == [(4, 5.0), (1, 3.0), (6, 3.0), (7, 1.0)]
     assert [e.sample for e in one.bottom] == [0, 3, 5]
     assert (one.tied, layer.left_out, layer.samples.tolist()) == (3, 1, [0, 1, 3, 4, 5, 6, 7])
-    assert "1 samples without a finite answer left out" in layer.notes
+    assert "1 sample without a finite answer left out" in layer.notes
     array = np.array([[1.0, np.inf], [2.0, 4.0]], np.float32)
-    assert "1 other answers are not finite" in " ".join(neuron_layer(neuron_answers(array)).notes)
+    assert "1 other answer is not finite" in " ".join(neuron_layer(neuron_answers(array)).notes)
 
 
 def test_the_box_is_what_the_most_active_position_sees() -> None:
