@@ -273,9 +273,7 @@ def _told(left_out: int, holes: int) -> list[str]:
     if left_out:
         told.append(f"{left_out} sample{'s' if left_out > 1 else ''} without a finite answer left out")
     if holes:
-        told.append(
-            f"{holes} other answer{'s are' if holes > 1 else ' is'} not finite (hatched, in no number)"
-        )
+        told.append(f"{holes} other answer{'s are' if holes > 1 else ' is'} not finite (hatched, in no number)")
     return told
 
 

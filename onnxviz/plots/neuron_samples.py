@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ _COLUMN = 6.35  # inches of one unit and its samples
 _TEXT = 0.88  # inches left of the tiles
 _TILE, _WIDE = 0.58, 0.92  # inches of a tile, and of one that shows a signal
 _BETWEEN, _APART = 0.045, 0.2
-_SIGNALS = (3, 2)  # wide tiles, highest and lowest
+_FEWER = (3, 2)  # wide tiles, highest and lowest
 _VALUE = 0.15  # inches above a tile, for the value; as much again for a class that has no room beside it
 _SHORT = 2  # characters of a class that have
 _LINE = 0.15  # inches of a line of words
@@ -55,7 +56,7 @@ class _Look:
         """Inches that a unit takes."""
         if self.kind == "lines":
             return _LINE * (self.most + self.least + 1)
-        return self.above + self.height + (0.12 if self.words else 0)
+        return self.above + self.height + (0.24 if self.words else 0)
 
     def left(self, place: int, *, lowest: bool = False) -> float:
         """Inches from the first tile of a unit to another."""
@@ -73,10 +74,12 @@ def _look(found: Neurons, layer: NeuronLayer) -> _Look:
     # One picture with many questions: the questions are what tells the samples apart.
     alike = words and all(np.array_equal(pictures[0], picture) for picture in pictures)
     if shapes and not alike:
-        height = _TILE * min(max(float(np.median(shapes)), 0.4), 1.6)
-        return _Look("tiles", _TILE, height, above, words, most, least)
+        shape = min(max(float(np.median(shapes)), 0.4), 1.6)
+        if words:  # they need the room
+            return _Look("tiles", _WIDE, _WIDE * shape, above, words, min(most, _FEWER[0]), min(least, _FEWER[1]))
+        return _Look("tiles", _TILE, _TILE * shape, above, words, most, least)
     if any(view.signal is not None for view in views):
-        return _Look("signals", _WIDE, 0.45, above, words, min(most, _SIGNALS[0]), min(least, _SIGNALS[1]))
+        return _Look("signals", _WIDE, 0.45, above, words, min(most, _FEWER[0]), min(least, _FEWER[1]))
     return _Look("lines", _TILE, 0, 0, words, most, least)
 
 
@@ -173,8 +176,10 @@ def _tile(figure: Figure, view: SampleView, one: Extreme, label: str, look: _Loo
     axes = plain(inch_axes(figure, left, top + look.above, look.tile, look.height))
     _draw_view(axes, view, one)
     if view.words and look.words:
-        words = safe(" ".join(view.words), 18)
-        figure_text(figure, left, top + look.above + look.height + 0.02, words, fontsize=4.5, color=MUTED)
+        plain_words = [word for word in view.words if not (word[:1] in "[<" and word[-1:] in "]>")]  # [CLS], <pad>
+        lines = textwrap.wrap(safe(" ".join(plain_words), 44), 24)[:2]
+        below = top + look.above + look.height + 0.02
+        figure_text(figure, left, below, "\n".join(lines), fontsize=5.5, color=MUTED, linespacing=1.15)
 
 
 def _draw_view(axes: Axes, view: SampleView, one: Extreme) -> None:
@@ -214,7 +219,7 @@ def _written(
             label = _label(layer, one)
             figure_text(figure, left, top, number(one.value), fontsize=7, color=INK)
             figure_text(
-                figure, left + 0.55, top, safe(text, 62) + (f"  ({label})" if label else ""), fontsize=7, color=MUTED
+                figure, left + 0.62, top, safe(text, 62) + (f"  ({label})" if label else ""), fontsize=7, color=MUTED
             )
             top += _LINE
 

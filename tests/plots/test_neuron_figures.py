@@ -104,6 +104,22 @@ def test_every_kind_of_sample_and_hostile_names(view: SampleView, labels: Sample
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
+def test_one_picture_with_many_questions_is_written_and_several_are_drawn() -> None:
+    one = layer()
+    asked = ("[CLS]", "what", "is", "it", "[PAD]")
+
+    def drawn(level: int) -> Figure:
+        views = {i: SampleView(f"s{i}", np.full((4, 4, 3), i * level, np.uint8), words=asked) for i in range(6)}
+        return plot_neurons(Neurons("m", (one,), tuple("abcdef"), LABELS, views))
+
+    same, several = drawn(0), drawn(9)
+    shapes = [[axes.images[0].get_array().shape for axes in f.axes if axes.images] for f in (same, several)]
+    assert (4, 4, 3) not in shapes[0]
+    assert (4, 4, 3) in shapes[1]
+    assert any("[CLS] what is it [PAD]" in text for text in texts(same))
+    assert "what is it" in texts(several)
+
+
 def test_one_sample_is_bars_and_what_is_not_drawn_is_told() -> None:
     one = neuron_layer(neuron_answers(VALUES[:1], "fc"))
     figure = plot_neurons(Neurons("m", (one,), ("s",), None, {}, (NotDrawn("x", "has no axes"),), ("a note",)))
