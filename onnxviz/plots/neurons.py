@@ -155,7 +155,7 @@ def _heat_map(figure: Figure, layer: NeuronLayer, top: float) -> None:
     )  # fmt: skip
     at = left + width + 0.15
     if found is not None:
-        _class_means(inch_axes(figure, at, top, means, height), layer, scale)
+        _class_means(inch_axes(figure, at, top, means, height), layer, scale, (means, height))
         at += means + 0.15
         for name, numbers, base in _strips(layer):
             _strip(inch_axes(figure, at, top, _STRIP, height), numbers[list(layer.units)], base, name)
@@ -211,17 +211,19 @@ def _brackets(axes: Axes, layer: NeuronLayer, width: float, height: float) -> No
             transform=above, color=INK, linewidth=0.7, clip_on=False, solid_capstyle="butt",
         )  # fmt: skip
         room = width * (stop - first) / total
-        if room >= 0.09:
+        letters = int(room / 0.062)
+        if letters >= min(len(name), 5):  # else the class means below name it
             axes.text(
-                (first + stop) / 2, y + 0.035 * inch, safe(name, max(int(room / 0.062), 1)), transform=above,
-                ha="center", va="bottom", fontsize=7, color=INK, fontfamily=FONT, parse_math=False,
+                (first + stop) / 2, y + 0.035 * inch, safe(name, letters), transform=above, ha="center", va="bottom",
+                fontsize=7, color=INK, fontfamily=FONT, parse_math=False,
             )  # fmt: skip
         if stop < total:
-            axes.axvline(stop, color="white", linewidth=1.2)
-            axes.axvline(stop, color=INK, linewidth=0.4)
+            if room > 0.25:
+                axes.axvline(stop, color="white", linewidth=1.2)
+            axes.axvline(stop, color=INK if room > 0.25 else MUTED, linewidth=0.4)
 
 
-def _class_means(axes: Axes, layer: NeuronLayer, scale: ColorScale) -> None:
+def _class_means(axes: Axes, layer: NeuronLayer, scale: ColorScale, size: tuple[float, float]) -> None:
     means = layer.shown_means()
     found = layer.selectivity
     assert means is not None
@@ -232,10 +234,11 @@ def _class_means(axes: Axes, layer: NeuronLayer, scale: ColorScale) -> None:
     axes.set_yticks([])
     best = found.best[list(layer.units)]
     rows = np.flatnonzero(best >= 0)
-    for size, color in ((9, "white"), (3.5, INK)):
-        axes.scatter(best[rows] + 0.5, rows + 0.5, s=size, color=color, linewidths=0, zorder=3)
+    dot = min(3.0, 72 * 0.7 * min(size[0] / count, size[1] / len(means)))  # points
+    for part, color in ((1.0, "white"), (0.62, INK)):
+        axes.scatter(best[rows] + 0.5, rows + 0.5, s=(part * dot) ** 2, color=color, linewidths=0, zorder=3)
     names = [safe(name, 14) for name in found.classes]
-    step = max(1, int(np.ceil(count * 0.13 / (axes.get_position().width * _WIDTH))))
+    step = max(1, int(np.ceil(count * 0.13 / size[0])))
     turned = max(len(name) for name in names) > 3
     axes.set_xticks([i + 0.5 for i in range(0, count, step)], names[::step], rotation=90 if turned else 0)
     axes.tick_params(axis="x", labelsize=6.5, length=1.5, width=0.4, pad=1.5, labelfontfamily=FONT, labelcolor=INK)
