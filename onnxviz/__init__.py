@@ -30,11 +30,15 @@ if TYPE_CHECKING:
         flow_numbers,
         graph_diff,
         inspect,
+        neuron_views,
+        neurons,
         open_model,
         plan,
         pooling,
         preprocessing,
         profile,
+        project,
+        projection,
         save_model,
         weight_table,
         weights,
@@ -43,13 +47,13 @@ if TYPE_CHECKING:
 
 _VERBS = (
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
-    "flow_numbers", "graph", "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile",
-    "report", "save_model", "weight_table", "weights",
+    "flow_numbers", "graph", "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan", "pooling",
+    "preprocessing", "profile", "project", "projection", "report", "save_model", "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
-    "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "open_model", "plan", "pooling",
-    "preprocessing", "profile", "save_model", "weight_table", "weights",
+    "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "neuron_views", "neurons", "open_model",
+    "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.analysis.activation_curves import Curve, activation_curve, function_name
-from onnxviz.analysis.activations import sample_count
 from onnxviz.analysis.channels import channel_axis
 from onnxviz.analysis.flow_marks import Mark, Thresholds, activation_marks, value_marks
 from onnxviz.analysis.flow_paths import KeyPaths
@@ -29,7 +28,7 @@ from onnxviz.runtime.record import Capture
 
 __all__ = [
     "QUANTILE_ERROR", "SHARES", "Flow", "FlowReader", "LayerNumbers", "Series", "activation_series", "layer_numbers",
-    "samples_of_a_batch", "weight_series",
+    "weight_series",
 ]  # fmt: skip
 
 #: Shares of the values that the ribbons are drawn between.
@@ -224,11 +223,6 @@ def _batch_size(model: ir.Model) -> int | str | None:
 def _is_one_picture(value: ir.Value) -> bool:
     """Whether an input is a picture without a batch: (3, H, W)."""
     return value.shape is not None and len(value.shape) == 3 and value.shape[0] == 3 and value.shape[2] != 3
-
-
-def samples_of_a_batch(model: ir.Model, captured: Capture) -> int:
-    """Return how many samples one batch of ready-made inputs holds: the first size that they share, else 1."""
-    return 1 if _batch_size(model) == 1 else sample_count(captured)
 
 
 def _sample_axis(shape: list[Any] | None, batch: int | str | None, node: ir.Node | None) -> int | None:

@@ -6,7 +6,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from onnxviz.errors import InputError
@@ -38,6 +38,10 @@ class SampleLabels:
         """The index of each sample's class in ``classes``; -1 where it has none."""
         place = {label: i for i, label in enumerate(self.classes)}
         return tuple(-1 if label is None else place[label] for label in self.labels)
+
+    def first(self, count: int) -> SampleLabels:
+        """Return the classes of the first samples."""
+        return replace(self, labels=self.labels[:count])
 
 
 def sample_labels(names: Sequence[str], source: str | os.PathLike[str] | None = None) -> SampleLabels | None:

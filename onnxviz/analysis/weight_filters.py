@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.clusters import Clusters, cluster
+from onnxviz.analysis.clusters import Clusters, find_clusters
 from onnxviz.analysis.weight_forms import WeightName, weight_blocks
 from onnxviz.analysis.weights import LayerWeights
-from onnxviz.errors import ModelError, SelectionError
+from onnxviz.errors import InputError, MissingDependencyError, ModelError, SelectionError
 from onnxviz.graph.constants import constant_tensor
 
 __all__ = ["DEAD", "SIMILAR", "FilterStudy", "PrincipalComponents", "SimilarPairs", "dead_rows", "filter_study",
@@ -141,7 +141,11 @@ def filter_study(lw: LayerWeights, *, seed: int = 0) -> FilterStudy:
         if len(shown) < len(finite):
             notes.append(f"an even spread of {len(shown)} filters is projected")
     components = principal_components(rows[shown], min(_CLUSTER_SPACE, size, len(shown)))
-    clusters, refused = cluster(components.coordinates, seed=seed)
+    clusters, refused = None, ""
+    try:
+        clusters = find_clusters(components.coordinates, seed=seed)
+    except (InputError, MissingDependencyError) as error:
+        refused = str(error)
     with np.errstate(invalid="ignore", over="ignore"):
         norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64, casting="unsafe"))
     dead = dead_rows(norms)

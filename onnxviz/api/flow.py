@@ -95,7 +95,7 @@ def _with_activations(
     progress: Callable[[int, int], None] | None,
     options: Mapping[str, Any],
 ) -> Flow:
-    from onnxviz.analysis.flow import FlowReader, activation_series, samples_of_a_batch
+    from onnxviz.analysis.flow import FlowReader, activation_series
     from onnxviz.analysis.flow_paths import key_paths, meeting_tensors
     from onnxviz.runtime.capture import batches_of, capture
 
@@ -106,10 +106,7 @@ def _with_activations(
     captured = capture(
         plan.model, batches, reader.tensors, bodies=False, keep=False, reduce=reader, progress=progress, **run
     )
-    samples = captured.samples
-    if batches.samples == len(batches):  # ready-made batches count as one each
-        samples *= samples_of_a_batch(plan.model, captured)
-    series, lost = activation_series(plan, reader, captured, found.thresholds, samples)
+    series, lost = activation_series(plan, reader, captured, found.thresholds, captured.samples)
     weight, size = _energies(captured)
     made_up = [record.name for record in captured.inputs if record.made_up]
     said = [f"random numbers for {', '.join(made_up[:3])}"] if made_up else []

@@ -23,8 +23,10 @@ from onnxviz.cli.features import features
 from onnxviz.cli.flow import flow
 from onnxviz.cli.graph import graph
 from onnxviz.cli.inspect import inspect
+from onnxviz.cli.neurons import neurons
 from onnxviz.cli.pooling import pooling
 from onnxviz.cli.profile import profile
+from onnxviz.cli.project import project
 from onnxviz.cli.report import report
 from onnxviz.cli.weights import weights
 from onnxviz.errors import OnnxvizError, printable
@@ -48,7 +50,9 @@ for verb in (
     features,
     activations,
     pooling,
+    neurons,
     weights,
+    project,
     attention,
     flow,
     profile,

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxviz.analysis.clusters import cluster
+from onnxviz.analysis.clusters import find_clusters
 from onnxviz.analysis.layers import select_weights
 from onnxviz.analysis.weight_data import study_data
 from onnxviz.analysis.weight_filters import dead_rows, filter_study, principal_components, similar_pairs
@@ -243,14 +243,15 @@ def test_clusters_that_were_planted_are_found() -> None:
     pytest.importorskip("sklearn")
     centres = 5 * np.eye(4, 10)
     points = np.repeat(centres, [30, 20, 15, 10], axis=0) + 0.2 * RNG.normal(size=(75, 10))
-    found, _ = cluster(points)
+    found = find_clusters(points)
     assert found is not None
     assert (found.count, found.clear) == (4, True)
     assert found.labels.tolist() == [0] * 30 + [1] * 20 + [2] * 15 + [3] * 10
-    cloud, _ = cluster(RNG.normal(size=(75, 30)))  # the planted error: no clusters at all
+    cloud = find_clusters(RNG.normal(size=(75, 30)))  # the planted error: no clusters at all
     assert cloud is not None
     assert not cloud.clear
-    assert cluster(np.ones((9, 2)))[0] is None
+    with pytest.raises(InputError, match="at least 4 different points"):
+        find_clusters(np.ones((9, 2)))
 
 
 def test_without_scikit_learn_there_are_points_but_no_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
