@@ -104,7 +104,7 @@ def _delimiter(text: str) -> str:
 
 
 def _ordered(rows: list[list[str]], names: Sequence[str], path: Path) -> tuple[list[str | None], tuple[str, ...]]:
-    if len(rows) == len(names) + 1 and rows[0][0].lower() in _LABEL:
+    if rows[0][0].lower() in _LABEL and (len(rows) == len(names) + 1 or rows.count(rows[0]) == 1):
         rows = rows[1:]
     if len(rows) != len(names):
         raise InputError(

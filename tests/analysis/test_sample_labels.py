@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from onnxviz.analysis.sample_labels import sample_labels
+from onnxviz.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,13 @@ def test_classes_have_one_order_whatever_they_are_called() -> None:
         found = sample_labels([f"{name}/x.png" for name in turned])
         assert found is not None
         assert found.classes == ("-1", "9", "10", "b", "inf", "nan")
+
+
+def test_a_header_is_not_counted_among_the_labels(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("class\na\nb\n")
+    with pytest.raises(InputError, match="has 2 labels for 3 samples"):
+        sample_labels(["1", "2", "3"], tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("y\nn\ny\n")  # classes, the first of which is called as a column often is
+    found = sample_labels(["1", "2", "3"], tmp_path / "t.csv")
+    assert found is not None
+    assert found.labels == ("y", "n", "y")
