@@ -75,7 +75,14 @@ class Batches:
     @classmethod
     def of(cls, model: ir.Model, inputs: Sequence[Inputs]) -> Batches:
         """Return batches that are there already."""
-        return cls([sample_count(model, batch.feeds) for batch in inputs], lambda index: inputs[index])
+        # a picture of three axes is one, though its first size may pass for a batch
+        counts = [
+            1
+            if any(r.picture is not None and len(r.shape) < 4 for r in one.records)
+            else sample_count(model, one.feeds)
+            for one in inputs
+        ]
+        return cls(counts, lambda index: inputs[index])
 
     def __len__(self) -> int:
         return len(self._counts)
