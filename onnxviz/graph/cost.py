@@ -131,8 +131,8 @@ def model_parameters(model: ir.Model) -> tuple[int, int]:
     """Return how many learned elements a model has, and their size in bytes.
 
     Each tensor counts once, however many nodes share it, bodies and functions included; what no node reads as something
-    learned (:func:`onnxviz.graph.learned.learned_inputs`) does not count. Functions that cannot be inlined are left out.
-    Nothing is loaded.
+    learned (:func:`onnxviz.graph.learned.learned_inputs`) does not count. Functions that cannot be inlined are left
+    out. Nothing is loaded.
     """
     try:
         flat = inline_functions(model)

@@ -75,13 +75,7 @@ class Batches:
     @classmethod
     def of(cls, model: ir.Model, inputs: Sequence[Inputs]) -> Batches:
         """Return batches that are there already."""
-        # a picture of three axes is one, though its first size may pass for a batch
-        counts = [
-            1
-            if any(r.picture is not None and len(r.shape) < 4 for r in one.records)
-            else sample_count(model, one.feeds)
-            for one in inputs
-        ]
+        counts = [1 if _one_picture(batch) else sample_count(model, batch.feeds) for batch in inputs]
         return cls(counts, lambda index: inputs[index])
 
     def __len__(self) -> int:
@@ -125,6 +119,11 @@ class Batches:
         if self._read_one is None:
             return self.first().picture if self.samples == 1 else None
         return next((r.picture for r in self._read_one(sample).values() if r.picture is not None), None)
+
+
+def _one_picture(batch: Inputs) -> bool:
+    """Whether a picture of three axes was fed, whose first size may pass for a batch."""
+    return any(record.picture is not None and len(record.shape) < 4 for record in batch.records)
 
 
 def load_batches(
