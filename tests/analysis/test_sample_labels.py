@@ -14,7 +14,7 @@ from onnxviz.errors import InputError
     ("names", "text", "labels"),
     [
         # a number names a file where there is one of that name, never a place beside it
-        (["7.png", "1.png", "2.png"], "7,cat\n1,dog\n", ("cat", "dog", None)),
+        (["1.png", "12.png", "30.png"], "1,dog\n30,cat\n", ("dog", None, "cat")),
         (["a.png", "b.png"], "0,cat\n1,dog\n", ("cat", "dog")),
         # a class that is called as a column often is
         (["a.png", "b.png"], "a.png,y\nb.png,n\n", ("y", "n")),
