@@ -38,7 +38,8 @@ def activation_data(found: Activations) -> tuple[dict[str, np.ndarray], dict[str
             "number": i, "name": view.name, "source": view.source, "function": view.function,
             "shape": list(view.shape), "samples": view.samples, "values": view.values, "zeroed": view.zeroed,
             "saturated": view.saturated, "dead_channels": None if view.dead is None else len(view.dead),
-            "channels": view.channels, "note": view.note,
+            "channels": view.channels, "nan_before": view.nan[0], "nan_after": view.nan[1],
+            "inf_before": view.inf[0], "inf_after": view.inf[1], "note": view.note,
         })  # fmt: skip
     manifest = {"format": "onnxviz.activations/1", "model": found.model_name, "samples": found.samples, "views": rows}
     return arrays, {**manifest, "not_drawn": _refused(found.not_drawn)}

@@ -91,7 +91,7 @@ def test_nan_is_hatched_constant_is_marked_and_the_rest_is_told() -> None:
     figure = plot_activations(found)
     assert any(isinstance(p, PathPatch) and p.get_hatch() for axes in images(figure) for p in axes.patches)
     said = texts(figure)
-    for part in ("not drawn: soft: it is a Softmax", "const 0", "dead: 2", "2 NaN (hatched)", "over 1 sample"):
+    for part in ("not drawn: soft: it is a Softmax", "const 0", "dead: 2", "1 NaN enter, 1 leave (0.69 %, hatched)", "over 1 sample"):
         assert part in said
 
 
