@@ -69,10 +69,13 @@ def pooling_data(found: Pooling) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             "pads_begin": None if windows is None else list(windows.pads),
             "dilations": None if windows is None else list(windows.dilations),
             "survive": None if view.survivors is None else view.survivors.kept,
+            "pads_end": None if windows is None else list(windows.pads_end),
             "tied": None if view.survivors is None else view.survivors.ties,
+            "outside": None if view.survivors is None else view.survivors.outside,
+            "nan_before": view.nan[0], "nan_after": view.nan[1], "inf_before": view.inf[0], "inf_after": view.inf[1],
             "slices": None if view.slices is None else list(view.slices), "note": view.note,
         })  # fmt: skip
-    manifest = {"format": "onnxviz.pooling/1", "model": found.model_name, "views": rows}
+    manifest = {"format": "onnxviz.pooling/1", "model": found.model_name, "note": found.note, "views": rows}
     return arrays, {**manifest, "not_drawn": _refused(found.not_drawn)}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.errors import InputError
+from onnxviz.errors import InputError, SelectionError
 from onnxviz.graph.model import copy_model
 from onnxviz.graph.shapes import model_inputs, shape_list
 from onnxviz.runtime.inputs import PICTURES, InputRecord, Inputs, Reader
@@ -88,6 +88,19 @@ class Batches:
     def first(self) -> Inputs:
         """Return the first batch."""
         return self._read(0)
+
+    def holding(self, sample: int) -> tuple[Inputs, int]:
+        """Return the batch that holds a sample, and which of its samples it is.
+
+        Raises:
+            SelectionError: There are not so many samples.
+        """
+        before = 0
+        for index, count in enumerate(self._counts):
+            if before <= sample < before + count:
+                return self._read(index), sample - before
+            before += count
+        raise SelectionError(f"there is no sample {sample}", hint=f"{self.samples} were given, counted from 0")
 
     def picture(self, sample: int) -> np.ndarray | None:
         """Return the picture of one sample as the model sees it, (H, W, 3) uint8 RGB; None where it is none.
