@@ -28,7 +28,7 @@ class Survivors:
 
     Attributes:
         positions: ``(K, *pooled, R)`` int64: the input position that each output position is a copy of, an entry a
-            spatial axis; -1 where there is none (NaN leaves).
+            spatial axis; -1 where there is none (NaN in the window).
         tied: ``(K, *pooled)``: whether others in the window hold the same value.
         ties: Share of the windows that are tied, over all channels of the sample.
         kept: Share of the input positions that survive, over all channels of the sample.
@@ -286,7 +286,8 @@ def _survivors(
     assert view.windows is not None
     told, left = indices[0], after[0].astype(values.dtype)
     flat = values.reshape(-1)
-    alive = (told >= 0) & ~np.isnan(left)
+    # The kernel that gives indices lets NaN win, the one that gives values alone may pass it over.
+    alive = (told >= 0) & ~np.isnan(left) & ~np.isnan(found[0])
     told = np.where(alive, told, 0)
     same = (flat[told] == left) | ~alive
     survives = np.zeros(flat.size, bool)

@@ -74,7 +74,7 @@ def rollout(layers: Sequence[LayerAttention], *, residual: float = 0.5) -> Rollo
     count = last.weights.shape[1]
     matrix = np.eye(count)
     for layer in stream:
-        filled = filled_rows(layer.weights).any(axis=0)
+        filled = np.asarray(filled_rows(layer.weights).any(axis=0))
         mean = np.where(filled[:, None], layer.mean(), np.eye(count))
         mixed = (1 - residual) * mean + residual * np.eye(count)
         matrix = mixed / mixed.sum(axis=-1, keepdims=True) @ matrix

@@ -89,9 +89,10 @@ def label_axis(axes: Axes, tokens: Tokens, count: int, inches: float, *, across:
         axis.set_ticklabels(short_labels(tokens), rotation=90 if across else 0, parse_math=False, fontfamily=FONT)
     else:
         axis.set_ticks(sorted({0, count - 1}))
-        sides = ("left", "right") if across else ("top", "bottom")  # inwards: matrices stand side by side
-        for label, side in zip(axis.get_ticklabels(), sides, strict=False):
-            if across:
-                label.set_horizontalalignment(side)
-            else:
-                label.set_verticalalignment(side)
+        labels = list(axis.get_ticklabels())  # they stand inwards: matrices are side by side
+        if across:
+            labels[0].set_horizontalalignment("left")
+            labels[-1].set_horizontalalignment("right" if count > 1 else "left")
+        else:
+            labels[0].set_verticalalignment("top")
+            labels[-1].set_verticalalignment("bottom" if count > 1 else "top")
