@@ -286,8 +286,9 @@ def _survivors(
     assert view.windows is not None
     told, left = indices[0], after[0].astype(values.dtype)
     flat = values.reshape(-1)
-    # The kernel that gives indices lets NaN win, the one that gives values alone may pass it over.
-    alive = (told >= 0) & ~np.isnan(left) & ~np.isnan(found[0])
+    alive = (told >= 0) & ~np.isnan(left)
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        alive &= found[0] == left  # the kernel that gives indices treats NaN unlike the one that gives values alone
     told = np.where(alive, told, 0)
     same = (flat[told] == left) | ~alive
     survives = np.zeros(flat.size, bool)
