@@ -91,6 +91,8 @@ def draw_bars(figure: Figure, view: PoolView, top: float, left: float, band: flo
     _values(bars, values)
     bars.axhline(0, color=INK, linewidth=0.5)
     bars.set_xlim(-0.8, values.size - 0.2)
+    low, high = bars.get_ylim()
+    bars.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
     draw_lines(bars)
     bars.locator_params(axis="y", nbins=4)
     bars.yaxis.set_major_formatter(lambda value, position: short_number(value))

@@ -43,9 +43,11 @@ def plot_pooling(found: Pooling, *, rows: int = 16) -> Figure:
         "the same channels before and after, on one scale a layer" + (f" · {found.note}" if found.note else ""),
     ]
     if any(view.survivors is not None for view in views):
+        windowed = any(view.survivors is not None and view.windows is not None for view in views)
         lines.append(
-            "dots: positions that survive, as the operator's Indices output says "
-            "(hollow: others in the window are equal)"
+            "dots: positions that survive"
+            + (", as the operator's Indices output says" if windowed else "")
+            + " (hollow: others in the window are equal)"
         )
     if any(is_grid(view) for view in views):
         if any(view.windows is not None and view.windows.tiles and view.survivors is None for view in views):

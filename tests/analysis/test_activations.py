@@ -353,3 +353,29 @@ def test_real_models(corpus: Path, name: str, count: int, function: str) -> None
     assert len(found.views) == count
     assert function in {v.function for v in found.views}
     assert all(v.curve is not None for v in found.views)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    "name",
+    [
+        "opset_sweep/burn-opset_09.onnx", "audio/silero_vad_16k_op15.onnx", "detector/mtcnn-pnet.onnx",
+        "generated/hf_wav2vec2_mini_dynamo.onnx", "light_zoo/light_squeezenet.onnx",
+    ],
+)  # fmt: skip
+def test_what_leaves_is_the_curve_of_what_enters(corpus: Path, name: str) -> None:
+    """On real models: maps before and after are of one shape, and the curve maps the one to the other."""
+    opened = observable(onnxviz.open_model(corpus / "models" / name), lambda node: True)
+    plan = plan_activations(opened)
+    found = activation_views(plan, capture(opened, None, plan.tensors, bodies=False, providers="cpu"))
+    checked = 0
+    for one in found.views:
+        assert one.before.maps.shape == one.after.maps.shape, one.name
+        assert one.curve is not None
+        if len(one.curve.y) == 1:
+            at, leaves = one.before.maps.astype(np.float64), one.after.maps
+            inside = (at >= one.curve.x[0]) & (at <= one.curve.x[-1])
+            told = np.interp(at, one.curve.x, one.curve.y[0])
+            assert np.abs(told - leaves)[inside].max(initial=0) <= 0.02 * max(np.abs(leaves).max(), 1e-3), one.name
+            checked += 1
+    assert checked or "mtcnn" in name
