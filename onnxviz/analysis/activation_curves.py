@@ -29,6 +29,7 @@ _MOST_CURVES = 4096
 _LINEAR = 1e6  # from here on the grid is geometric
 _FARTHEST = 3e38
 _FINE = 2001
+_FEW_PARAMETERS = 64
 _ROUNDING = 1e-5  # share of a rectifier's largest value from -20 to 20 that its kernel may err by
 
 
@@ -69,6 +70,7 @@ def activation_curve(
     high: float = 1.0,
     *,
     among: tuple[float, float] | None = None,
+    known: dict[Any, Curve] | None = None,
 ) -> Curve:
     """Run an activation function over a grid that holds ``low … high`` and at least -20 … 20.
 
@@ -76,7 +78,9 @@ def activation_curve(
     lets slopes be told.
 
     The nodes are cut out of the model with their attributes and constants and run in onnxruntime, in float32 (in the
-    codes of their type, for quantised operators). The slope is the difference between neighbours of the grid.
+    codes of their type, for quantised operators). The slope is the difference between neighbours of the grid. Ends of
+    the grid are rounded up to powers of 2, so that a model of a thousand ReLUs needs few runs: ``known`` holds the
+    curves of those before, and is added to.
 
     Raises:
         ExecutionError: onnxruntime cannot run them, or there is a curve for each of too many parameters.
@@ -88,10 +92,45 @@ def activation_curve(
     >>> curve.flat[0].round(2).tolist(), curve.zero_below
     ([[-inf, 0.0]], True)
     """
+    ends = tuple(_power(end) for end in (low, high, *(among or (0.0, 0.0))))
+    key = (_signature(site), ends)
+    if known is not None and key in known:
+        return known[key]
+    curve = _run(model, site, ends)
+    if known is not None and key[0] is not None:
+        known[key] = curve
+    return curve
+
+
+def _power(value: float) -> float:
+    """Return the next power of 2, away from zero."""
+    return math.copysign(2.0 ** math.ceil(math.log2(abs(value))), value) if value and math.isfinite(value) else 0.0
+
+
+def _signature(site: ActivationSite) -> tuple[Any, ...] | None:
+    """Return what tells one function from another, names aside; None where it has many parameters."""
+    places: dict[Any, Any] = {site.source: "source"}
+    found = []
+    for node in site.nodes:
+        inputs = []
+        for value in node.inputs:
+            tensor = None if value is None or value in places else constant_tensor(value)
+            if tensor is not None and tensor.size > _FEW_PARAMETERS:
+                return None
+            inputs.append(
+                places.get(value) if tensor is None else (str(tensor.dtype), constant_array(tensor).tobytes())
+            )
+        places |= {value: (len(found), i) for i, value in enumerate(node.outputs)}
+        found.append((node.domain, node.op_type, node.version, str(sorted(node.attributes.items())), tuple(inputs)))
+    return (*found, places.get(site.output))
+
+
+def _run(model: ir.Model, site: ActivationSite, ends: tuple[float, ...]) -> Curve:
+    low, high, *among = ends
     if site.op_type.startswith("QLinear"):
         x, y = _codes(model, site)
     else:
-        coarse, fine = _grid(low, high), _fine(among)
+        coarse, fine = _grid(low, high), _fine((among[0], among[1]))
         x = np.concatenate([coarse, fine])
         extra = _parameter_shape(site)
         if math.prod(extra) > _MOST_CURVES:
@@ -122,9 +161,9 @@ def _grid(low: float, high: float) -> Floats:
     return np.asarray(np.unique(np.concatenate(parts).astype(np.float32)), np.float64)
 
 
-def _fine(among: tuple[float, float] | None) -> Floats:
+def _fine(among: tuple[float, float]) -> Floats:
     """Return a finer grid over what most values lie among, zero included; empty where the coarse one is as fine."""
-    low, high = (0.0, 0.0) if among is None else (min(among[0], 0.0), max(among[1], 0.0))
+    low, high = min(among[0], 0.0), max(among[1], 0.0)
     if not 1e-30 < high - low < _FINE * 2 * _REACH / _POINTS / 5:
         return np.empty(0)
     return np.asarray(np.linspace(low, high, _FINE).astype(np.float32), np.float64)

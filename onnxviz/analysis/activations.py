@@ -218,12 +218,13 @@ def activation_views(
     """
     views: list[ActivationView] = []
     refused = list(plan.not_drawn)
+    known: dict[Any, Curve] = {}
     for site in plan.sites:
         name = str(site.output.name)
         try:
             lost = missing(first, str(site.source.name), name)
             if lost is None:
-                views.append(_view(plan, site, first, top, by, sample, more))
+                views.append(_view(plan, site, first, top, by, sample, more, known))
             else:
                 refused.append(lost)
         except SelectionError as error:
@@ -240,8 +241,9 @@ def _readers(site: ActivationSite) -> tuple[Callable[[npt.NDArray[Any]], Any], C
 
 
 def _view(
-    plan: Plan, site: ActivationSite, first: Capture, top: int | None, by: Score, sample: int, more: bool
-) -> ActivationView:
+    plan: Plan, site: ActivationSite, first: Capture, top: int | None, by: Score, sample: int, more: bool,
+    known: dict[Any, Curve],
+) -> ActivationView:  # fmt: skip
     source, name = str(site.source.name), str(site.output.name)
     enter, leave = _readers(site)
     if not is_numeric(first[source].array.dtype):
@@ -258,7 +260,7 @@ def _view(
     curve, note = None, ""
     try:
         low, high = drawn_range(edges)
-        curve = activation_curve(plan.model, site, low, high, among=_most(before))
+        curve = activation_curve(plan.model, site, low, high, among=_most(before), known=known)
     except (ExecutionError, ModelError) as error:
         note = f"no curve: {error}"
     axis = _axis(axes, before.shape)

@@ -252,6 +252,25 @@ def test_knots_nearer_than_the_grid_are_seen(top: float, body: str) -> None:
         assert found.saturated == 0  # the Min is no part of the ReLU
 
 
+def test_equal_functions_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxviz.analysis.activation_curves as module
+
+    runs: list[str] = []
+    real = module.run_piece
+
+    def counted(model: ir.Model, nodes: Any, source: ir.Value, *rest: Any, **more: Any) -> Any:
+        runs.append(str(source.name))
+        return real(model, nodes, source, *rest, **more)
+
+    monkeypatch.setattr(module, "run_piece", counted)
+    body = "a = Relu(x) b = LeakyRelu<alpha = 0.1>(a) c = LeakyRelu<alpha = 0.2>(b) d = LeakyRelu<alpha = 0.1>(c) y = Relu(d)"
+    found = views(net(body), np.abs(X))
+    assert len(found.views) == 5
+    assert len(runs) == 3
+    slopes = [v.curve.y[0, 0] / v.curve.x[0] for v in found.views if v.curve is not None]
+    np.testing.assert_allclose(slopes, [0, 0.1, 0.2, 0.1, 0], atol=1e-6)
+
+
 def test_rounding_does_not_make_slopes() -> None:
     """Sigmoid of values near 0 is 0.5 and a little: over steps of 1e-9 float32 has no slope, and nothing saturates."""
     found = view("y = Sigmoid(x)", RNG.normal(size=(1, 1, 6, 6)).astype(np.float32) * np.float32(1e-6))
