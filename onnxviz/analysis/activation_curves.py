@@ -110,7 +110,7 @@ def _power(value: float) -> float:
 def _signature(site: ActivationSite) -> tuple[Any, ...] | None:
     """Return what tells one function from another, names aside; None where it has many parameters."""
     places: dict[Any, Any] = {site.source: "source"}
-    found = []
+    found: list[tuple[Any, ...]] = []
     for node in site.nodes:
         inputs = []
         for value in node.inputs:

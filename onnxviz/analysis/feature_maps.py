@@ -280,6 +280,9 @@ def _per_channel(
     flat = block.reshape(len(block), -1)
     energy = np.zeros(len(flat))
     low, high = (np.full(len(flat), np.nan, np.float32) for _ in range(2))
+    if flat.shape[1] == 1:  # a vector may have a million of them
+        value = np.where(np.isfinite(flat[:, 0]), flat[:, 0], np.float32(np.nan))
+        return np.nan_to_num(np.square(value, dtype=np.float64)), value, value.copy()
     for i, channel in enumerate(flat):
         values = channel[np.isfinite(channel)]
         if values.size:
