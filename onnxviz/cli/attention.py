@@ -23,7 +23,12 @@ def attention(
     head: Annotated[int | None, typer.Option("--head", min=0, metavar="H", help="One head, from 0.")] = None,
     query: Annotated[
         str | None,
-        typer.Option("--query", "-q", metavar="Q", help="Whose attention: cls, an index, ROW,COLUMN, a word, or all."),
+        typer.Option(
+            "--query",
+            "-q",
+            metavar="Q",
+            help="Whose attention, in grid and rollout: cls, an index, ROW,COLUMN, a word, or all.",
+        ),
     ] = None,
     view: Annotated[
         Literal["auto", "grid", "matrix", "blocks", "rollout", "heads"],
@@ -40,6 +45,9 @@ def attention(
         typer.Option("--tokens", metavar="FILE|LIST", help="Words: a token a line, a tokenizer.json, or a,cat,sat."),
     ] = None,
     sample: Annotated[int, typer.Option("--sample", min=0, help="Which sample of the batch.")] = 0,
+    window: Annotated[
+        int, typer.Option("--window", min=0, metavar="W", help="Which window of the sample, for attention in windows.")
+    ] = 0,
     *,
     output: Path | None,
     data: Path | None,
@@ -47,10 +55,12 @@ def attention(
 ) -> None:
     """Draw attention: over the picture, as a matrix with words, between kinds of tokens, rolled out, by head."""
     from onnxviz.api import attention as draw_attention
+    from onnxviz.errors import printable
 
     if rollout and view not in ("auto", "rollout"):
         raise InputError(f"--rollout and --view {view} are two pictures", hint="give one of them")
     draw_attention(
         model, input, output, view="rollout" if rollout else view, query=query, data=data, residual=residual,
-        layer=layer, head=head, tokens=tokens, sample=sample, **options,
+        layer=layer, head=head, tokens=tokens, sample=sample, window=window,
+        tell=lambda line: typer.echo(printable(line), err=True), **options,
     )  # fmt: skip
