@@ -205,3 +205,14 @@ def test_letters_of_axes_may_be_small() -> None:
     x = RNG.normal(size=(1, 5, 6)).astype(np.float32)
     np.testing.assert_array_equal(feature_maps(x, layout="ntc").maps, feature_maps(x, layout="NTC").maps)
     np.testing.assert_array_equal(feature_maps(VOLUME, layout="ncdhw").maps, feature_maps(VOLUME).maps)
+
+
+def test_parts_of_codes_are_numbers_as_well() -> None:
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[1, 4, 3, 3] x) => (uint8[1, 2, 3, 3] y, uint8[1, 2, 3, 3] z)
+        <float s = {0.25}, uint8 zero = {7}, int64[2] parts = {2, 2}> {
+          q = QuantizeLinear(x, s, zero) y, z = Split<axis = 1>(q, parts) }""")
+    x = RNG.integers(-7, 40, (1, 4, 3, 3)).astype(np.float32) / 4
+    found = sheet(model, {"x": x}, ["y", "z"], every=True, by="index").maps
+    np.testing.assert_array_equal(np.concatenate([fm.maps for fm in found]), x[0])
+    assert [fm.note for fm in found] == ["dequantised"] * 2
