@@ -16,7 +16,10 @@ _SCALE_AT = {
     "QLinearAveragePool": 3, "QLinearGlobalAveragePool": 3, "QLinearSigmoid": 3, "QLinearLeakyRelu": 3,
     "QLinearSoftmax": 3, "QLinearReduceMean": 3, "QLinearConcat": 0,
 }  # fmt: skip
-_KEPT = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Relu", "Clip"}
+_KEPT = {
+    "MaxPool", "NhwcMaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split",
+    "Relu", "Clip",
+}  # fmt: skip
 
 
 def quantisation(value: ir.Value) -> tuple[float, float] | None:

@@ -112,3 +112,8 @@ def test_labels_that_do_not_match_are_told(tmp_path: Path) -> None:
     assert sample_labels(names) is None
     with pytest.raises(InputError, match="folder a class"):
         sample_labels(names, "folders")
+
+
+def test_both_directions_of_a_recurrence_count_as_units() -> None:
+    made = unit_values(np.zeros((7, 2, 3, 4), np.float32), op_type="LSTM")
+    assert (made.axes, made.units, made.channels, made.samples) == ("TdNC", 8, 8, 3)
