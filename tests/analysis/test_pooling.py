@@ -14,7 +14,7 @@ import pytest
 import onnxviz
 from onnxviz.analysis.paired import observable
 from onnxviz.analysis.pooling import Pooling, PoolView, _survivors, is_pool, plan_pooling, pool_views
-from onnxviz.errors import SelectionError
+from onnxviz.errors import InputError, SelectionError
 from onnxviz.runtime.capture import capture
 
 RNG = np.random.default_rng(0)
@@ -246,7 +246,7 @@ def test_any_sample_of_a_folder_can_be_drawn(models: Path, tmp_path: Path) -> No
             manifest = json.loads(str(data["__onnxviz__"]))
         assert manifest["note"].startswith(f"sample {sample} of ")
     assert not np.array_equal(*numbers)
-    with pytest.raises(SelectionError, match=r"there is no sample 99"):
+    with pytest.raises(InputError, match=r"there is no sample 99"):
         onnxviz.pooling(models / "digits_cnn.onnx", str(models / "samples"), sample=99, providers="cpu")
 
 
