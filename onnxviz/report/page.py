@@ -18,9 +18,11 @@ from markupsafe import Markup
 
 from onnxviz._version import __version__
 from onnxviz.analysis.statistics import statistics
+from onnxviz.analysis.weight_table import weight_table
 from onnxviz.diagram.html import content_hash, page_environment, save_page
 from onnxviz.diagram.interactive import SCRIPTS, STYLE
 from onnxviz.diagram.interactive import asset as graph_asset
+from onnxviz.graph.model import model_name
 from onnxviz.graph.provenance import provenance_of
 from onnxviz.graph.summary import inspect_model
 from onnxviz.plots.style import DIVERGING, SEQUENTIAL
@@ -32,7 +34,10 @@ from onnxviz.report.prepare import Prepared, prepare, without_extras
 from onnxviz.report.sections import feature_panels, weight_panels
 from onnxviz.report.view_activations import activation_section
 from onnxviz.report.view_attention import attention_section
+from onnxviz.report.view_flow import flow_section
+from onnxviz.report.view_heat import heat_section
 from onnxviz.report.view_pooling import pooling_section
+from onnxviz.report.weight_rows import WEIGHT_COLUMNS, csv_url, weight_cells
 from onnxviz.report.views import Section, Seen, View, link_views, make_sections
 from onnxviz.runtime.record import Capture
 
@@ -40,9 +45,11 @@ __all__ = ["VIEWS", "Report", "build_report"]
 
 #: The views that have a section of their own, in the page's order.
 VIEWS: tuple[View, ...] = (
+    View("heat", "Over the picture", "over the picture", heat_section),
     View("activations", "Activations", "activation", activation_section),
     View("pooling", "Pooling", "pooling", pooling_section),
     View("attention", "Attention", "attention", attention_section),
+    View("flow", "Flow", "key path", flow_section),
 )
 
 _BUDGET = 10_000_000  # bytes of a page
@@ -82,8 +89,7 @@ def build_report(
 
     It holds what was fed, the answer, the model card, the architecture, the feature maps of every layer, the views of
     :data:`VIEWS`, the weights and the statistics of every tensor. Values are shipped, not pictures, so the reader can
-    change scales. The page
-    stays within 10 MB; what is left out is said on it and in ``notes``.
+    change scales. The page stays within 10 MB; what is left out is said on it and in ``notes``.
 
     Args:
         model: The model that was captured.
@@ -104,13 +110,15 @@ def build_report(
     '<!doctype html>'
     """
     prepared = prepare(model) if prepared is None else prepared
-    sections = make_sections(VIEWS, Seen(model, prepared, captured))
+    seen = Seen(model, prepared, captured)
+    sections = make_sections(VIEWS, seen)
     captured = without_extras(captured, prepared.extras)
     summary = inspect_model(model, fed_dims(model, captured))
     diagram = draw_diagram(model)
     rows = {row.name: {**row.to_dict(distribution=False), "size": row.size} for row in statistics(captured)}
     features, feature_note = feature_panels(model, captured, rows)
-    weights = weight_panels(model)
+    weights, studied = weight_panels(seen.weights)
+    table = weight_table(seen.weights, model_name(model))
     _link(diagram, features, weights)
     views = link_views(VIEWS, sections, diagram.makers)
     sources = {value.name: str(provenance_of(node) or "") for node in model.graph for value in node.outputs}
@@ -129,13 +137,20 @@ def build_report(
         "feature_note": feature_note,
         "sections": sections,
         "view_links": diagram.views(views),
+        "weight_note": studied,
+        "weight_columns": WEIGHT_COLUMNS,
+        "weight_csv": csv_url(table),
     }
     tables: dict[str, list[Any]] = {
         "tensors": [
             {**_tensor_row(position, row, captured, diagram), "source": sources.get(row["name"], "")}
             for position, row in enumerate(rows.values())
         ],
-        "weight_rows": [panel.row for panel in weights],
+        "weight_rows": [
+            {"id": panel.row["id"] if panel.row["main"] else "", "layer": row.layer, "cells": weight_cells(row),
+             "note": row.note}
+            for panel, row in zip(weights, table.rows, strict=True)
+        ],
         "layers": [{**asdict(layer), "block": diagram.makers.get(layer.output)} for layer in summary.layers],
         "missing": list(captured.not_captured.items()),
     }
@@ -175,7 +190,8 @@ class _Composer:
     ) -> None:
         self.content, self.tables, self.notes = content, tables, notes
         self.features, self.weights = features, weights
-        self.panels = [*features, *weights, *(panel for section in sections for panel in section.panels)]
+        norms = [panel.row["norms"] for panel in weights if panel.row["norms"] is not None]
+        self.panels = [*features, *weights, *norms, *(panel for section in sections for panel in section.panels)]
         self.most = _TABLE_ROWS
 
     def compose(self) -> tuple[str, list[str]]:

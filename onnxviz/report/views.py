@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import onnx_ir as ir
 from markupsafe import Markup
 
 from onnxviz.analysis.paired import NotDrawn
+from onnxviz.analysis.weights import LayerWeights, layer_weights
 from onnxviz.errors import OnnxvizError, printable
 from onnxviz.report.budget import Panel
 from onnxviz.report.prepare import Prepared
@@ -40,6 +42,11 @@ class Seen:
     model: ir.Model
     prepared: Prepared
     captured: Capture
+
+    @cached_property
+    def weights(self) -> list[LayerWeights]:
+        """The learned tensors, each with the numbers that were worked out of it."""
+        return layer_weights(self.model)
 
 
 @dataclass
