@@ -14,7 +14,7 @@ from onnxviz.analysis.feature_maps import axis_letters
 from onnxviz.analysis.statistics import is_numeric, to_float
 from onnxviz.errors import MemoryLimitError, SelectionError
 
-__all__ = ["Over", "UnitValues", "unit_reducer", "unit_values"]
+__all__ = ["Over", "UnitValues", "unit_block", "unit_reducer", "unit_values"]
 
 #: What is made of the positions of a unit: their mean, largest value or mean square; "flat" keeps every position.
 Over = Literal["mean", "max", "energy", "flat"]
@@ -67,7 +67,7 @@ class UnitValues:
     @property
     def samples(self) -> int:
         """Number of samples."""
-        return sum(len(part) for part in self.parts)
+        return sum(map(len, self.parts))  # asked for at every merge
 
     @property
     def matrix(self) -> npt.NDArray[np.float32]:
@@ -101,6 +101,40 @@ def unit_values(
     """
     if over not in get_args(Over):
         raise SelectionError(f"units cannot be taken over {over!r}", hint=f"choose from {', '.join(get_args(Over))}")
+    axes, block = unit_block(array, name, op_type=op_type, layout=layout)
+    if len(block) * math.prod(block.shape[1:] if over == "flat" else block.shape[1:2]) > _MOST:
+        raise MemoryLimitError(f"{name}, of shape {array.shape}, has more units than are kept at once")
+    flat = block.reshape(len(block), block.shape[1], -1)
+    if over == "flat":
+        made = flat.reshape(len(flat), -1)
+    elif over == "max":
+        made = flat.max(axis=2)
+    else:
+        with np.errstate(invalid="ignore", over="ignore"):
+            made = (flat if over == "mean" else np.square(flat, dtype=np.float64)).mean(axis=2, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        part = np.ascontiguousarray(made, np.float32)
+    return UnitValues(name, tuple(array.shape), axes, over, (part,))
+
+
+def unit_block(
+    array: npt.NDArray[Any], name: str = "array", *, op_type: str | None = None, layout: str | None = None
+) -> tuple[str, npt.NDArray[np.float32]]:
+    """Return a tensor as samples × units × positions, and a letter an axis of the tensor.
+
+    Args:
+        array, name, op_type, layout: As :func:`unit_values` takes them.
+
+    Returns:
+        The letters, and ``(n, units, ...)`` float32 with the positions in the tensor's order; a tensor without channels
+        is one unit.
+
+    Raises:
+        SelectionError: The tensor holds no numbers, is empty, or has no batch axis.
+
+    >>> unit_block(np.zeros((2, 5, 6, 3)), layout="NHWC")[1].shape
+    (2, 3, 5, 6)
+    """
     if not is_numeric(array.dtype) or not array.size:
         what = "is empty" if is_numeric(array.dtype) else f"holds {array.dtype}"
         raise SelectionError(f"{name} {what}: it has no units", hint="choose a numeric tensor with channels")
@@ -116,19 +150,7 @@ def unit_values(
             block = block.reshape(len(block), block.shape[1] * block.shape[2], *block.shape[3:])
     else:
         block = block[:, None]
-    if len(block) * math.prod(block.shape[1:] if over == "flat" else block.shape[1:2]) > _MOST:
-        raise MemoryLimitError(f"{name}, of shape {array.shape}, has more units than are kept at once")
-    flat = block.reshape(len(block), block.shape[1], -1)
-    if over == "flat":
-        made = flat.reshape(len(flat), -1)
-    elif over == "max":
-        made = flat.max(axis=2)
-    else:
-        with np.errstate(invalid="ignore", over="ignore"):
-            made = (flat if over == "mean" else np.square(flat, dtype=np.float64)).mean(axis=2, dtype=np.float64)
-    with np.errstate(over="ignore"):
-        part = np.ascontiguousarray(made, np.float32)
-    return UnitValues(name, tuple(array.shape), axes, over, (part,))
+    return axes, block
 
 
 def unit_reducer(

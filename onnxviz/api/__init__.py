@@ -16,6 +16,7 @@ from onnxviz.api.common import check_outputs, reducer
 from onnxviz.api.features import features
 from onnxviz.api.flow import flow, flow_numbers
 from onnxviz.api.graphs import graph, graph_diff
+from onnxviz.api.neurons import neuron_views, neurons
 from onnxviz.api.project import project, projection
 from onnxviz.api.views import activations, pooling
 from onnxviz.api.weights import weight_table, weights
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
-    "flow_numbers", "graph", "graph_diff", "inspect", "open_model", "plan", "pooling", "profile", "project",
-    "projection", "report", "save_model", "weight_table", "weights",
+    "flow_numbers", "graph", "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan", "pooling",
+    "profile", "project", "projection", "report", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 _PICTURES = (".png", ".svg", ".pdf")

@@ -23,6 +23,7 @@ from onnxviz.cli.features import features
 from onnxviz.cli.flow import flow
 from onnxviz.cli.graph import graph
 from onnxviz.cli.inspect import inspect
+from onnxviz.cli.neurons import neurons
 from onnxviz.cli.pooling import pooling
 from onnxviz.cli.profile import profile
 from onnxviz.cli.project import project
@@ -49,6 +50,7 @@ for verb in (
     features,
     activations,
     pooling,
+    neurons,
     weights,
     project,
     attention,

@@ -69,7 +69,7 @@ def _notes(view: FilterStudy) -> list[str]:
     else:
         sizes = ", ".join(map(str, np.bincount(clusters.labels)))
         verdict = f"{clusters.count} clusters ({sizes})" if clusters.clear else "no clear clusters"
-        notes.append(f"{verdict}: best silhouette {number(clusters.silhouette)} at k = {clusters.count}")
+        notes.append(f"{verdict}: best silhouette {number(clusters.silhouette or 0.0)} at k = {clusters.count}")
     notes.append(f"dead: {_listed(view.dead)}")
     if view.silenced is not None:
         notes.append(f"silenced by BatchNorm: {_listed(view.silenced)}")

@@ -89,6 +89,10 @@ class Batches:
         """Return the first batch."""
         return self._read(0)
 
+    def batch(self, index: int) -> Inputs:
+        """Return one batch, read when it is asked for."""
+        return self._read(index)
+
     def holding(self, sample: int) -> tuple[Inputs, int]:
         """Return the batch that holds a sample, and the place of the sample in it.
 
@@ -208,6 +212,8 @@ def _streams(
     texts = [os.fspath(source) for source in sources]
     loose = [text for text in texts if reader.split(text)[0] is None and Path(text).suffix.lower() in _FILES]
     several = len(loose) > len(reader.values)
+    if batch is None and (several or any(Path(reader.split(text)[1]).is_dir() for text in texts)):
+        batch = 1  # files go one by one, and the rows of an array beside them as well
     files: list[Path] = []
     for text in texts:
         prefix, path = reader.split(text)

@@ -26,9 +26,9 @@ LENET = Path(__file__).parents[2] / "models/lenet5.onnx"
 def test_units_of_maps(over: Over, expected: object) -> None:
     array = RNG.normal(size=(5, 7, 3, 4))
     first, second = unit_values(array[:2], over=over), unit_values(array[2:], over=over)
-    np.testing.assert_allclose(first.merge(second).matrix, expected(array), rtol=1e-6)  # type: ignore[operator]
+    np.testing.assert_allclose(first.merge(second).matrix, expected(array), rtol=1e-6, atol=1e-6)  # type: ignore[operator]
     nhwc = unit_values(np.moveaxis(array, 1, -1), over=over, layout="NHWC")
-    np.testing.assert_allclose(nhwc.matrix, expected(array), rtol=1e-6)  # type: ignore[operator]
+    np.testing.assert_allclose(nhwc.matrix, expected(array), rtol=1e-6, atol=1e-6)  # type: ignore[operator]
     with pytest.raises(AssertionError):  # the wrong axes are seen
         np.testing.assert_allclose(first.matrix, expected(np.swapaxes(array, 2, 0)[:2, :7]), rtol=1e-6)  # type: ignore[operator]
 
@@ -36,11 +36,11 @@ def test_units_of_maps(over: Over, expected: object) -> None:
 def test_units_of_recurrent_layers_and_of_volumes() -> None:
     states = RNG.normal(size=(9, 2, 3, 4))  # time, directions, batch, units
     made = unit_values(states, op_type="LSTM")
-    np.testing.assert_allclose(made.matrix, states.mean(0).transpose(1, 0, 2).reshape(3, 8), rtol=1e-5)
+    np.testing.assert_allclose(made.matrix, states.mean(0).transpose(1, 0, 2).reshape(3, 8), rtol=1e-5, atol=1e-6)
     last = unit_values(states[0], op_type="GRU")
-    np.testing.assert_allclose(last.matrix, states[0].transpose(1, 0, 2).reshape(3, 8), rtol=1e-5)
+    np.testing.assert_allclose(last.matrix, states[0].transpose(1, 0, 2).reshape(3, 8), rtol=1e-5, atol=1e-6)
     volume = RNG.normal(size=(2, 3, 4, 5, 6))  # (N, D, H, W, C)
-    np.testing.assert_allclose(unit_values(volume, layout="NHWC").matrix, volume.mean((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(unit_values(volume, layout="NHWC").matrix, volume.mean((1, 2, 3)), rtol=1e-5, atol=1e-6)
 
 
 def test_flat_units_keep_every_position_and_nan_stays() -> None:

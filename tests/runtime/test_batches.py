@@ -281,6 +281,24 @@ def test_a_repro_takes_any_name_of_an_input(tmp_path: Path) -> None:
         assert feeds["file"].tolist() == [-1, -2]
 
 
+def test_the_rows_of_an_array_go_with_the_files_of_a_folder(tmp_path: Path) -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[n, 2] x, float[n, 2] z) => (float[n, 2] y) {y = Add(x, z)}'
+    )
+    (tmp_path / "x").mkdir()
+    for row in range(3):
+        np.save(tmp_path / "x" / f"{row}.npy", np.full((1, 2), row, np.float32))
+    np.save(tmp_path / "z.npy", 10 * np.arange(6, dtype=np.float32).reshape(3, 2))
+    for batch in (None, 2):
+        batches = load_batches(model, [f"x={tmp_path / 'x'}", f"z={tmp_path / 'z.npy'}"], batch=batch)
+        fed = [(inputs.feeds["x"][:, 0], inputs.feeds["z"][:, 0]) for inputs, _ in batches]
+        assert np.concatenate([x for x, _ in fed]).tolist() == [0, 1, 2]
+        assert np.concatenate([z for _, z in fed]).tolist() == [0, 20, 40]
+    np.save(tmp_path / "z.npy", np.ones((2, 2), np.float32))
+    with pytest.raises(InputError, match="different numbers of samples: x: 3, z: 2"):
+        load_batches(model, [f"x={tmp_path / 'x'}", f"z={tmp_path / 'z.npy'}"])
+
+
 def test_a_file_of_a_folder_that_does_not_fit_is_named(tmp_path: Path) -> None:
     net = ir.from_onnx_text(
         '<ir_version: 9, opset_import: ["": 19]> g (float[n, 2] x) => (float[n, 2] y) { y = Neg(x) }'

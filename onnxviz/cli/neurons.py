@@ -1,0 +1,68 @@
+"""``onnxviz neurons``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from onnxviz.cli.options import Input, ModelFile, runs_a_model
+from onnxviz.cli.progress import shown_progress
+
+
+@runs_a_model
+def neurons(
+    model: ModelFile,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf.")],
+    input: Input = None,
+    tensor: Annotated[
+        list[str] | None,
+        typer.Option("--tensor", "-t", metavar="GLOB", help="Which layers; by default the last hidden one."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", metavar="folders|FILE.csv", help="Class of each sample: its folder, or FILE,CLASS."),
+    ] = None,
+    over: Annotated[
+        Literal["mean", "max", "energy"], typer.Option("--over", help="What is made of a channel's positions.")
+    ] = "mean",
+    top: Annotated[int, typer.Option("--top", min=1, help="Most units of the heat map.")] = 48,
+    by: Annotated[
+        Literal["auto", "auc", "selectivity", "variance", "mean", "index"],
+        typer.Option("--by", help="How units are chosen: auc with labels, else variance."),
+    ] = "auto",
+    order: Annotated[
+        Literal["auto", "class", "cluster", "score", "index"],
+        typer.Option("--order", help="How units are ordered: by preferred class with labels, else in clusters."),
+    ] = "auto",
+    z_score: Annotated[
+        bool, typer.Option("--z-score", help="Show distances from each unit's mean, in its standard deviations.")
+    ] = False,
+    pictures: Annotated[
+        int, typer.Option("--pictures", min=0, help="Of how many units the highest and lowest samples are shown.")
+    ] = 12,
+    tokens: Annotated[
+        Path | None, typer.Option("--tokens", metavar="FILE", help="Words of token ids: one a line, or tokenizer.json.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="The numbers behind the picture: .npz.")
+    ] = None,
+    table: Annotated[Path | None, typer.Option("--table", metavar="FILE", help="A line for every unit: .csv.")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Samples a batch, where the model leaves it open.")
+    ] = None,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Draw what units answer to many samples: heat map, dead ones, highest and lowest samples, class selectivity."""
+    from onnxviz.api import neurons as draw
+    from onnxviz.errors import printable
+
+    with shown_progress() as progress:
+        draw(
+            model, input, tensor, output, labels=labels, over=over, top=top, by=by, order=order, z_score=z_score,
+            pictures=pictures, tokens=tokens, data=data, table=table, batch=batch, progress=progress,
+            tell=lambda line: typer.echo(printable(line), err=True), **options,
+        )  # fmt: skip
+    typer.echo(str(output))
