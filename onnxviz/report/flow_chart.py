@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,13 @@ from onnxviz.report.formats import number, short
 
 __all__ = ["flow_svg", "places_of"]
 
-_LEFT, _RIGHT, _WIDE = 92, 12, 1060  # px
+_LEFT, _RIGHT, _WIDE, _EACH = 92, 12, 1060, 44  # px
 _RIBBON, _RMS, _LANE, _GAP = 170, 90, 17, 22
 _PLACES, _NAMES = 400, 60  # most places across, and most names below them
 _LINEAR = 0.6  # decades that the linear middle takes on either side
-_FOOT = 132  # height of the names
+_LETTER = 5.8  # px of a name
 
-Doubles = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.floating[Any]]
 
 
 def places_of(count: int) -> int:
@@ -45,7 +46,7 @@ def flow_svg(flow: Flow) -> Markup:
         flow: Series of as many layers each.
     """
     count = len(flow.stages)
-    wide = min(_WIDE, max(320, 24 * count))
+    wide = min(_WIDE, max(320, _EACH * count))
     step = _step(count)
     parts: list[str] = []
     top = 12
@@ -57,7 +58,7 @@ def flow_svg(flow: Flow) -> Markup:
     lanes = _lanes(flow, wide, top)
     top += _LANE * max(len({(s.name, m.kind) for s in flow.series for m in s.marks}), 1) + 4
     parts += [*lanes, *_names(flow, wide, top), *_readings(flow, wide, top, step)]
-    height = top + _FOOT
+    height = top + 16 + round(_LETTER * max(len(short(stage.layer, 22)) for stage in flow.stages))
     said = f"Quantiles of {' and '.join(series.name for series in flow.series)} over {count:,} layers"
     return Markup(
         f'<div class="strip" tabindex="0" role="region" aria-label="{escape(said)}">'

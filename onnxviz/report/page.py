@@ -37,8 +37,10 @@ from onnxviz.report.view_attention import attention_section
 from onnxviz.report.view_flow import flow_section
 from onnxviz.report.view_heat import heat_section
 from onnxviz.report.view_pooling import pooling_section
-from onnxviz.report.weight_rows import WEIGHT_COLUMNS, csv_url, weight_cells
+from onnxviz.report.view_samples import neuron_section, projection_section
 from onnxviz.report.views import Section, Seen, View, link_views, make_sections
+from onnxviz.report.weight_rows import WEIGHT_COLUMNS, csv_url, weight_cells
+from onnxviz.runtime.batches import Batches
 from onnxviz.runtime.record import Capture
 
 __all__ = ["VIEWS", "Report", "build_report"]
@@ -49,6 +51,8 @@ VIEWS: tuple[View, ...] = (
     View("activations", "Activations", "activation", activation_section),
     View("pooling", "Pooling", "pooling", pooling_section),
     View("attention", "Attention", "attention", attention_section),
+    View("neurons", "Neurons", "neurons", neuron_section),
+    View("projection", "Projection", "projection", projection_section),
     View("flow", "Flow", "key path", flow_section),
 )
 
@@ -83,7 +87,13 @@ class Report:
 
 
 def build_report(
-    model: ir.Model, captured: Capture, *, labels: Sequence[str] | None = None, prepared: Prepared | None = None
+    model: ir.Model,
+    captured: Capture,
+    *,
+    labels: Sequence[str] | None = None,
+    prepared: Prepared | None = None,
+    batches: Batches | None = None,
+    sample_classes: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Build the page of a model and one run of it.
 
@@ -97,6 +107,8 @@ def build_report(
         labels: Class names, for a classifier.
         prepared: What was run, where that was :func:`onnxviz.report.prepare.prepare` of the model: activation functions
             that read an input and fused attention can be shown only then.
+        batches: What was fed, where it was several samples: neurons and projections are shown only then.
+        sample_classes: A CSV file with the class of each sample; None takes their folders, where there are several.
 
     Raises:
         ModelError: A function of the model calls itself, or weights that are joined do not fit together.
@@ -110,11 +122,11 @@ def build_report(
     '<!doctype html>'
     """
     prepared = prepare(model) if prepared is None else prepared
-    seen = Seen(model, prepared, captured)
+    seen = Seen(model, prepared, captured, batches, sample_classes)
     sections = make_sections(VIEWS, seen)
     captured = without_extras(captured, prepared.extras)
     summary = inspect_model(model, fed_dims(model, captured))
-    diagram = draw_diagram(model)
+    diagram = draw_diagram(model, seen.weights)
     rows = {row.name: {**row.to_dict(distribution=False), "size": row.size} for row in statistics(captured)}
     features, feature_note = feature_panels(model, captured, rows)
     weights, studied = weight_panels(seen.weights)
@@ -147,8 +159,12 @@ def build_report(
             for position, row in enumerate(rows.values())
         ],
         "weight_rows": [
-            {"id": panel.row["id"] if panel.row["main"] else "", "layer": row.layer, "cells": weight_cells(row),
-             "note": row.note}
+            {
+                "id": panel.row["id"] if panel.row["main"] else "",
+                "layer": row.layer,
+                "cells": weight_cells(row),
+                "note": row.note,
+            }
             for panel, row in zip(weights, table.rows, strict=True)
         ],
         "layers": [{**asdict(layer), "block": diagram.makers.get(layer.output)} for layer in summary.layers],

@@ -29,8 +29,8 @@ __all__ = ["feature_panels", "weight_panels"]
 _CHANNELS = 32  # maps a layer
 _LAYERS = 500  # layers with maps
 _KERNELS, _ACROSS = 256, 32  # kernels a weight, and in a row
-_STUDIED = 12  # weights whose spectra and filters are drawn
-_NORMS = 96  # longest side of the norms of kernels, px
+_STUDIED = 8  # weights whose spectra and filters are drawn
+_NORMS = 128  # longest side of the norms of kernels, px
 _MAP, _IMAGE, _KERNEL, _MATRIX = 64, 512, 16, 256  # longest side of a tile by what it shows, px
 
 
@@ -128,13 +128,13 @@ def _norm_panel(identity: str, lw: LayerWeights) -> Panel | None:
 
 def _draw_norms(lw: LayerWeights, level: int) -> Picture:
     found = kernel_norms(lw)
-    values = np.ma.filled(found.laid_out.astype(np.float64), np.nan)
-    side = _NORMS >> level
-    picture = atlas(values[None], [""], color_scale(values, signed=False), side=side)
-    picture["axes"] = [found.columns, found.rows]
-    blank = "blank where no kernel exists" if np.ma.getmaskarray(found.laid_out).any() else ""
-    what = f"L2 norm of each kernel: {_count(values.shape[0], found.rows)} down × "
-    what += f"{_count(values.shape[1], found.columns)} across"
+    values, down, across = np.ma.filled(found.laid_out.astype(np.float64), np.nan), found.rows, found.columns
+    if values.shape[0] > values.shape[1]:  # the longer axis lies across, as in the picture of the kernels
+        values, down, across = values.T, across, down
+    picture = atlas(values[None], [""], color_scale(values, signed=False), side=_NORMS >> level)
+    picture["axes"] = [across, down]
+    blank = "hatched where no kernel exists" if np.ma.getmaskarray(found.laid_out).any() else ""
+    what = f"L2 norm of each kernel: {_count(values.shape[0], down)} down × {_count(values.shape[1], across)} across"
     return picture, _sentence(what, blank, pooling_note(picture))
 
 

@@ -11,7 +11,7 @@ from onnxviz.analysis.flow_plan import FlowPlan, plan_flow
 from onnxviz.errors import SelectionError
 from onnxviz.graph.model import model_name
 from onnxviz.report.flow_chart import flow_svg, places_of
-from onnxviz.report.formats import number, percent, short
+from onnxviz.report.formats import percent, short
 from onnxviz.report.views import Card, Section, Seen, refusals
 from onnxviz.runtime.record import Capture
 
@@ -43,7 +43,8 @@ def flow_section(seen: Seen) -> Section | None:
     if places < count:
         captions.append(f"{places} places, each {-(-count // places)} layers: outermost ribbons, median of the lines")
     captions += _marks(flow)
-    size = f"{len(flow.series[0].marks) + len(flow.series[1].marks)} stretches pass a threshold"
+    marked = sum(len(series.marks) for series in flow.series)
+    size = "1 stretch passes a threshold" if marked == 1 else f"{marked or 'no'} stretches pass a threshold"
     cards = [Card("Activations and weights", "all layers", size, (), captions, flow_svg(flow))]
     cards += _paths(flow, plan)
     notes = [*flow.notes]
@@ -105,9 +106,9 @@ def _paths(flow: Flow, plan: FlowPlan) -> list[Card]:
         steps = path.tensors
         if len(steps) > _STEPS:  # the middle is left out
             steps = (*steps[: _STEPS // 2], f"… {len(steps) - _STEPS} more …", *steps[-(_STEPS // 2) :])
+        meetings = f"{path.meetings} meeting{'s' * (path.meetings != 1)}"
         captions = [
-            f"product of its shares {percent(path.share)} over {number(path.meetings)} meetings (energy at sums and "
-            "joins)",
+            f"product of its shares {percent(path.share)} over {meetings} (energy at sums and joins)",
             " → ".join(short(step, 40) for step in steps),
         ]
         inside = f"{len(path.tensors)} tensors"

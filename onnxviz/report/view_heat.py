@@ -31,9 +31,9 @@ _WORDS: dict[Reduction, str] = {
     "max": "largest value over channels",
 }
 _LEAD = (
-    "One number a position of each layer, placed where its cells lie on the picture and drawn over it: opaque where its "
-    "magnitude is largest (the value stands below), orange above 0, blue below. Each layer has its own scale. Nothing is "
-    "drawn where no cell lies."
+    "One number a position of each layer, placed where its cells lie on the picture and drawn over it: opaque where "
+    "its magnitude is largest (the value stands below), orange above 0, blue below. Each layer has its own scale. "
+    "Nothing is drawn where no cell lies."
 )
 
 
@@ -55,7 +55,7 @@ def heat_section(seen: Seen) -> Section | None:
             over = len(sheet.heats)
             cards.append(_card(sheet))
     except SelectionError as error:
-        return Section(notes=[str(error)])
+        return Section(notes=[error.message])
     if over > _MOST or len(names) > _TRIED:
         looked = f"{over}" if len(names) <= _TRIED else f"{over} (of {_TRIED} of {len(names)} tensors, evenly spread)"
         notes.append(f"{min(over, _MOST)} of {looked} layers are shown, evenly spread")

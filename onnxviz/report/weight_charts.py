@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from onnxviz.analysis.weight_filters import FilterStudy, filter_study
 from onnxviz.analysis.weight_spectra import Spectrum, spectrum
 from onnxviz.analysis.weights import LayerWeights
-from onnxviz.errors import InputError, ModelError, SelectionError
+from onnxviz.errors import InputError, SelectionError
 from onnxviz.plots.feature_maps import spread
 from onnxviz.report.formats import number, percent, short
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 from onnxviz.analysis.weight_table import WeightRow, WeightTable
@@ -11,6 +12,7 @@ from onnxviz.report.formats import number, shape, short
 __all__ = ["WEIGHT_COLUMNS", "csv_url", "weight_cells"]
 
 _LARGEST_CSV = 1_000_000  # bytes, as they stand in the page
+_NAME = 120  # characters of a name
 
 #: Heading, whether it holds numbers, and what it means, for each column.
 WEIGHT_COLUMNS: tuple[tuple[str, bool, str], ...] = (
@@ -61,6 +63,8 @@ def _count(value: Any) -> str:
 
 
 def csv_url(table: WeightTable) -> str:
-    """Return the table in full precision as a ``data:`` URL; empty where it is too large for the page."""
-    packed = base64.b64encode(table.to_csv().encode()).decode("ascii")
+    """Return the table in full precision as a ``data:`` URL, longer names cut; empty where it is too large for the
+    page."""
+    rows = (replace(row, layer=short(row.layer, _NAME), tensor=short(row.tensor, _NAME)) for row in table.rows)
+    packed = base64.b64encode(replace(table, rows=tuple(rows)).to_csv().encode()).decode("ascii")
     return f"data:text/csv;charset=utf-8;base64,{packed}" if len(packed) <= _LARGEST_CSV else ""
