@@ -59,6 +59,7 @@ VIEWS: tuple[View, ...] = (
 _BUDGET = 10_000_000  # bytes of a page
 _SLACK, _PANEL_SLACK = 20_000, 900  # bytes kept for notes, and for a layer's captions and markup
 _TABLE_ROWS = 3000  # most rows of any table
+_WEIGHT_ROWS = 1000  # most rows of the table of weights, which has more columns
 
 
 @dataclass(frozen=True)
@@ -165,12 +166,14 @@ def build_report(
                 "cells": weight_cells(row),
                 "note": row.note,
             }
-            for panel, row in zip(weights, table.rows, strict=True)
+            for panel, row in list(zip(weights, table.rows, strict=True))[:_WEIGHT_ROWS]
         ],
         "layers": [{**asdict(layer), "block": diagram.makers.get(layer.output)} for layer in summary.layers],
         "missing": list(captured.not_captured.items()),
     }
     notes = [note for note in (diagram.note, feature_note if features else "") if note]
+    if len(weights) > _WEIGHT_ROWS:
+        notes.append(f"the table of weights shows {_WEIGHT_ROWS} of {len(weights)} rows")
     html, notes = _Composer(content, tables, features, weights, sections, notes).compose()
     return Report(html, captured, in_words(found), tuple(notes))
 

@@ -30,6 +30,7 @@ _CHANNELS = 32  # maps a layer
 _LAYERS = 500  # layers with maps
 _KERNELS, _ACROSS = 256, 32  # kernels a weight, and in a row
 _STUDIED = 8  # weights whose spectra and filters are drawn
+_NORMED = 100  # weights whose norms are drawn
 _NORMS = 128  # longest side of the norms of kernels, px
 _MAP, _IMAGE, _KERNEL, _MATRIX = 64, 512, 16, 256  # longest side of a tile by what it shows, px
 
@@ -84,16 +85,18 @@ def weight_panels(layers: Sequence[LayerWeights]) -> tuple[list[Panel], str]:
     shown = select_weights(layers) if layers else []
     main = {id(lw) for lw in shown}
     matrices = [lw for lw in shown if len(lw.shape) > 1 and lw.parameters]
+    normed = {id(matrices[i]) for i in spread(len(matrices), _NORMED)}
     studied = {id(matrices[i]) for i in spread(len(matrices), _STUDIED)}
     panels = [
-        _weight_panel(f"weights-{position}", lw, id(lw) in main, id(lw) in studied)
+        _weight_panel(f"weights-{position}", lw, id(lw) in main, id(lw) in normed, id(lw) in studied)
         for position, lw in enumerate(layers)
     ]
     note = f"spectra and filters are studied of {_STUDIED} of {len(matrices)} weights, evenly spread"
+    note += f"; norms of kernels are drawn of {_NORMED}" if len(matrices) > _NORMED else ""
     return panels, note if len(matrices) > _STUDIED else ""
 
 
-def _weight_panel(identity: str, lw: LayerWeights, main: bool, studied: bool) -> Panel:
+def _weight_panel(identity: str, lw: LayerWeights, main: bool, normed: bool, studied: bool) -> Panel:
     panel = Panel(
         {
             "id": identity, "layer": lw.layer, "op_type": lw.op_type, "role": lw.role, "tensor": lw.tensor,
@@ -110,7 +113,7 @@ def _weight_panel(identity: str, lw: LayerWeights, main: bool, studied: bool) ->
             panel.row["histogram"] = histogram_svg(lw.histogram, lw.layer)
             panel.row["statistics"]["size"] = lw.histogram.total  # packed 4-bit values count, not their bytes
             panel.row["kind"] = _weight_kind(lw)
-            panel.row["norms"] = _norm_panel(f"{identity}-norms", lw)
+            panel.row["norms"] = _norm_panel(f"{identity}-norms", lw) if normed else None
             panel.row["study"] = weight_charts(lw) if studied else None
             panel.draw = partial(_draw_weight, lw)
     except ModelError as error:

@@ -22,7 +22,7 @@ from onnxviz.runtime.inputs import Inputs
 
 __all__ = ["heat_section"]
 
-_MOST = 48  # layers
+_MOST = 24  # layers
 _TRIED = 240  # layers that are looked at
 _SIDE = 48  # longest side of a tile, px
 _WORDS: dict[Reduction, str] = {

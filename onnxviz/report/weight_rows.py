@@ -11,7 +11,7 @@ from onnxviz.report.formats import number, shape, short
 
 __all__ = ["WEIGHT_COLUMNS", "csv_url", "weight_cells"]
 
-_LARGEST_CSV = 1_000_000  # bytes, as they stand in the page
+_LARGEST_CSV = 500_000  # bytes, as they stand in the page
 _NAME = 120  # characters of a name
 
 #: Heading, whether it holds numbers, and what it means, for each column.
