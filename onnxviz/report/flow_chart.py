@@ -76,14 +76,16 @@ def _table(series: Series) -> Doubles:
 def _ribbons(series: Series, wide: float, step: int) -> list[str]:
     single = _table(series)
     known = single[~np.isnan(single[:, 0])]
-    middle = linear_middle(known, [row.rms for row in series.layers if row is not None and row.rms])
+    middle = linear_middle(
+        np.asarray(known, np.float64), [row.rms for row in series.layers if row is not None and row.rms]
+    )
     ends = [_bent(float(v), middle) for v in (known.min(initial=0.0), known.max(initial=0.0))]
     low, high = ends[0] - 0.15, ends[1] + 0.15
 
     def at(value: float) -> float:
         return _RIBBON * (1 - (_bent(value, middle) - low) / (high - low))
 
-    table = envelope(single, step)
+    table = envelope(np.asarray(single, np.float64), step)
     per = wide / len(series.layers)
     x = (np.arange(0, len(single), step) + step / 2) * per
     parts = [f'<text x="{-_LEFT + 2}" y="-3" class="name">{escape(series.name)}</text>']
