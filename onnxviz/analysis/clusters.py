@@ -10,8 +10,8 @@ from math import comb
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.projection_maps import one_thread
 from onnxviz.analysis.projection_pca import gram, squared_distances
+from onnxviz.analysis.threads import one_thread
 from onnxviz.errors import InputError, MissingDependencyError, SelectionError
 
 __all__ = ["STRUCTURE", "Clusters", "adjusted_rand", "find_clusters", "silhouette"]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxviz.analysis.threads import one_thread
 from onnxviz.errors import InputError, MissingDependencyError
 
-__all__ = ["default_perplexities", "one_thread", "tsne", "umap"]
+__all__ = ["default_perplexities", "tsne", "umap"]
 
 Doubles = npt.NDArray[np.float64]
 _PERPLEXITIES = (5.0, 30.0, 50.0)
@@ -33,17 +32,6 @@ def _umap_class() -> Any:
         if unused:
             del sys.modules["tensorflow"]
     return UMAP
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run on one thread: the same bits on any machine, and t-SNE's barriers cost more than its threads bring."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ModuleNotFoundError as error:
-        raise _missing("this", "scikit-learn", "projection") from error
-    with threadpool_limits(1):
-        yield
 
 
 def _missing(what: str, package: str, extra: str) -> MissingDependencyError:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxviz.analysis.paired import NotDrawn
+from onnxviz.analysis.threads import one_thread
 from onnxviz.analysis.weights import LayerWeights
 from onnxviz.errors import InputError, ModelError, SelectionError, printable
 
@@ -134,6 +135,7 @@ def weight_blocks(lw: LayerWeights) -> Blocks:
     return Blocks(kernel.reshape(1, -1, kernel.shape[-1]))
 
 
+@one_thread()
 def study_weights(
     layers: Sequence[LayerWeights],
     study: Callable[[LayerWeights], T],

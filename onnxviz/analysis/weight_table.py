@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxviz.analysis.threads import one_thread
 from onnxviz.analysis.weight_filters import batchnorm_after, dead_rows, silenced_filters, similar_pairs
 from onnxviz.analysis.weight_forms import values_of, weight_blocks
 from onnxviz.analysis.weight_spectra import spectral_norm
@@ -161,6 +162,7 @@ def _cell(value: Any) -> str:
     return repr(value)
 
 
+@one_thread()
 def weight_table(
     layers: Sequence[LayerWeights],
     model_name: str,

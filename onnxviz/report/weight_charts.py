@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
+from onnxviz.analysis.threads import one_thread
 from onnxviz.analysis.weight_filters import FilterStudy, filter_study
 from onnxviz.analysis.weight_spectra import Spectrum, spectrum
 from onnxviz.analysis.weights import LayerWeights
@@ -38,6 +39,7 @@ class WeightCharts:
     captions: tuple[str, ...]
 
 
+@one_thread()
 def weight_charts(lw: LayerWeights) -> WeightCharts:
     """Study a weight: its spectrum and its filters; what cannot be studied is told in a line.
 
