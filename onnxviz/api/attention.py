@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from onnxviz.api.common import check_outputs
+from onnxviz.api.common import DATA, PICTURES, check_outputs, save_view, split_options, write_numbers
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ AttentionView = Literal["auto", "grid", "matrix", "blocks", "rollout", "heads"]
 def attention_weights(
     model: ir.Model | str | os.PathLike[str],
     inputs: Feed = None,
-    *,
     layer: str | int | None = None,
+    *,
     head: int | None = None,
     tokens: str | None = None,
     sample: int = 0,
@@ -58,7 +58,7 @@ def attention_weights(
 
     opened = as_model(model)
     found = find_attention(opened)
-    fed = _inputs(opened, inputs, {k: options[k] for k in ("preprocessing", "dims", "seed") if k in options})
+    fed = _inputs(opened, inputs, split_options(options)[0])
     captured = capture(found.model, fed, found.tensors(), bodies=False, **options)
     batch = next((array.shape[0] for array in fed.feeds.values() if getattr(array, "ndim", 0) > 1), 1)
     words = _words(found, captured, fed, tokens, sample, batch)
@@ -107,6 +107,7 @@ def _length(array: Any) -> int | None:
 def attention(
     model: ir.Model | str | os.PathLike[str],
     inputs: Feed = None,
+    layer: str | int | None = None,
     output: str | os.PathLike[str] | None = None,
     *,
     view: AttentionView = "auto",
@@ -120,6 +121,7 @@ def attention(
     Args:
         model: A path or an opened model.
         inputs: What to feed it, of one batch; None feeds seeded random numbers.
+        layer: Which attention layer, as :func:`attention_weights` takes it.
         output: ``.png``, ``.svg`` or ``.pdf``.
         view: ``"grid"``: where a query looks in the picture; ``"matrix"``: queries by keys; ``"blocks"``: mass between
             kinds of tokens; ``"rollout"``: through all layers; ``"heads"``: head against head. ``"auto"`` takes the
@@ -127,7 +129,7 @@ def attention(
         query: Whose attention the grid and the rollout show: ``"cls"``, an index, ``"row,column"``, a word, ``"all"``.
         data: ``.npz`` for the numbers behind the picture.
         residual: Weight of the residual connection in a rollout.
-        options: ``layer``, ``head``, ``tokens``, ``sample``, and those of the run: see :func:`attention_weights`.
+        options: ``head``, ``tokens``, ``sample``, and those of the run: see :func:`attention_weights`.
 
     Raises:
         SelectionError, InputError: As :func:`attention_weights`, or the view does not fit the model.
@@ -136,15 +138,13 @@ def attention(
 
     if view not in get_args(AttentionView):
         raise InputError(f"there is no view {view!r}", hint=f"choose {', '.join(get_args(AttentionView))}")
-    check_outputs((output, (".png", ".svg", ".pdf")), (data, (".npz",)))
-    maps = attention_weights(model, inputs, **options)
+    check_outputs((output, PICTURES), (data, DATA))
+    maps = attention_weights(model, inputs, layer, **options)
     figure, more = _draw(maps, view, None if query is None else str(query), residual)
     if data is not None:
-        _save_data(data, {**maps.arrays(), **more})
-    if output is not None:
-        from onnxviz.plots.save import save_figure
-
-        save_figure(figure, output)
+        shown = {"format": "onnxviz.attention/1", "model": maps.model_name, "view": view}
+        write_numbers(data, {**maps.arrays(), **more}, shown | {"notes": list(maps.notes)})
+    save_view(figure, output)
     return figure
 
 
@@ -170,12 +170,3 @@ def _draw(
     if view == "grid" or (view == "auto" and any(layer.keys.image is not None for layer in maps.layers)):
         return plot_attention_grid(maps, query=query), {}
     return plot_attention_matrices(maps), {}
-
-
-def _save_data(path: str | os.PathLike[str], arrays: dict[str, Any]) -> None:
-    import numpy as np
-
-    from onnxviz.graph.files import atomic_path
-
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)

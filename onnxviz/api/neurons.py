@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from onnxviz.api.common import check_outputs
+from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, save_view, tell_refused, write_numbers
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["neuron_views", "neurons"]
 
-_READING = ("preprocessing", "dims", "seed")
 _MOST_LAYERS = 6
 
 
@@ -68,26 +67,22 @@ def neurons(
     """
     from onnxviz.plots.neurons import plot_neurons
 
-    check_outputs((output, (".png", ".svg", ".pdf")), (data, (".npz",)), (table, (".csv",)))
+    check_outputs((output, PICTURES), (data, DATA), (table, (".csv",)))
     found = neuron_views(model, inputs, tensors, **options)
-    for line in (*found.notes, *(f"not drawn: {one.name}: {one.reason}" for one in found.not_drawn)):
-        if tell is not None:
-            tell(line)
+    for line in found.notes if tell is not None else ():
+        tell(line)  # type: ignore[misc]
+    tell_refused(tell, found.not_drawn)
     if data is not None:
         from onnxviz.analysis.neuron_data import neuron_data
-        from onnxviz.runtime.storage import write_arrays
 
-        write_arrays(os.fspath(data), *neuron_data(found))
+        write_numbers(data, *neuron_data(found))
     if table is not None:
         from onnxviz.analysis.neuron_data import neuron_table
         from onnxviz.graph.files import atomic_write
 
         atomic_write(table, neuron_table(found))
     figure = plot_neurons(found)
-    if output is not None:
-        from onnxviz.plots.save import save_figure
-
-        save_figure(figure, output)
+    save_view(figure, output)
     return figure
 
 
@@ -137,14 +132,13 @@ def neuron_views(
     from onnxviz.graph.inline import inline_functions
     from onnxviz.graph.layouts import tensor_layouts
     from onnxviz.graph.shapes import infer_shapes
-    from onnxviz.runtime.capture import batches_of, capture
+    from onnxviz.runtime.capture import capture
     from onnxviz.runtime.words import read_vocabulary
 
     opened = infer_shapes(inline_functions(as_model(model)))
     vocabulary = None if tokens is None else read_vocabulary(tokens)
     values, role, refused = _chosen(opened, tensors)
-    reading = {name: options.pop(name) for name in _READING if name in options}
-    batches = batches_of(opened, inputs, batch=batch, **reading)
+    batches, options = batches_for(opened, inputs, batch, options)
     first = batches.first()
     names = batches.names or _made_names(batches)
     classes = sample_labels(names, labels)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from onnxviz.api.common import batches_for
 from onnxviz.errors import InputError, SelectionError, listed, printable
 
 if TYPE_CHECKING:
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
     from onnxviz.runtime.capture import Feed
     from onnxviz.runtime.inputs import Inputs
 
-__all__ = ["READING", "ActivationSource", "FilterSource"]
+__all__ = ["ActivationSource", "FilterSource"]
 
-#: Options of reading inputs.
-READING = ("preprocessing", "dims", "seed")
 _One = TypeVar("_One")
 _ENOUGH = 1 << 28  # values of all samples: beyond, positions are averaged
 
@@ -112,12 +111,9 @@ class ActivationSource:
         from onnxviz.graph.layouts import tensor_layouts
         from onnxviz.graph.select import select
         from onnxviz.graph.shapes import infer_shapes
-        from onnxviz.runtime.capture import batches_of
 
         known = {"labels", "over", "sample", "batch", "progress"}
         self._own = {name: options[name] for name in known if options.get(name) is not None}
-        self._run = {k: v for k, v in options.items() if k not in known and k not in READING}
-        reading = {name: options[name] for name in READING if name in options}
         values = [last_hidden(model)] if tensor is None else select(model, tensor)
         value = _only(values, str(tensor), [str(v.name) for v in values])
         self.not_drawn: list[NotDrawn] = []
@@ -127,7 +123,9 @@ class ActivationSource:
         node = value.producer()
         self._op_type = None if node is None else node.op_type
         self._layout = tensor_layouts(infer_shapes(model)).get(self._name)
-        self._batches: Batches = batches_of(model, inputs, batch=self._own.get("batch"), **reading)
+        others = {name: value for name, value in options.items() if name not in known}
+        self._batches: Batches
+        self._batches, self._run = batches_for(model, inputs, self._own.get("batch"), others)
 
     def points(self) -> Points:
         from dataclasses import replace

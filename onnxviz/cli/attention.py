@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, draws_a_picture, runs_a_model
+from onnxviz.cli.options import Input, ModelFile, Sample, draws_a_picture, runs_a_model
 from onnxviz.errors import InputError
 
 
@@ -39,7 +39,7 @@ def attention(
         str | None,
         typer.Option("--tokens", metavar="FILE|LIST", help="Words: a token a line, a tokenizer.json, or a,cat,sat."),
     ] = None,
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Which sample of the batch.")] = 0,
+    sample: Sample = 0,
     *,
     output: Path | None,
     data: Path | None,
@@ -51,6 +51,6 @@ def attention(
     if rollout and view not in ("auto", "rollout"):
         raise InputError(f"--rollout and --view {view} are two pictures", hint="give one of them")
     draw_attention(
-        model, input, output, view="rollout" if rollout else view, query=query, data=data, residual=residual,
-        layer=layer, head=head, tokens=tokens, sample=sample, **options,
+        model, input, layer, output, data=data, view="rollout" if rollout else view, query=query, residual=residual,
+        head=head, tokens=tokens, sample=sample, **options,
     )  # fmt: skip

@@ -111,7 +111,7 @@ def test_labels_that_do_not_match_are_told_and_the_rest_is_drawn(folder: Path, m
     with pytest.raises(InputError, match="cannot be read"):
         onnxviz.project(models / "lenet5.onnx", folder, labels=str(tmp_path / "none.csv"))
     with pytest.raises(SelectionError, match="no labels to colour by"):
-        onnxviz.project(models / "lenet5.onnx", folder, labels=str(table), color="labels")
+        onnxviz.project(models / "lenet5.onnx", folder, labels=str(table), color_by="labels")
 
 
 def test_what_cannot_be_placed_is_refused(folder: Path, models: Path, tmp_path: Path) -> None:
