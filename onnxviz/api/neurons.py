@@ -126,11 +126,11 @@ def neuron_views(
         InputError: An input or the labels do not fit.
     """
     from onnxviz.analysis.neuron_answers import answer_reducer
-    from onnxviz.analysis.neuron_layers import decoders
     from onnxviz.analysis.neurons import Neurons
     from onnxviz.analysis.sample_labels import sample_labels
     from onnxviz.graph.inline import inline_functions
     from onnxviz.graph.layouts import tensor_layouts
+    from onnxviz.graph.quantised import decoders
     from onnxviz.graph.shapes import infer_shapes
     from onnxviz.runtime.capture import capture
     from onnxviz.runtime.words import read_vocabulary
@@ -168,14 +168,14 @@ def neuron_views(
 
 
 def _chosen(model: ir.Model, tensors: str | Sequence[str] | None) -> tuple[list[ir.Value], str, list[NotDrawn]]:
-    from onnxviz.analysis.neuron_layers import last_hidden
     from onnxviz.analysis.paired import NotDrawn
+    from onnxviz.graph.last_hidden import last_hidden
     from onnxviz.graph.select import select
 
     role = ""
     if tensors is None:
-        name, role = last_hidden(model)
-        return [value for node in model.graph for value in node.outputs if value.name == name], role, []
+        value, role = last_hidden(model)
+        return [value], role, []
     values = select(model, tensors)
     left = [NotDrawn(str(v.name), f"more than {_MOST_LAYERS} layers: ask for it alone") for v in values[_MOST_LAYERS:]]
     return values[:_MOST_LAYERS], role, left

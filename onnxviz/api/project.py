@@ -106,12 +106,13 @@ def _projected(
     from onnxviz.api.projection_sources import ActivationSource, FilterSource
     from onnxviz.graph.inline import inline_functions
     from onnxviz.graph.model import model_name
+    from onnxviz.graph.shapes import infer_shapes
 
     if of not in get_args(Kinds):
         raise SelectionError(f"there is no projection of {of!r}", hint=f"choose {', '.join(get_args(Kinds))}")
     if most < 2:
         raise InputError(f"{most} points are too few", hint="give --most 2 or more")
-    opened = inline_functions(as_model(model))
+    opened = infer_shapes(inline_functions(as_model(model)))
     source = FilterSource(opened, tensor) if of == "filters" else ActivationSource(opened, inputs, tensor, of, options)
     seed = int(options.get("seed", 0))
     points = clean_points(source.points(), normalize=normalize, most=most, seed=seed)

@@ -82,7 +82,7 @@ def _weights_of(model: ir.Model, tensor: str | None) -> LayerWeights:
             return _only(named, tensor, [lw.layer for lw in named])
         value = _only(values, tensor, [str(v.name) for v in values])
     else:
-        value = last_hidden(model)
+        value, _ = last_hidden(model)
     places = {node: position for position, node in enumerate(model.graph)}
     by_layer: dict[str, LayerWeights] = {}
     for lw in every:
@@ -109,12 +109,12 @@ class ActivationSource:
     def __init__(self, model: ir.Model, inputs: Feed, tensor: str | None, of: Of, options: Mapping[str, Any]) -> None:
         from onnxviz.graph.last_hidden import last_hidden
         from onnxviz.graph.layouts import tensor_layouts
+        from onnxviz.graph.quantised import codes_to_numbers
         from onnxviz.graph.select import select
-        from onnxviz.graph.shapes import infer_shapes
 
         known = {"labels", "over", "sample", "batch", "progress"}
         self._own = {name: options[name] for name in known if options.get(name) is not None}
-        values = [last_hidden(model)] if tensor is None else select(model, tensor)
+        values = [last_hidden(model)[0]] if tensor is None else select(model, tensor)
         value = _only(values, str(tensor), [str(v.name) for v in values])
         self.not_drawn: list[NotDrawn] = []
         self.showing = "pictures"
@@ -122,7 +122,8 @@ class ActivationSource:
         self._model, self._of, self._name = model, of, str(value.name)
         node = value.producer()
         self._op_type = None if node is None else node.op_type
-        self._layout = tensor_layouts(infer_shapes(model)).get(self._name)
+        self._decode = codes_to_numbers(value)
+        self._layout = tensor_layouts(model).get(self._name)
         others = {name: value for name, value in options.items() if name not in known}
         self._batches: Batches
         self._batches, self._run = batches_for(model, inputs, self._own.get("batch"), others)
@@ -161,7 +162,7 @@ class ActivationSource:
         count, notes = self._samples(), list[str]()
 
         def keep(name: str, array: np.ndarray) -> UnitValues:
-            over = asked
+            array, over = array if self._decode is None else self._decode(array), asked
             if "over" not in self._own and over == "flat" and array.size // max(len(array), 1) * count > _ENOUGH:
                 over = "mean"
             return unit_values(array, name, over=over, op_type=self._op_type, layout=self._layout)
@@ -175,7 +176,9 @@ class ActivationSource:
             raise SelectionError(f"{self._name} has no values: {reason}")
         made: UnitValues = captured[self._name].statistics
         dtype = captured[self._name].dtype
-        if dtype in ("uint8", "int8"):
+        if self._decode is not None:
+            notes.append(f"dequantised from {dtype}")
+        elif dtype in ("uint8", "int8"):
             notes.append(f"values are {dtype} codes, not dequantised")
         if made.over != asked:
             notes.append("positions averaged: every value of every sample is more than is kept")
@@ -201,6 +204,10 @@ class ActivationSource:
 
     def _maps(self, sample: int) -> FeatureMaps:
         """Return all channels of the layer for one sample."""
+        from dataclasses import replace
+
+        import numpy as np
+
         from onnxviz.analysis.feature_maps import feature_maps
         from onnxviz.runtime.capture import capture
 
@@ -210,6 +217,8 @@ class ActivationSource:
             if sample < start + count:
                 captured = capture(self._model, inputs, [self._name], bodies=False, **self._run)
                 record = captured[self._name]
+                if self._decode is not None and record.kept is not None:
+                    record = replace(record, kept=self._decode(record.kept).astype(np.float32))
                 return feature_maps(record, layout=self._layout, top=None, by="index", sample=sample - start)
             start += count
         raise SelectionError(f"there is no sample {sample}", hint=f"there are {start}, counted from 0")

@@ -14,6 +14,7 @@ import onnxviz
 from onnxviz.cli import _run
 from onnxviz.errors import InputError, SelectionError
 from onnxviz.graph.last_hidden import last_hidden
+from onnxviz.graph.shapes import infer_shapes
 
 RNG = np.random.default_rng(5)
 
@@ -148,7 +149,7 @@ def test_names_of_a_model_are_escaped(tmp_path: Path) -> None:
 
 def test_the_last_hidden_layer() -> None:
     def of(text: str) -> str | None:
-        return last_hidden(ir.from_onnx_text(f'<ir_version: 8, opset_import: ["": 17]> g {text}')).name
+        return last_hidden(infer_shapes(ir.from_onnx_text(f'<ir_version: 8, opset_import: ["": 17]> g {text}')))[0].name
 
     assert of("(float[1, 4] x) => (float[1, 4] y) {a = Relu(x) y = Neg(a)}") == "a"
     assert of("(float[1, 4] x) => (float[1, 4] y) {y = Neg(x)}") == "y"
