@@ -17,7 +17,7 @@ from onnxviz.diagram.layout import FloatArray, Layout, compute_layout
 from onnxviz.diagram.names import Names, element_name
 from onnxviz.diagram.ranks import Ranking, rank_nodes
 from onnxviz.diagram.result import Architecture, diagram_edge, diagram_node
-from onnxviz.diagram.scene import Group, Scene
+from onnxviz.diagram.scene import Group, Scene, Text
 from onnxviz.diagram.seen import Seen, ShapeKind, shapes_legend
 from onnxviz.diagram.text import text_width
 from onnxviz.diagram.wires import (
@@ -261,6 +261,8 @@ def heading(
     if paint is not None:
         legend, below = paint.legend(PAD, below)
         groups.append(legend)
+        texts = [item for item in legend.items if isinstance(item, Text) and item.anchor == "start"]
+        wide = max(wide, *(item.x + item.width - PAD for item in texts), 0.0)
     if (told := shapes_legend(shapes, PAD, below + 5.0)) is not None:
         groups.append(told[0])
         below = told[1]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxviz.errors import ModelError
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.learned import learned_inputs, learned_tensors
@@ -130,9 +131,14 @@ def model_parameters(model: ir.Model) -> tuple[int, int]:
     """Return how many learned elements a model has, and their size in bytes.
 
     Each tensor counts once, however many nodes share it, bodies and functions included; what no node reads as something
-    learned (:func:`onnxviz.graph.learned.learned_inputs`) does not count. Nothing is loaded.
+    learned (:func:`onnxviz.graph.learned.learned_inputs`) does not count. Functions that cannot be inlined are left
+    out. Nothing is loaded.
     """
-    learned = learned_tensors(inline_functions(model))
+    try:
+        flat = inline_functions(model)
+    except ModelError:
+        flat = model
+    learned = learned_tensors(flat)
     return sum(t.size for t in learned), sum(t.nbytes for t in learned)
 
 

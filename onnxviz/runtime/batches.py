@@ -75,7 +75,8 @@ class Batches:
     @classmethod
     def of(cls, model: ir.Model, inputs: Sequence[Inputs]) -> Batches:
         """Return batches that are there already."""
-        return cls([sample_count(model, batch.feeds) for batch in inputs], lambda index: inputs[index])
+        counts = [1 if _one_picture(batch) else sample_count(model, batch.feeds) for batch in inputs]
+        return cls(counts, lambda index: inputs[index])
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -118,6 +119,11 @@ class Batches:
         if self._read_one is None:
             return self.first().picture if self.samples == 1 else None
         return next((r.picture for r in self._read_one(sample).values() if r.picture is not None), None)
+
+
+def _one_picture(batch: Inputs) -> bool:
+    """Whether a picture of three axes was fed, whose first size may pass for a batch."""
+    return any(record.picture is not None and len(record.shape) < 4 for record in batch.records)
 
 
 def load_batches(

@@ -10,11 +10,11 @@ import onnx_ir as ir
 import pytest
 from PIL import Image
 
-import onnxviz
-from onnxviz.cli import _run
+from onnxviz import api
 from onnxviz.errors import InputError, SelectionError
 from onnxviz.graph.last_hidden import last_hidden
 from onnxviz.graph.shapes import infer_shapes
+from tests.cli.conftest import Onnxviz
 
 RNG = np.random.default_rng(5)
 
@@ -31,13 +31,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_samples_of_the_last_hidden_layer(folder: Path, models: Path, tmp_path: Path, capsys: object) -> None:
+def test_samples_of_the_last_hidden_layer(folder: Path, models: Path, tmp_path: Path, onnxviz: Onnxviz) -> None:
     files = [tmp_path / f"{i}.png" for i in range(2)]
     for file in files:
         options = ["-m", "tsne", "--data", str(tmp_path / "x.npz"), "--perplexity", "3", "--perplexity", "9"]
-        assert _run(["project", str(models / "lenet5.onnx"), "-i", str(folder), "-o", str(file), *options]) == 0
+        run = onnxviz("project", models / "lenet5.onnx", "-i", folder, "-o", file, *options)
+        assert run.code == 0, run.err
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert "t-SNE, perplexity 9: a perplexity of 9 does not fit 12 points" in capsys.readouterr().err  # type: ignore[attr-defined]
+    assert "t-SNE, perplexity 9: a perplexity of 9 does not fit 12 points" in run.err
     with np.load(tmp_path / "x.npz") as stored:
         manifest = json.loads(str(stored["__onnxviz__"]))
         assert stored["map/1"].shape == (12, 2)
@@ -50,23 +51,23 @@ def test_samples_of_the_last_hidden_layer(folder: Path, models: Path, tmp_path: 
 def test_numbers_are_those_of_the_tensor(folder: Path, models: Path) -> None:
     from sklearn.decomposition import PCA
 
-    captured = onnxviz.capture(models / "lenet5.onnx", folder, "pool2")
+    captured = api.capture(models / "lenet5.onnx", folder, "pool2")
     array = captured["pool2"].array
-    found = onnxviz.projection(models / "lenet5.onnx", folder, "pool2")
+    found = api.projection(models / "lenet5.onnx", folder, "pool2")
     theirs = PCA(2).fit_transform(array.reshape(12, -1).astype(np.float64))
     np.testing.assert_allclose(np.abs(found.maps[0].points), np.abs(theirs), atol=1e-4)
     assert found.classes is not None
-    channels = onnxviz.projection(models / "lenet5.onnx", folder, "pool2", of="channels")
+    channels = api.projection(models / "lenet5.onnx", folder, "pool2", of="channels")
     theirs = PCA(2).fit_transform(array.mean(axis=(2, 3)).T.astype(np.float64))
     np.testing.assert_allclose(np.abs(channels.maps[0].points), np.abs(theirs), atol=1e-5)
-    one = onnxviz.projection(models / "lenet5.onnx", folder, "pool2", of="channels", sample=3)
+    one = api.projection(models / "lenet5.onnx", folder, "pool2", of="channels", sample=3)
     theirs = PCA(2).fit_transform(array[3].reshape(6, -1).astype(np.float64))
     np.testing.assert_allclose(np.abs(one.maps[0].points), np.abs(theirs), atol=1e-5)
     assert one.what == "a channel, as its 196 positions for sample 3"
     other = PCA(2).fit_transform(array[8].reshape(6, -1).astype(np.float64))  # planted: another sample
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(np.abs(one.maps[0].points), np.abs(other), atol=1e-3)
-    neurons = onnxviz.projection(models / "lenet5.onnx", folder, "pool2", of="neurons")
+    neurons = api.projection(models / "lenet5.onnx", folder, "pool2", of="neurons")
     assert neurons.total == 1176
     assert neurons.names[0].startswith("channel 0, position ")
 
@@ -76,29 +77,27 @@ def test_filters_need_no_input(models: Path, tmp_path: Path) -> None:
         v for v in ir.load(models / "lenet5.onnx").graph.initializers.values() if list(v.shape or []) == [16, 6, 5, 5]
     )
     rows = weights.const_value.numpy().reshape(16, -1).astype(np.float64)  # type: ignore[union-attr]
-    found = onnxviz.projection(models / "lenet5.onnx", tensor="conv3", of="filters")
+    found = api.projection(models / "lenet5.onnx", tensor="conv3", of="filters")
     assert found.pca.total == pytest.approx(rows.var(axis=0, ddof=1).sum(), rel=1e-5)
-    by_default = onnxviz.projection(models / "lenet5.onnx", of="filters")
+    by_default = api.projection(models / "lenet5.onnx", of="filters")
     assert (len(by_default.numbers), by_default.columns) == (84, 120)
-    figure = onnxviz.project(
-        models / "lenet5.onnx", None, "conv1", tmp_path / "a.svg", of="filters", markers="thumbnails"
-    )
+    figure = api.project(models / "lenet5.onnx", None, "conv1", tmp_path / "a.svg", of="filters", markers="thumbnails")
     assert any("kernels red above 0" in text.get_text() for text in figure.texts)
 
 
 def test_pictures_and_signals_as_markers(folder: Path, models: Path) -> None:
     from matplotlib.offsetbox import AnnotationBbox
 
-    figure = onnxviz.project(models / "lenet5.onnx", folder, markers="thumbnails")
+    figure = api.project(models / "lenet5.onnx", folder, markers="thumbnails")
     shown = [a for a in figure.axes[0].artists if isinstance(a, AnnotationBbox)]
     assert any(
         text.get_text().startswith(f"pictures, where they do not overlap: {len(shown)} of 12") for text in figure.texts
     )
     signals = RNG.normal(size=(8, 1, 256)).astype(np.float32)
-    figure = onnxviz.project(models / "signal_cnn_lstm.onnx", {"signal": signals}, markers="thumbnails")
+    figure = api.project(models / "signal_cnn_lstm.onnx", {"signal": signals}, markers="thumbnails")
     assert any("signals, each over its own range" in text.get_text() for text in figure.texts)
     told: list[str] = []
-    onnxviz.project(models / "lenet5.onnx", folder, markers="thumbnails", of="neurons", tell=told.append)
+    api.project(models / "lenet5.onnx", folder, markers="thumbnails", of="neurons", tell=told.append)
     assert told == ["not drawn: thumbnails: a neuron has no picture; --of channels or filters has"]
 
 
@@ -106,34 +105,34 @@ def test_labels_that_do_not_match_are_told_and_the_rest_is_drawn(folder: Path, m
     table = tmp_path / "wrong.csv"
     table.write_text("file,label\nother.png,1\n")
     told: list[str] = []
-    figure = onnxviz.project(models / "lenet5.onnx", folder, labels=str(table), tell=told.append)
+    figure = api.project(models / "lenet5.onnx", folder, labels=str(table), tell=told.append)
     assert told[0].startswith("not drawn: labels: ")
     assert any("not drawn: labels" in text.get_text() for text in figure.texts)
     with pytest.raises(InputError, match="cannot be read"):
-        onnxviz.project(models / "lenet5.onnx", folder, labels=str(tmp_path / "none.csv"))
+        api.project(models / "lenet5.onnx", folder, labels=str(tmp_path / "none.csv"))
     with pytest.raises(SelectionError, match="no labels to colour by"):
-        onnxviz.project(models / "lenet5.onnx", folder, labels=str(table), color_by="labels")
+        api.project(models / "lenet5.onnx", folder, labels=str(table), color_by="labels")
 
 
 def test_what_cannot_be_placed_is_refused(folder: Path, models: Path, tmp_path: Path) -> None:
     lenet = models / "lenet5.onnx"
     with pytest.raises(InputError, match="needs at least 2 samples, and tanh6 gives 1"):
-        onnxviz.project(lenet, models / "samples/digit_3.png")
+        api.project(lenet, models / "samples/digit_3.png")
     with pytest.raises(SelectionError, match="names 2 layers: pool2, pool4|names 2 layers"):
-        onnxviz.project(lenet, folder, "pool*")
+        api.project(lenet, folder, "pool*")
     with pytest.raises(SelectionError, match="one value a channel"):
-        onnxviz.project(lenet, folder, of="channels", sample=0)
+        api.project(lenet, folder, of="channels", sample=0)
     with pytest.raises(SelectionError, match="no sample 40"):
-        onnxviz.project(lenet, folder, "pool2", of="channels", sample=40)
+        api.project(lenet, folder, "pool2", of="channels", sample=40)
     for options in ({"of": "layers"}, {"markers": "faces"}, {"method": "lda"}):
         with pytest.raises(SelectionError, match="there (is|are) no"):
-            onnxviz.project(lenet, folder, **options)
+            api.project(lenet, folder, **options)
     rows = ir.from_onnx_text(
         """<ir_version: 8, opset_import: ["": 17]> g (float[4, 3] x) => (float[3, 2] y) <float[4, 2] w = {1,2,3,4,5,6,7,8}>
         {t = Transpose<perm = [1, 0]>(x) h = Relu(t) y = MatMul(h, w)}"""
     )
     with pytest.raises(SelectionError, match="gives 6 rows for 8 samples"):
-        onnxviz.project(rows, {"x": RNG.normal(size=(8, 3)).astype(np.float32)})
+        api.project(rows, {"x": RNG.normal(size=(8, 3)).astype(np.float32)})
 
 
 def test_names_of_a_model_are_escaped(tmp_path: Path) -> None:
@@ -143,7 +142,7 @@ def test_names_of_a_model_are_escaped(tmp_path: Path) -> None:
         {h = Relu(x) y = MatMul(h, w)}"""
     )
     model.graph[0].outputs[0].name = name
-    onnxviz.project(model, {"x": RNG.normal(size=(9, 3)).astype(np.float32)}, output=tmp_path / "a.svg")
+    api.project(model, {"x": RNG.normal(size=(9, 3)).astype(np.float32)}, output=tmp_path / "a.svg")
     assert "<script" not in (tmp_path / "a.svg").read_text()
 
 
@@ -164,6 +163,6 @@ def test_the_last_hidden_layer() -> None:
 
 @pytest.mark.corpus
 def test_quantised_filters_of_the_corpus(corpus: Path) -> None:
-    found = onnxviz.projection(corpus / "models/generated/ort_resnet18_int8_qoperator.onnx", of="filters")
+    found = api.projection(corpus / "models/generated/ort_resnet18_int8_qoperator.onnx", of="filters")
     assert (found.op_type, len(found.numbers), found.columns) == ("QLinearConv", 512, 4608)
     assert any("dequantised from int8" in note for note in found.notes)
