@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, save_view, tell_refused, write_numbers
+from onnxviz.api.common import (
+    DATA,
+    PICTURES,
+    batches_for,
+    check_outputs,
+    sample_names,
+    save_view,
+    tell_refused,
+    write_numbers,
+)
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
@@ -140,14 +149,14 @@ def neuron_views(
     values, role, refused = _chosen(opened, tensors)
     batches, options = batches_for(opened, inputs, batch, options)
     first = batches.first()
-    names = batches.names or _made_names(batches)
+    names = sample_names(batches)
     classes = sample_labels(names, labels)
     decode = decoders(values)
     reduce = answer_reducer(_op_types(values), tensor_layouts(opened), over=over, decode=decode)
     wanted = [str(value.name) for value in values]
     run: dict[str, Any] = {"keep": False, "reduce": reduce, "progress": progress, **options}
     captured = capture(opened, batches, wanted, bodies=False, **run)
-    done = captured.samples if batches.names else len(names)
+    done = captured.samples
     sight = _sight(opened, first)
     layers: list[NeuronLayer] = []
     sizes: tuple[int, ...] = ()
@@ -184,17 +193,6 @@ def _chosen(model: ir.Model, tensors: str | Sequence[str] | None) -> tuple[list[
 def _op_types(values: Sequence[ir.Value]) -> dict[str, str | None]:
     producers = {str(value.name): value.producer() for value in values}
     return {name: None if node is None else node.op_type for name, node in producers.items()}
-
-
-def _made_names(batches: Batches) -> tuple[str, ...]:
-    """Return names for samples that came ready made."""
-    import numpy as np
-
-    counts = []
-    for inputs, _ in batches:
-        leading = [len(a) for a in inputs.feeds.values() if isinstance(a, np.ndarray) and a.ndim > 1]
-        counts.append(leading[0] if leading else 1)
-    return tuple(f"sample {i}" for i in range(sum(counts)))
 
 
 def _answers(captured: Capture, name: str, done: int) -> tuple[NeuronAnswers | None, NotDrawn]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from onnxviz.api.common import batches_for
+from onnxviz.api.common import batches_for, sample_names
 from onnxviz.errors import InputError, SelectionError, listed, printable
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from onnxviz.analysis.weights import LayerWeights
     from onnxviz.runtime.batches import Batches
     from onnxviz.runtime.capture import Feed
-    from onnxviz.runtime.inputs import Inputs
 
 __all__ = ["ActivationSource", "FilterSource"]
 
@@ -133,10 +132,10 @@ class ActivationSource:
 
         from onnxviz.analysis.projection_points import channel_points, neuron_points, sample_points
 
-        if self._of == "channels" and (self._samples() == 1 or "sample" in self._own):
+        if self._of == "channels" and (self._batches.samples == 1 or "sample" in self._own):
             return self._of_one_sample()
         values, notes = self._values()
-        names = self._batches.names or tuple(str(i) for i in range(values.samples))
+        names = sample_names(self._batches)
         labels = self._labels(names)
         if self._done is not None:  # interrupted: what is complete is placed
             names, labels = names[: self._done], None if labels is None else labels.first(self._done)
@@ -159,7 +158,7 @@ class ActivationSource:
         from onnxviz.runtime.capture import capture
 
         asked: Over = self._own.get("over") or ("mean" if self._of == "channels" else "flat")
-        count, notes = self._samples(), list[str]()
+        count, notes = self._batches.samples, list[str]()
 
         def keep(name: str, array: np.ndarray) -> UnitValues:
             array, over = array if self._decode is None else self._decode(array), asked
@@ -188,11 +187,6 @@ class ActivationSource:
         notes += [f"random numbers for {printable(r.name, 40)}" for r in captured.inputs if r.made_up]
         return made, [*notes, *captured.notes]
 
-    def _samples(self) -> int:
-        """Return how many samples there are; where batches were given ready made, their first axis tells."""
-        batches = self._batches
-        return batches.samples if batches.names else batches.samples * _rows(batches.first())
-
     def _of_one_sample(self) -> Points:
         from dataclasses import replace
 
@@ -212,8 +206,7 @@ class ActivationSource:
         from onnxviz.runtime.capture import capture
 
         start = 0
-        for inputs, part in self._batches:
-            count = part if self._batches.names else _rows(inputs)
+        for inputs, count in self._batches:
             if sample < start + count:
                 captured = capture(self._model, inputs, [self._name], bodies=False, **self._run)
                 record = captured[self._name]
@@ -266,8 +259,3 @@ class ActivationSource:
             raise SelectionError("the samples are neither pictures nor signals of one channel")
         self.showing = "signals, each over its own range"
         return {i: signal_picture(np.squeeze(rows[i]).astype(np.float64)) for i in wanted if i < len(rows)}
-
-
-def _rows(inputs: Inputs) -> int:
-    array: Any = next(iter(inputs.feeds.values()), None)
-    return max(len(array), 1) if getattr(array, "ndim", 0) else 1
