@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "DATA", "PICTURES", "batches_for", "check_outputs", "reducer", "sample_names", "save_view",
+    "DATA", "PICTURES", "batches_for", "check_outputs", "reducer", "save_view",
     "split_options", "tell_refused", "write_numbers",
 ]  # fmt: skip
 
@@ -63,11 +63,6 @@ def batches_for(
 
     reading, run = split_options(options)
     return batches_of(model, inputs, batch=batch, **reading), run
-
-
-def sample_names(batches: Batches) -> tuple[str, ...]:
-    """Return what the samples are called: as their files, or by number where they came ready made."""
-    return tuple(batches.names) or tuple(f"sample {i}" for i in range(batches.samples))
 
 
 def tell_refused(tell: Callable[[str], None] | None, not_drawn: Sequence[NotDrawn], most: int = 40) -> None:

@@ -12,11 +12,11 @@ from onnxviz.api.common import (
     PICTURES,
     batches_for,
     check_outputs,
-    sample_names,
     save_view,
     tell_refused,
     write_numbers,
 )
+from onnxviz.api.samples import sample_names, sample_views
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from onnxviz.analysis.neuron_answers import NeuronAnswers, Outcome
     from onnxviz.analysis.neuron_choice import UnitOrder, UnitScore
-    from onnxviz.analysis.neuron_samples import SampleView
     from onnxviz.analysis.neurons import NeuronLayer, Neurons
     from onnxviz.analysis.paired import NotDrawn
     from onnxviz.analysis.sample_labels import SampleLabels
@@ -159,21 +158,19 @@ def neuron_views(
     done = captured.samples
     sight = _sight(opened, first)
     layers: list[NeuronLayer] = []
-    sizes: tuple[int, ...] = ()
     for value in values:
         name = str(value.name)
         answers, why = _answers(captured, name, done)
         if answers is None:
             refused.append(why)
             continue
-        sizes = answers.sizes
         layers += _layer(value, answers, classes, sight, refused, decode, role=role, top=top, by=by, order=order,
                          z_score=z_score, pictures=pictures)  # fmt: skip
     if not layers:
         _refuse(refused)
     notes = _notes(batches, captured, first, classes, done)
     found = Neurons(captured.model_name, tuple(layers), tuple(names[:done]), classes, {}, tuple(refused), notes)
-    return replace(found, views=_views(opened, batches, found, sizes, vocabulary))
+    return replace(found, views=sample_views(opened, batches, found.wanted, vocabulary))
 
 
 def _chosen(model: ir.Model, tensors: str | Sequence[str] | None) -> tuple[list[ir.Value], str, list[NotDrawn]]:
@@ -295,23 +292,3 @@ def _notes(
     if batches.left_over:
         found.append(f"{batches.left_over} samples fill no batch and are left out")
     return (*found, *(labels.notes if labels is not None else ()))
-
-
-def _views(
-    model: ir.Model, batches: Batches, found: Neurons, sizes: Sequence[int], words: Mapping[int, str] | None
-) -> dict[int, SampleView]:
-    """Return what the samples among the extremes look like; each batch is read once."""
-    from onnxviz.analysis.neuron_samples import sample_view
-
-    views: dict[int, SampleView] = {}
-    wanted, start = found.wanted, 0
-    for index, size in enumerate(sizes):
-        inside = [sample for sample in wanted if start <= sample < start + size]
-        inputs = batches.batch(index) if inside else None
-        for sample in inside:
-            assert inputs is not None
-            picture = batches.picture(sample) if batches.names else inputs.picture if size == 1 else None
-            name = found.names[sample]
-            views[sample] = sample_view(model, name, inputs.feeds, sample - start, picture, words)
-        start += size
-    return views

@@ -81,7 +81,8 @@ def projection(model: ir.Model | Path_, inputs: Feed = None, tensor: str | None 
             ``"tsne"``, ``"umap"``), ``labels`` (``"folders"`` or a ``.csv``; by default the folders where there are
             several), ``clusters`` (``"kmeans"``, ``"kmeans:K"``, ``"hdbscan"``, ``"none"``), ``perplexity`` and
             ``neighbors`` (lists), ``over`` (``"flat"``, ``"mean"``, ``"max"``, ``"energy"``: what is made of the
-            positions of a channel), ``sample`` (channels over the positions of this sample), ``normalize``
+            positions of a channel), ``sample`` (channels over the positions of this sample),
+            ``tokens`` (a vocabulary, to show texts as words), ``normalize``
             (``"none"``, ``"standard"``, ``"unit"``), ``most`` points, ``batch``, ``progress``; and ``providers``,
             ``preprocessing``, ``dims``, ``seed``, ``op_library``.
 

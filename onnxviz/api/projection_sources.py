@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from onnxviz.api.common import batches_for, sample_names
+from onnxviz.api.common import batches_for
+from onnxviz.api.samples import sample_names, sample_views
 from onnxviz.errors import InputError, SelectionError, listed, printable
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class ActivationSource:
         from onnxviz.graph.quantised import codes_to_numbers
         from onnxviz.graph.select import select
 
-        known = {"labels", "over", "sample", "batch", "progress"}
+        known = {"labels", "over", "sample", "tokens", "batch", "progress"}
         self._own = {name: options[name] for name in known if options.get(name) is not None}
         values = [last_hidden(model)[0]] if tensor is None else select(model, tensor)
         value = _only(values, str(tensor), [str(v.name) for v in values])
@@ -245,17 +246,15 @@ class ActivationSource:
         return {i: shown[i] for i in wanted if i < len(shown)}
 
     def _of_samples(self, wanted: Sequence[int]) -> dict[int, Any]:
-        import numpy as np
+        from onnxviz.analysis.neuron_samples import look_of
+        from onnxviz.plots.projection_marks import sample_marks
+        from onnxviz.runtime.words import read_vocabulary
 
-        from onnxviz.plots.projection_marks import signal_picture
-        from onnxviz.plots.thumbnails import picture_thumbnail
-
-        made = {i: p for i in wanted if self._batches.names and (p := self._batches.picture(i)) is not None}
-        if made:
-            return {i: picture_thumbnail(picture).tiles[0] for i, picture in made.items()}
-        rows = [row for inputs, _ in self._batches for row in next(iter(inputs.feeds.values()))]
-        lengths = [np.squeeze(row).ndim for row in rows]
-        if set(lengths) != {1} or np.squeeze(rows[0]).dtype.kind != "f":
-            raise SelectionError("the samples are neither pictures nor signals of one channel")
-        self.showing = "signals, each over its own range"
-        return {i: signal_picture(np.squeeze(rows[i]).astype(np.float64)) for i in wanted if i < len(rows)}
+        tokens = self._own.get("tokens")
+        words = None if tokens is None else read_vocabulary(tokens)
+        views = sample_views(self._model, self._batches, [i for i in wanted if i < self._batches.samples], words)
+        look = look_of(list(views.values()))
+        if look == "names":
+            raise SelectionError("the samples are neither pictures, signals nor texts")
+        self.showing = {"signals": "signals, each over its own range"}.get(look, look)
+        return sample_marks(views, look)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Batch, Input, Labels, ModelFile, draws_a_picture, runs_a_model, tell
+from onnxviz.cli.options import Batch, Input, Labels, ModelFile, Vocabulary, draws_a_picture, runs_a_model, tell
 from onnxviz.cli.progress import shown_progress
 
 
@@ -39,9 +39,7 @@ def neurons(
     pictures: Annotated[
         int, typer.Option("--pictures", min=0, help="Of how many units the highest and lowest samples are shown.")
     ] = 12,
-    tokens: Annotated[
-        Path | None, typer.Option("--tokens", metavar="FILE", help="Words of token ids: one a line, or tokenizer.json.")
-    ] = None,
+    tokens: Vocabulary = None,
     table: Annotated[Path | None, typer.Option("--table", metavar="FILE", help="A line for every unit: .csv.")] = None,
     batch: Batch = None,
     *,

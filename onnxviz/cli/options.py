@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from onnxviz.runtime.inputs import InputRecord
 
 __all__ = [
-    "Batch", "Data", "Dims", "Input", "Labels", "ModelFile", "Sample", "Seed", "console", "dims", "draws_a_picture",
-    "echo_json", "picture_path", "runs_a_model", "tell", "tell_inputs",
+    "Batch", "Data", "Dims", "Input", "Labels", "ModelFile", "Sample", "Seed", "Vocabulary", "console", "dims",
+    "draws_a_picture", "echo_json", "picture_path", "runs_a_model", "tell", "tell_inputs",
 ]  # fmt: skip
 
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
@@ -63,6 +63,9 @@ Labels = Annotated[
         help="Class of each sample: its folder, or lines of FILE,CLASS; by default folders where there are several.",
     ),
 ]  # fmt: skip
+Vocabulary = Annotated[
+    Path | None, typer.Option("--tokens", metavar="FILE", help="Words of token ids: one a line, or tokenizer.json.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all that is random: inputs, clusters, t-SNE, …")]
 Provider = Annotated[str, typer.Option("--provider", help="auto, cpu, cuda, … or several: cuda,cpu.")]
 OpLibrary = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Batch, Input, Labels, ModelFile, draws_a_picture, runs_a_model, tell
+from onnxviz.cli.options import Batch, Input, Labels, ModelFile, Vocabulary, draws_a_picture, runs_a_model, tell
 from onnxviz.cli.progress import shown_progress
 
 
@@ -54,6 +54,7 @@ def project(
         int | None, typer.Option("--sample", min=0, help="Channels over the positions of this sample.")
     ] = None,
     most: Annotated[int, typer.Option("--most", metavar="N", help="Most points; drawn at random beyond.")] = 2000,
+    tokens: Vocabulary = None,
     batch: Batch = None,
     *,
     output: Path | None,
@@ -67,5 +68,6 @@ def project(
         draw(
             model, input, tensor, output, data=data, of=of, method=method, labels=labels, clusters=clusters,
             perplexity=perplexity, neighbors=neighbors, markers=markers, color_by=color_by, over=over,
-            normalize=normalize, sample=sample, most=most, batch=batch, progress=progress, tell=tell, **options,
+            normalize=normalize, sample=sample, most=most, tokens=tokens, batch=batch, progress=progress,
+            tell=tell, **options,
         )  # fmt: skip

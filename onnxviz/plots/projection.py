@@ -15,12 +15,11 @@ from matplotlib.figure import Figure
 from onnxviz.analysis.projection import Map, Projection
 from onnxviz.errors import SelectionError
 from onnxviz.plots.pairs import MARGIN, draw_lines, footer_lines, head
-from onnxviz.plots.projection_marks import Group, draw_pictures, draw_points, groups
+from onnxviz.plots.projection_marks import Group, Mark, draw_pictures, draw_points, groups
 from onnxviz.plots.style import ACCENT, FONT, INK, MUTED, ZERO, figure_text, inch_axes, safe, wrap_caption
 
 __all__ = ["plot_projection"]
 
-Pixels = npt.NDArray[np.uint8]
 _PANEL, _LARGE, _SIDE = 3.5, 5.0, 3.5  # inches
 _GAP, _ABOVE, _BELOW = 0.45, 0.34, 0.62
 _BARS = 20
@@ -33,7 +32,7 @@ _ADVICE = {
 def plot_projection(
     found: Projection,
     *,
-    pictures: Mapping[int, Pixels] | None = None,
+    pictures: Mapping[int, Mark] | None = None,
     showing: str = "pictures",
     color: Literal["auto", "labels", "clusters", "none"] = "auto",
 ) -> Figure:
@@ -146,7 +145,7 @@ def _footer(found: Projection, width: float) -> list[str]:
 
 
 def _panel(
-    figure: Figure, found: Projection, one: Map, marks: list[Group], pictures: Mapping[int, Pixels] | None,
+    figure: Figure, found: Projection, one: Map, marks: list[Group], pictures: Mapping[int, Mark] | None,
     place: tuple[float, float, float],
 ) -> int:  # fmt: skip
     """Draw one map with its title above and what it keeps below; return how many pictures are shown."""
