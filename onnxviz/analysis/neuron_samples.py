@@ -41,6 +41,11 @@ class SampleView:
     length: int = 0
     words: tuple[str, ...] = ()
 
+    @property
+    def text(self) -> str:
+        """The words in a line, without marks such as [CLS] and <pad>."""
+        return " ".join(word for word in self.words if not (word[:1] in "[<" and word[-1:] in "]>"))
+
 
 def look_of(views: Sequence[SampleView]) -> Look:
     """Return what samples are best told apart by: of one picture with many questions, the questions.

@@ -174,8 +174,7 @@ def _tile(figure: Figure, view: SampleView, one: Extreme, label: str, look: _Loo
     axes = plain(inch_axes(figure, left, top + look.above, look.tile, look.height))
     _draw_view(axes, view, one)
     if view.words and look.words:
-        plain_words = [word for word in view.words if not (word[:1] in "[<" and word[-1:] in "]>")]  # [CLS], <pad>
-        lines = textwrap.wrap(safe(" ".join(plain_words), 44), 24)[:2]
+        lines = textwrap.wrap(safe(view.text, 44), 24)[:2]
         below = top + look.above + look.height + 0.02
         figure_text(figure, left, below, "\n".join(lines), fontsize=5.5, color=MUTED, linespacing=1.15)
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from onnxviz.analysis.projection import Map, Projection
 from onnxviz.errors import SelectionError
 from onnxviz.plots.pairs import MARGIN, draw_lines, footer_lines, head
-from onnxviz.plots.projection_marks import Group, Mark, draw_pictures, draw_points, groups
+from onnxviz.plots.projection_marks import Group, Mark, draw_pictures, draw_points, groups, reach
 from onnxviz.plots.style import ACCENT, FONT, INK, MUTED, ZERO, figure_text, inch_axes, safe, wrap_caption
 
 __all__ = ["plot_projection"]
@@ -156,7 +156,7 @@ def _panel(
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set(color="#c9ced4", linewidth=0.6)
-    _frame(axes, one.points, 0.3 / size if pictures else 0.08)
+    _frame(axes, one.points, reach(pictures) / size if pictures else 0.08)
     odd = found.classes.outliers if found.classes is not None else np.zeros(0, np.intp)
     shown = 0
     if pictures:

@@ -27,6 +27,7 @@ __all__ = [
     "draw_points",
     "groups",
     "placed",
+    "reach",
     "sample_marks",
     "signal_picture",
 ]
@@ -44,7 +45,7 @@ _OTHERS = "#c9ced4"
 _MOST = 20  # groups that are told apart
 _EDGE = 44  # pixels of a small picture
 _LETTERS = 24  # of the words of a text
-_LETTER, _LINE = 0.047, 0.11  # inches of a letter of words
+_LETTER, _LINE = 0.053, 0.15  # inches of a letter of words, and of their frame's height
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,11 +192,19 @@ def draw_pictures(
     shown = rows[placed(inches, wide + 0.06, tall + 0.06, np.flatnonzero(np.isin(rows, odd)))]
     for row in shown:
         image = _mark(pictures[int(row)], unit)
+        words = isinstance(pictures[int(row)], str)
         frame = {
-            "edgecolor": INK if row in odd else color[int(row)], "linewidth": 1.8, "boxstyle": "square,pad=0"
+            "edgecolor": INK if row in odd else color[int(row)], "linewidth": 0.9 if words else 1.8,
+            "boxstyle": f"square,pad={0.2 if words else 0}",
         }  # fmt: skip
         axes.add_artist(AnnotationBbox(image, points[row], pad=0.0, bboxprops=frame))
     return len(shown)
+
+
+def reach(pictures: Mapping[int, Mark]) -> float:
+    """Return the inches that a picture, or words, may reach beyond its point."""
+    longest = max((len(mark) for mark in pictures.values() if isinstance(mark, str)), default=0)
+    return max(0.3, _LETTER * longest / 2 + 0.1)
 
 
 def _room(marks: Sequence[Mark], points: int) -> tuple[float, float, float]:
@@ -212,7 +221,7 @@ def _room(marks: Sequence[Mark], points: int) -> tuple[float, float, float]:
 
 def _mark(mark: Mark, unit: float) -> OffsetBox:
     if isinstance(mark, str):
-        style = {"fontsize": 5.5, "color": INK, "fontfamily": FONT, "parse_math": False}
+        style = {"fontsize": 6, "color": INK, "fontfamily": FONT, "parse_math": False}
         return TextArea(mark, textprops=style)
     return OffsetImage(mark, zoom=72 * unit, interpolation="nearest", resample=True)
 
@@ -244,7 +253,7 @@ def _colored(values: npt.NDArray[np.float32], scale: ColorScale) -> Pixels:
 def sample_marks(views: Mapping[int, SampleView], look: Look) -> dict[int, Mark]:
     """Return the small picture of each sample, or its words, where it has what the others are told apart by."""
     if look == "words":
-        return {i: safe(" ".join(view.words), _LETTERS) for i, view in views.items() if view.words}
+        return {i: safe(view.text, _LETTERS) for i, view in views.items() if view.text}
     if look == "pictures":
         shown = {i: view.picture for i, view in views.items() if view.picture is not None}
         return {i: picture_thumbnail(picture).tiles[0] for i, picture in shown.items()}

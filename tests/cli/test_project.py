@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from matplotlib.offsetbox import AnnotationBbox
 from PIL import Image
 
 from onnxviz import api
@@ -86,8 +87,6 @@ def test_filters_need_no_input(models: Path, tmp_path: Path) -> None:
 
 
 def test_pictures_and_signals_as_markers(folder: Path, models: Path) -> None:
-    from matplotlib.offsetbox import AnnotationBbox
-
     figure = api.project(models / "lenet5.onnx", folder, markers="thumbnails")
     shown = [a for a in figure.axes[0].artists if isinstance(a, AnnotationBbox)]
     assert any(
@@ -99,6 +98,24 @@ def test_pictures_and_signals_as_markers(folder: Path, models: Path) -> None:
     told: list[str] = []
     api.project(models / "lenet5.onnx", folder, markers="thumbnails", of="neurons", tell=told.append)
     assert told == ["not drawn: thumbnails: a neuron has no picture; --of channels or filters has"]
+
+
+def test_one_picture_and_many_questions_are_told_apart_by_the_questions(models: Path) -> None:
+    questions = [np.load(file) for file in sorted((models / "samples/questions").glob("*.npy"))]
+    fed = {"image": np.zeros((5, 1, 28, 28), np.float32), "tokens": np.stack(questions)}
+    words = models / "picture_question_tokens.txt"
+    figure = api.project(models / "picture_question.onnx", fed, markers="thumbnails", tokens=words)
+    assert any(text.get_text().startswith("words, where they do not overlap: ") for text in figure.texts)
+    boxes = [a for a in figure.axes[0].artists if isinstance(a, AnnotationBbox)]
+    shown = {box.offsetbox.get_text() for box in boxes}
+    assert shown
+    assert shown <= {
+        "which digit is it ?",
+        "is it even ?",
+        "is it odd ?",
+        "is it larger than 5 ?",
+        "is it smaller than 3 ?",
+    }
 
 
 def test_labels_that_do_not_match_are_told_and_the_rest_is_drawn(folder: Path, models: Path, tmp_path: Path) -> None:
