@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import comb
@@ -19,6 +20,7 @@ Doubles = npt.NDArray[np.float64]
 #: Silhouettes below this say that there is no substantial structure (Kaufman and Rousseeuw 1990, table 2.4).
 STRUCTURE = 0.25
 _MOST = 10  # clusters that are tried
+_SCORED = 2000  # points that a silhouette is the mean over: it takes all their distances
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +57,13 @@ class Clusters:
 def find_clusters(scores: Doubles, method: str = "kmeans", *, seed: int = 0) -> Clusters:
     """Cluster points by their principal components, never by a map in the plane.
 
+    Silhouettes are over 2000 seeded points where there are more.
+
     Args:
         scores: ``(n, k)``.
         method: ``"kmeans"``: the number of clusters from 2 to 10 with the highest mean silhouette (Rousseeuw 1987);
             ``"kmeans:K"``: K clusters; ``"hdbscan"`` (Campello et al. 2013): as many as are dense, the rest in none.
-        seed: Of the starts of k-means.
+        seed: Of the starts of k-means, and of the points of the silhouette.
 
     Raises:
         SelectionError: There is no such method.
@@ -72,14 +76,19 @@ def find_clusters(scores: Doubles, method: str = "kmeans", *, seed: int = 0) -> 
     different = len(np.unique(scores, axis=0))
     if different < 4:
         raise InputError(f"clusters need at least 4 different points, and there are {different}")
-    distances = np.sqrt(squared_distances(gram(scores)))
+    rate = _Silhouettes(scores, seed)
     if name == "hdbscan":
-        return _hdbscan(scores, distances)
+        return _hdbscan(scores, rate)
     if given and not 2 <= int(given) < different:
         raise InputError(f"{given} clusters do not fit {different} different points", hint=f"give 2 to {different - 1}")
     tried = [int(given)] if given else list(range(2, min(_MOST, different - 1) + 1))
     found = [_kmeans(scores, k, seed) for k in tried]
-    rated = [silhouette(distances, labels) for labels in found]
+    full = [len(np.unique(labels)) == k for k, labels in zip(tried, found, strict=True)]
+    if not any(full):
+        raise InputError("the points differ by rounding alone: too few to cluster")
+    tried = [k for k, made in zip(tried, full, strict=True) if made]  # what differs by rounding is one to k-means
+    found = [labels for labels, made in zip(found, full, strict=True) if made]
+    rated = [rate(labels) for labels in found]
     best = int(np.argmax([-1.0 if r is None else r for r in rated]))
     settings = f"k = {tried[best]} was given" if given else f"the best silhouette of k = 2 … {tried[-1]}"
     labels = _by_size(found[best])
@@ -87,16 +96,31 @@ def find_clusters(scores: Doubles, method: str = "kmeans", *, seed: int = 0) -> 
     return Clusters("k-means", labels, int(labels.max()) + 1, settings, rated[best], scored)
 
 
+class _Silhouettes:
+    """The mean silhouette of partitions of the same points."""
+
+    def __init__(self, scores: Doubles, seed: int) -> None:
+        count = len(scores)
+        draw = np.random.default_rng(seed)
+        self._some = np.arange(count) if count <= _SCORED else draw.choice(count, _SCORED, replace=False)
+        self._distances = np.sqrt(squared_distances(gram(scores[self._some])))
+
+    def __call__(self, labels: npt.NDArray[np.int64]) -> float | None:
+        return silhouette(self._distances, labels[self._some])
+
+
 def _kmeans(scores: Doubles, k: int, seed: int) -> npt.NDArray[np.int64]:
     try:
         from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
     except ModuleNotFoundError as error:
         raise MissingDependencyError("k-means needs scikit-learn", hint="pip install 'onnxviz[projection]'") from error
-    with one_thread():
+    with one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer clusters than asked for, which is looked at
         return np.asarray(KMeans(k, n_init=5, random_state=seed).fit(scores).labels_, np.int64)
 
 
-def _hdbscan(scores: Doubles, distances: Doubles) -> Clusters:
+def _hdbscan(scores: Doubles, rate: _Silhouettes) -> Clusters:
     try:
         from sklearn.cluster import HDBSCAN
     except ImportError as error:
@@ -107,9 +131,7 @@ def _hdbscan(scores: Doubles, distances: Doubles) -> Clusters:
     with one_thread():
         made = np.asarray(HDBSCAN(min_cluster_size=smallest, copy=True).fit(scores).labels_, np.int64)
     labels = _by_size(made)
-    return Clusters(
-        "HDBSCAN", labels, int(labels.max()) + 1, f"at least {smallest} points each", silhouette(distances, labels)
-    )
+    return Clusters("HDBSCAN", labels, int(labels.max()) + 1, f"at least {smallest} points each", rate(labels))
 
 
 def _by_size(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

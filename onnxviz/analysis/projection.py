@@ -23,6 +23,7 @@ from onnxviz.analysis.projection_quality import (
     same_class,
     trustworthiness,
 )
+from onnxviz.analysis.sample_labels import label_order
 from onnxviz.errors import InputError, MissingDependencyError, SelectionError
 
 __all__ = ["ClassAgreement", "Map", "Method", "Projection", "project_points", "projection_data"]
@@ -78,14 +79,7 @@ class ClassAgreement:
         for label in self.labels:
             if label is not None:
                 counts[label] = counts.get(label, 0) + 1
-        return tuple(sorted(counts.items(), key=lambda item: _place(item[0])))
-
-
-def _place(label: str) -> tuple[bool, float, str]:
-    try:
-        return False, float(label), label
-    except ValueError:
-        return True, 0.0, label
+        return tuple(sorted(counts.items(), key=lambda item: label_order(item[0])))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from onnxviz.analysis.feature_maps import FeatureMaps
 from onnxviz.analysis.sample_labels import SampleLabels
 from onnxviz.analysis.unit_values import UnitValues
+from onnxviz.analysis.weight_forms import weight_blocks
 from onnxviz.analysis.weights import LayerWeights
 from onnxviz.errors import InputError, SelectionError
 
@@ -158,13 +159,14 @@ def filter_points(weights: LayerWeights) -> Points:
         SelectionError: The weight has one axis, or a row alone.
         ModelError: It cannot be read.
     """
-    kernel = weights.kernel
-    if kernel.ndim < 2 or not kernel.size:
+    try:
+        blocks = weight_blocks(weights)
+    except SelectionError as error:
         raise SelectionError(
             f"{weights.tensor} of {weights.layer}, of shape {weights.shape}, is no set of filters",
             hint="choose a convolution or a linear layer",
-        )
-    matrix = kernel.reshape(-1, kernel.shape[-1]) if weights.orientation.startswith("(dir") else _rows(kernel)
+        ) from error
+    matrix = blocks.values.reshape(-1, blocks.values.shape[-1])
     entry = {"embedding": "an entry", "recurrence": "a gate of a unit"}.get(weights.role, "a filter")
     if weights.orientation.startswith("(dir"):
         entry = "a gate of a unit"
@@ -173,10 +175,6 @@ def filter_points(weights: LayerWeights) -> Points:
         np.arange(len(matrix)), tuple(str(i) for i in range(len(matrix))), None, "", len(matrix),
         (f"weights dequantised from {weights.quantization}",) if weights.quantization else (),
     )  # fmt: skip
-
-
-def _rows(kernel: Matrix) -> Matrix:
-    return kernel.reshape(len(kernel), -1)
 
 
 def clean_points(points: Points, *, normalize: Normalize = "none", most: int = 2000, seed: int = 0) -> Points:

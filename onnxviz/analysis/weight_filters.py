@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnxviz.analysis.clusters import Clusters, find_clusters
 from onnxviz.analysis.weight_forms import WeightName, weight_blocks
 from onnxviz.analysis.weights import LayerWeights
-from onnxviz.errors import InputError, MissingDependencyError, SelectionError
+from onnxviz.errors import InputError, MissingDependencyError, ModelError, SelectionError
 from onnxviz.graph.constants import constant_tensor
 
 __all__ = ["DEAD", "SIMILAR", "FilterStudy", "PrincipalComponents", "SimilarPairs", "dead_rows", "filter_study",
@@ -173,9 +173,13 @@ def silenced_filters(lw: LayerWeights, count: int) -> npt.NDArray[np.int64] | No
     """
     norm = batchnorm_after(lw)
     gamma = None if norm is None or len(norm.inputs) < 2 else constant_tensor(norm.inputs[1])
-    if gamma is None or gamma.size != count:
+    if norm is None or gamma is None or gamma.size != count:
         return None
-    return dead_rows(np.abs(gamma.numpy().astype(np.float64)).reshape(-1))
+    try:
+        values = gamma.numpy().astype(np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"the scale {gamma.name} of {norm.name or norm.op_type} cannot be read: {error}") from error
+    return dead_rows(np.abs(values).reshape(-1))
 
 
 def batchnorm_after(lw: LayerWeights) -> Any:

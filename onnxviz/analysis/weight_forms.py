@@ -15,10 +15,16 @@ from onnxviz.analysis.paired import NotDrawn
 from onnxviz.analysis.weights import LayerWeights
 from onnxviz.errors import InputError, ModelError, SelectionError, printable
 
-__all__ = ["Blocks", "WeightName", "WeightStudy", "has_kernels", "matrix_of", "study_weights", "weight_blocks"]
+__all__ = ["Blocks", "WeightName", "WeightStudy", "has_kernels", "matrix_of", "study_weights", "values_of",
+           "weight_blocks"]  # fmt: skip
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
+
+
+def values_of(weight: WeightName | LayerWeights) -> str:
+    """Return what a weight's numbers are: ``"stored"`` as they are, ``"dequantised"``, or the stored ``"codes"``."""
+    return "codes" if weight.as_codes else "dequantised" if weight.quantization else "stored"
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class WeightName:
         return {
             "layer": self.layer, "operator": self.op_type, "tensor": self.tensor, "role": self.role,
             "shape": list(self.shape), "dtype": self.dtype, "quantization": self.quantization,
-            "values": "codes" if self.as_codes else "dequantised" if self.quantization else "stored",
+            "values": values_of(self),
         }  # fmt: skip
 
 

@@ -151,7 +151,8 @@ def spectrum(lw: LayerWeights, *, resamples: int = 200, seed: int = 0) -> Spectr
 
 
 def _entropy(values: Floats) -> float:
-    share = values[values > 0] / values.sum()
+    share = values / values.sum()
+    share = share[share > 0]  # after the division, in which the smallest values become 0
     return float(-(share * np.log(share)).sum()) + 0.0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from onnxviz.analysis.weight_filters import batchnorm_after, dead_rows, silenced_filters, similar_pairs
-from onnxviz.analysis.weight_forms import weight_blocks
+from onnxviz.analysis.weight_forms import values_of, weight_blocks
 from onnxviz.analysis.weight_spectra import spectral_norm
 from onnxviz.analysis.weights import LayerWeights
 from onnxviz.errors import InputError, ModelError, SelectionError, printable
@@ -39,8 +39,9 @@ class WeightRow:
         dtype: Type as stored.
         bits: Bits of a stored value.
         quantization: How it is quantised, or None.
+        values: What the numbers are of: ``"stored"``, ``"dequantised"`` or ``"codes"``.
         groups: Groups of a convolution, else 1.
-        mean: Mean of the finite values, dequantised; so are the others.
+        mean: Mean of the finite values.
         std: Population standard deviation.
         min: Smallest finite value.
         max: Largest finite value.
@@ -71,6 +72,7 @@ class WeightRow:
     bits: int
     quantization: str | None
     groups: int
+    values: str = "stored"
     mean: float | None = None
     std: float | None = None
     min: float | None = None
@@ -192,6 +194,7 @@ def _row(lw: LayerWeights) -> WeightRow:
     row = WeightRow(
         layer=lw.layer, operator=lw.op_type, role=lw.role, tensor=lw.tensor, shape=lw.shape, parameters=lw.parameters,
         dtype=lw.dtype, bits=lw.bits, quantization=lw.quantization, groups=lw.groups, batchnorm=_batchnorm(lw),
+        values=values_of(lw),
     )  # fmt: skip
     try:
         found = lw.statistics

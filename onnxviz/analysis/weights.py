@@ -258,7 +258,8 @@ def _learned_slots(node: ir.Node) -> list[Slot]:
     if node.op_type == "Attention" and node.domain != "com.microsoft":
         return []
     role = GENERIC.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-    if role is not None and all(value is None or trace(value) is not None for value in node.inputs):
+    constant = all(value is None or trace(value) is not None for value in node.inputs)
+    if role is not None and constant and node.op_type not in ("Expand", "Tile"):
         return []  # arithmetic of constants: what uses its result is the layer
     slots = ROLES.get(node.op_type, ()) if role is None else [Slot(i, role) for i in range(len(node.inputs))]
     return [slot for slot in slots if slot.position < len(node.inputs)]

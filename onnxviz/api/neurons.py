@@ -251,7 +251,8 @@ def _refuse(refused: Sequence[NotDrawn]) -> None:
 
     one = refused[0]
     more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-    raise SelectionError(f"no units to draw: {printable(one.name, 80)}: {one.reason}{more}")
+    reason = one.reason.removeprefix(f"{one.name}: ")
+    raise SelectionError(f"no units to draw: {printable(one.name, 80)}: {reason}{more}")
 
 
 def _sight(model: ir.Model, first: Inputs) -> tuple[dict[str, ReceptiveField], tuple[int, ...] | None]:

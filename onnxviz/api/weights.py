@@ -138,6 +138,7 @@ def weight_table(
     output: Path_ | None = None,
     *,
     sort: str | None = None,
+    raw: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> WeightTable:
     """Return the statistics of every layer's weights: see :class:`onnxviz.analysis.weight_table.WeightRow`.
@@ -147,6 +148,7 @@ def weight_table(
         layers: As of :func:`weights`.
         output: ``.csv`` or ``.json``, numbers in full precision.
         sort: A column; numbers largest first, text from A to Z, ``-`` before it turns that round.
+        raw: Statistics of the stored integers of quantised weights in place of what they stand for.
         progress: Called after each weight with how many are done and of how many.
 
     Raises:
@@ -161,8 +163,9 @@ def weight_table(
     check_outputs((output, (".csv", ".json")))
     WeightTable("", ()).sorted_by(sort)  # a column that does not exist is told before the work
     opened = as_model(model)
-    table = weight_table(select_weights(layer_weights(opened), layers), model_name(opened), progress=progress)
-    table = table.sorted_by(sort)
+    chosen = select_weights(layer_weights(opened), layers)
+    chosen = [lw.codes() for lw in chosen] if raw else chosen
+    table = weight_table(chosen, model_name(opened), progress=progress).sorted_by(sort)
     if output is not None:
         as_json = os.fspath(output).lower().endswith(".json")
         atomic_write(output, table.to_json() if as_json else table.to_csv())

@@ -61,7 +61,7 @@ def weights(
     check_outputs((output, PICTURES), (data, DATA), (file, (".csv", ".json")))
     if table is not None:
         with shown_progress(what="layers") as progress:
-            found = weight_table(model, layer, file, sort=sort, progress=progress)
+            found = weight_table(model, layer, file, sort=sort, raw=raw, progress=progress)
         if file is None:
             _print(found)
     if output is not None or data is not None:

@@ -139,6 +139,7 @@ GENERIC: dict[str, str] = {
     "Concat": "parameter",
     "Expand": "parameter",
     "Tile": "parameter",
+    "Slice": "parameter",
 }
 
 #: Operator -> inputs that set how it works, whatever their size.
@@ -156,6 +157,11 @@ _SETTINGS: dict[str, frozenset[int]] = {
     "QuantizeLinear": frozenset({1, 2}),
     "DequantizeLinear": frozenset({1, 2}),
     "MatMulNBits": frozenset({2, 3, 4}),
+    # Lengths and initial states: exporters write zeros there; a state that was learned comes through Expand or Concat.
+    "LSTM": frozenset({4, 5, 6}),
+    "GRU": frozenset({4, 5}),
+    "RNN": frozenset({4, 5}),
+    "DynamicQuantizeLSTM": frozenset({4, 5, 6}),
 }
 #: Nodes that hand a constant on: what reads their result decides. Value: how many of their inputs are data.
 _HANDED_ON = {
@@ -163,16 +169,20 @@ _HANDED_ON = {
     "QuantizeLinear": 1, "DequantizeLinear": 1,
 }  # fmt: skip
 _DEEPEST = 16
+#: Nodes whose result still holds the integers that they read.
+_KEEPING_CODES = frozenset(
+    {"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Cast", "Slice", "Gather"}
+)
 
 
 def learned_inputs(node: ir.Node) -> list[int]:
     """Return the positions of a node's constant inputs that are parameters.
 
     Floats and quantised integers are, unless the operator takes them as a setting (limits, factors, scales, zero
-    points); 32-bit integers are where a quantised operator takes them as its bias. A single element is one only at an
-    input that is learned by its operator (:data:`ROLES`: the bias of a layer with one output), not in elementwise
-    arithmetic, where it is a constant of a formula. Moving mean and variance of BatchNormalization count, as in Keras;
-    PyTorch calls them buffers. Nothing is loaded.
+    points, initial states) or they are a mask; 32-bit integers are where a quantised operator takes them as its bias. A
+    single element is one only at an input that is learned by its operator (:data:`ROLES`: the bias of a layer with one
+    output), not in elementwise arithmetic, where it is a constant of a formula. Moving mean and variance of
+    BatchNormalization count, as in Keras; PyTorch calls them buffers. Nothing is loaded.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
     ...   g (float[1, 2] x) => (float[1, 2] y) <float[2, 2] w = {1, 2, 3, 4}, float half = {0.5}>
@@ -194,6 +204,8 @@ def _is_learned(value: ir.Value, node: ir.Node, position: int) -> bool:
         return False
     if tensor.dtype == ir.DataType.INT32:
         return _is_bias(node, position)
+    if tensor.dtype.is_integer() and _is_mask(node, _DEEPEST):
+        return False
     return is_parameter(tensor) and (tensor.size > 1 or _is_read_as_weight(node, position, _DEEPEST))
 
 
@@ -202,6 +214,18 @@ def _is_bias(node: ir.Node, position: int) -> bool:
     if node.op_type == "DequantizeLinear":
         return position == 0
     return any(slot.position == position and slot.times for slot in ROLES.get(node.op_type, ()))
+
+
+def _is_mask(node: ir.Node, depth: int) -> bool:
+    """Whether integers at an input are nothing but yes and no: a causal mask that is cut to length."""
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    if node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.BOOL:
+        return True
+    if node.op_type not in _KEEPING_CODES or not depth:
+        return False
+    readers = [reader for output in node.outputs for reader, _ in output.uses()]
+    return bool(readers) and all(_is_mask(reader, depth - 1) for reader in readers)
 
 
 def _is_read_as_weight(node: ir.Node, position: int, depth: int) -> bool:

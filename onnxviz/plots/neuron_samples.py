@@ -149,7 +149,7 @@ def _said(layer: NeuronLayer, extremes: UnitExtremes) -> list[str]:
     lines = []
     found = layer.selectivity
     if found is not None and found.best[extremes.unit] >= 0:
-        lines.append(f"class {safe(found.classes[int(found.best[extremes.unit])], 11)}")
+        lines.append(f"class {safe(found.classes[int(found.best[extremes.unit])], 9)}")
         if np.isfinite(found.auc[extremes.unit]):
             lines.append(f"AUC {number(float(found.auc[extremes.unit]))}")
     if extremes.tied > max(len(extremes.bottom), 1):

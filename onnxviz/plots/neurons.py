@@ -111,10 +111,31 @@ def _brackets_height(layer: NeuronLayer) -> float:
     return _CLASSES if len(layer.labels) else 0.1
 
 
+def _class_names(layer: NeuronLayer) -> list[str]:
+    return [] if layer.selectivity is None else [safe(name, 14) for name in layer.selectivity.classes]
+
+
+def _turned(names: list[str]) -> bool:
+    return max(map(len, names), default=0) > 3
+
+
+def _below(layer: NeuronLayer) -> float:
+    """Return inches below the heat map: names of classes that stand upright need more."""
+    names = _class_names(layer)
+    return max(0.45, 0.25 + 0.06 * max(map(len, names))) if _turned(names) else 0.45
+
+
 def _body(found: Neurons, layer: NeuronLayer) -> float:
     if len(layer.values) == 1:
         return _BARS + 0.5
-    return _brackets_height(layer) + _map_height(layer) + 0.45 + PANEL_HEIGHT + 0.75 + samples_height(found, layer)
+    return (
+        _brackets_height(layer)
+        + _map_height(layer)
+        + _below(layer)
+        + PANEL_HEIGHT
+        + 0.75
+        + samples_height(found, layer)
+    )
 
 
 def _section(figure: Figure, found: Neurons, layer: NeuronLayer, caption: str, top: float) -> None:
@@ -127,7 +148,7 @@ def _section(figure: Figure, found: Neurons, layer: NeuronLayer, caption: str, t
         axes.set_xlabel("unit", fontsize=7.5, color=MUTED, fontfamily=FONT, labelpad=1)
         return
     _heat_map(figure, layer, top + _brackets_height(layer))
-    top += _brackets_height(layer) + _map_height(layer) + 0.45
+    top += _brackets_height(layer) + _map_height(layer) + _below(layer)
     draw_panels(figure, layer, MARGIN, top, _WIDTH - 2 * MARGIN)
     draw_samples(figure, found, layer, top + PANEL_HEIGHT + 0.75)
 
@@ -237,10 +258,9 @@ def _class_means(axes: Axes, layer: NeuronLayer, scale: ColorScale, size: tuple[
     dot = min(3.0, 72 * 0.7 * min(size[0] / count, size[1] / len(means)))  # points
     for part, color in ((1.0, "white"), (0.62, INK)):
         axes.scatter(best[rows] + 0.5, rows + 0.5, s=(part * dot) ** 2, color=color, linewidths=0, zorder=3)
-    names = [safe(name, 14) for name in found.classes]
+    names = _class_names(layer)
     step = max(1, int(np.ceil(count * 0.13 / size[0])))
-    turned = max(len(name) for name in names) > 3
-    axes.set_xticks([i + 0.5 for i in range(0, count, step)], names[::step], rotation=90 if turned else 0)
+    axes.set_xticks([i + 0.5 for i in range(0, count, step)], names[::step], rotation=90 if _turned(names) else 0)
     axes.tick_params(axis="x", labelsize=6.5, length=1.5, width=0.4, pad=1.5, labelfontfamily=FONT, labelcolor=INK)
     _above(axes, "class means")
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from onnxviz.analysis.clusters import STRUCTURE
 from onnxviz.analysis.projection import Map, Projection
 from onnxviz.errors import SelectionError
 from onnxviz.plots.pairs import MARGIN, draw_lines, footer_lines, head
@@ -253,6 +254,8 @@ def _numbers(found: Projection, ringed: str) -> list[str]:
     clusters, classes = found.clusters, found.classes
     if clusters is not None:
         apart = "" if clusters.silhouette is None else f" · silhouette {clusters.silhouette:.2f}"
+        if apart and not clusters.clear:
+            apart += f", below {STRUCTURE:g}: no clear structure"
         many = (
             "no cluster" if not clusters.count else "1 cluster" if clusters.count == 1 else f"{clusters.count} clusters"
         )
@@ -260,7 +263,7 @@ def _numbers(found: Projection, ringed: str) -> list[str]:
         lines += [f"{clusters.noise} points in no cluster"] if clusters.noise else []
     if classes is not None:
         if classes.rand is not None:
-            lines.append(f"clusters and classes agree: adjusted Rand {classes.rand:.2f}")
+            lines.append(f"agreement of clusters and classes: adjusted Rand {classes.rand:.2f}")
         if classes.silhouette is not None:
             lines.append(f"silhouette of the classes {classes.silhouette:.2f}")
         if classes.same_class is not None:

@@ -250,11 +250,16 @@ def _only_input(reader: Reader) -> str:
 
 
 def _folder(path: Path) -> tuple[Path, ...]:
-    found = path.iterdir() if any(_is_sample(p) for p in path.iterdir()) else path.glob("*/*")
+    found = path.iterdir() if any(_is_sample(p) for p in path.iterdir()) else _in_folders(path)
     files = tuple(sorted(p for p in found if _is_sample(p)))
     if not files:
         raise InputError(f"the folder {path} holds no pictures and no .npy files, nor do its sub-folders")
     return files
+
+
+def _in_folders(path: Path) -> list[Path]:
+    """Return what lies in the folders of a folder; hidden ones, such as those of an editor, are no classes."""
+    return [file for file in path.glob("*/*") if not file.parent.name.startswith(".")]
 
 
 def _is_sample(path: Path) -> bool:

@@ -7,13 +7,22 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from onnx import helper, numpy_helper
 
 from onnxviz.analysis import projection_maps
 from onnxviz.analysis.clusters import adjusted_rand, find_clusters, silhouette
 from onnxviz.analysis.projection import project_points, projection_data
 from onnxviz.analysis.projection_pca import gram, pca, squared_distances
-from onnxviz.analysis.projection_points import Points, clean_points, neuron_points, preferred_classes, sample_points
+from onnxviz.analysis.projection_points import (
+    Points,
+    clean_points,
+    filter_points,
+    neuron_points,
+    preferred_classes,
+    sample_points,
+)
 from onnxviz.analysis.projection_quality import (
     knn_preservation,
     neighbor_order,
@@ -24,6 +33,7 @@ from onnxviz.analysis.projection_quality import (
 )
 from onnxviz.analysis.sample_labels import SampleLabels, sample_labels
 from onnxviz.analysis.unit_values import UnitValues
+from onnxviz.analysis.weights import layer_weights
 from onnxviz.errors import InputError, MissingDependencyError, SelectionError
 
 RNG = np.random.default_rng(3)
@@ -271,3 +281,42 @@ def test_default_perplexities_fit(count: int) -> None:
     call: Callable[..., object] = projection_maps.tsne
     if count <= 40:
         assert np.isfinite(call(pca(RNG.normal(size=(count, 4))).scores, chosen[-1])).all()
+
+
+def test_points_that_differ_by_rounding_are_one_for_k_means() -> None:
+    pytest.importorskip("sklearn")
+    base = np.random.default_rng(1).normal(size=(4, 6))
+    copies = np.repeat(base, 3, axis=0) * (1 + 4e-16 * np.tile(np.arange(3), 4)[:, None])
+    assert len(np.unique(copies, axis=0)) > 4
+    found = find_clusters(copies)  # warnings are errors here
+    assert (found.count, sorted(found.tried)) == (4, [2, 3, 4])
+    with pytest.raises(InputError, match="rounding alone"):
+        find_clusters(copies, "kmeans:6")
+
+
+def test_many_points_are_clustered_without_all_their_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    measured: list[int] = []
+
+    def counted(matrix: np.ndarray) -> np.ndarray:
+        measured.append(len(matrix))
+        return gram(matrix)
+
+    monkeypatch.setattr("onnxviz.analysis.clusters.gram", counted)
+    many = np.repeat(8 * np.eye(3), 900, axis=0) + RNG.normal(size=(2700, 3))
+    found = find_clusters(many)
+    assert (found.count, measured) == (3, [2000])
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    assert found.silhouette == pytest.approx(sklearn_metrics.silhouette_score(many, found.labels), abs=0.02)
+
+
+def test_filters_of_batched_products_are_their_outputs() -> None:
+    weight = RNG.normal(size=(2, 3, 4)).astype(np.float32)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")
+    graph = helper.make_graph(
+        [node], "g", [helper.make_tensor_value_info("x", 1, [2, 5, 3])],
+        [helper.make_tensor_value_info("y", 1, [2, 5, 4])], [numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
+    made = filter_points(layer_weights(model)[0])
+    np.testing.assert_array_equal(made.matrix, weight.swapaxes(1, 2).reshape(8, 3))

@@ -19,7 +19,7 @@ from onnxviz.analysis.weight_data import study_data
 from onnxviz.analysis.weight_filters import dead_rows, filter_study, principal_components, similar_pairs
 from onnxviz.analysis.weight_forms import study_weights, weight_blocks
 from onnxviz.analysis.weight_norms import kernel_norms
-from onnxviz.analysis.weight_spectra import singular_values, spectral_norm, spectrum
+from onnxviz.analysis.weight_spectra import _entropy, singular_values, spectral_norm, spectrum
 from onnxviz.analysis.weight_table import WeightRow, WeightTable, weight_table
 from onnxviz.analysis.weights import LayerWeights, layer_weights
 from onnxviz.errors import InputError, SelectionError
@@ -134,6 +134,14 @@ def test_a_random_matrix_ends_at_the_edge_of_marchenko_and_pastur() -> None:
     assert found.singular_values[-1] == pytest.approx(found.low_edge, rel=0.05)
     planted = noise + 2.0 * np.outer(RNG.normal(size=200), RNG.normal(size=800)) / np.sqrt(160)
     assert spectrum(matrix(planted), resamples=2).beyond == 1
+
+
+def test_singular_values_near_the_end_of_float_keep_the_entropy() -> None:
+    found = spectrum(matrix(np.diag([1.0, 1.0, 1e-45])))
+    np.testing.assert_allclose([found.effective_rank, found.entropy], [2.0, np.log(2) / np.log(3)], rtol=1e-6)
+    tail = np.array([1.0, 1.0, 2.0**-1074])  # its share of the sum is 0
+    assert singular_values(np.diag(tail))[2] > 0
+    np.testing.assert_allclose(_entropy(tail), np.log(2))
 
 
 def test_low_rank_and_orthogonal_matrices() -> None:
@@ -344,6 +352,19 @@ def test_batchnorm_is_claimed_only_where_the_file_says_so() -> None:
     assert weight_table(layer_weights(model), "m").rows[0].batchnorm == "folded"
 
 
+def test_a_scale_that_cannot_be_read_leaves_the_row(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("BatchNormalization", ["c", "g", "b", "b", "v"], ["y"], name="bn"),
+    ]
+    arrays = {"w": np.ones((2, 1, 3, 3), np.float32), **{n: np.ones(2, np.float32) for n in "gbv"}}
+    model = model_of(nodes, arrays)
+    lost = ir.ExternalTensor("lost.bin", 0, 8, ir.DataType.FLOAT, shape=ir.Shape([2]), name="g", base_dir=tmp_path)
+    model.graph.initializers["g"].const_value = lost
+    row = weight_table(layer_weights(model)[:1], "m").rows[0]
+    assert (row.mean, row.silenced, row.note[:27]) == (1.0, None, "the scale g of bn cannot be")
+
+
 def test_broken_layers_keep_their_row() -> None:
     row = weight_table([matrix(np.full((3, 3), np.nan))], "m").rows[0]
     assert (row.mean, row.nan, row.spectral_norm, row.note[:10]) == (None, 9, None, "NaN or Inf")
@@ -367,6 +388,9 @@ def test_quantised_weights_raw_and_dequantised() -> None:
     assert (lw.signed, raw.signed, raw.bits, kernel_norms(raw).signed) == (True, False, 8, False)
     plain = matrix(RNG.normal(size=(2, 2)))
     assert plain.codes() is plain
+    rows = weight_table([lw, raw, plain], "m").rows
+    assert [row.values for row in rows] == ["dequantised", "codes", "stored"]
+    assert rows[1].max == codes.max() == 2 * (rows[0].max or 0) + 9
 
 
 @pytest.mark.corpus

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from onnxviz.analysis.weights import layer_weights
@@ -40,6 +42,16 @@ def test_the_table_in_the_terminal_and_as_a_file(onnxviz: Onnxviz, here: Path) -
     exact = json.loads((here / "t.json").read_text())["rows"]
     assert [float(row["l2"]) for row in rows] == [row["l2"] for row in exact]
     assert sum(row["parameters"] for row in exact) == 61706 - 6 - 16 - 120 - 84 - 10
+
+
+def test_the_table_of_stored_integers(onnxviz: Onnxviz, here: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1, 2] x) => (float[1, 2] y)
+      <int8[2, 2] q = {1, 2, 3, 4}, float s = {0.5}> {w = DequantizeLinear(q, s) y = MatMul(x, w)}"""
+    (here / "q.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    for options, values, largest in (((), "dequantised", 2.0), (("--raw",), "codes", 4.0)):
+        assert onnxviz("weights", "q.onnx", "--table", "q.json", *options).code == 0
+        row = json.loads((here / "q.json").read_text())["rows"][0]
+        assert (row["values"], row["max"]) == (values, largest)
 
 
 def test_kernels_of_one_layer_and_python(onnxviz: Onnxviz, here: Path) -> None:

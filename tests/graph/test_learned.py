@@ -38,6 +38,23 @@ def text(body: str, opset: int = 17) -> ir.Model:
         ),
         ("g (float[2] x) => (float[2] y) <float16 h = {3}> {f = Cast<to = 1>(h) y = Add(x, f)}", 0),
         ("g (float[2] x) => (float[2] y) <float[7] unread = {1, 2, 3, 4, 5, 6, 7}> {y = Abs(x)}", 0),
+        # initial states are no parameters, nor is a causal mask; integers that are cast to be multiplied are
+        (
+            "g (float[3, 1, 2] x) => (y) <float[1, 8, 2] w = {0}, float[1, 8, 2] r = {0}, float[1, 16] b = {0},"
+            "float[1, 1, 2] h = {0, 0}, float[1, 1, 2] c = {0, 0}> {y = LSTM<hidden_size = 2>(x, w, r, b, , h, c)}",
+            48,
+        ),
+        (
+            "g (float[2] x, int64[1] n) => (float[2] y)"
+            "<uint8[2] m = {1, 0}, int64[1] zero = {0}, float low = {-9}>"
+            "{cut = Slice(m, zero, n) b = Cast<to = 9>(cut) y = Where(b, x, low)}",
+            0,
+        ),
+        (
+            "g (float[1, 2] x) => (float[1, 2] y) <int8[2, 2] q = {1, 2, 3, 4}, float s = {0.5}>"
+            "{f = Cast<to = 1>(q) w = Mul(f, s) y = MatMul(x, w)}",
+            4,
+        ),
     ],
 )
 def test_parameters_by_their_readers(body: str, count: int) -> None:

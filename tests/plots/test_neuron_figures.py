@@ -143,3 +143,14 @@ def test_many_units_keep_the_figure_within_bounds() -> None:
     figure = plot_neurons(sheet(layer(wide, top=3000)))
     assert figure.get_size_inches()[1] < 25
     assert "all 3000 units" in "\n".join(texts(figure))
+
+
+def test_long_names_of_classes_end_above_the_distributions() -> None:
+    labels = SampleLabels(("golden retriever", "automobile") * 3, ("automobile", "golden retriever"), "folders")
+    figure = plot_neurons(sheet(layer(labels=labels), labels=labels))
+    figure.canvas.draw()
+    means = next(axes for axes in figure.axes if axes.images and axes.images[0].get_array().shape == (9, 2))
+    lowest = min(label.get_window_extent().y0 for label in means.get_xticklabels())
+    panels = [axes for axes in figure.axes if axes.get_xlabel() in ("mean activation", "class selectivity index")]
+    titles = [part.get_window_extent().y1 for axes in panels for part in (axes, axes.title, axes._left_title)]  # type: ignore[attr-defined]
+    assert lowest > max(titles)

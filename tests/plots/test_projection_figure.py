@@ -77,3 +77,14 @@ def test_samples_without_a_class_are_grey() -> None:
     assert found.classes is not None
     partly = replace(found, classes=replace(found.classes, labels=(None, *found.classes.labels[1:])))
     assert groups(partly, "labels")[-1].name == "no class"
+
+
+def test_clusters_of_one_cloud_are_told_to_be_none() -> None:
+    pytest.importorskip("sklearn")
+    cloud = replace(projection(clusters="kmeans"), classes=None)
+    assert cloud.clusters is not None
+    for silhouette, clear in ((0.1, False), (0.6, True)):
+        found = replace(cloud, clusters=replace(cloud.clusters, silhouette=silhouette))
+        told = " ".join(" ".join(text.get_text() for text in plot_projection(found).texts).split())
+        assert f"silhouette {silhouette:.2f}" in told
+        assert ("no clear structure" not in told) == clear

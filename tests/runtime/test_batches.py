@@ -332,3 +332,10 @@ def test_a_node_that_reads_a_sequence_has_no_repro(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="reads what is no array"):
         found.save_repro(tmp_path / "repro.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
+    for place in ("cat/1.npy", "dog/1.npy", ".ipynb_checkpoints/1.npy"):
+        (tmp_path / place).parent.mkdir()
+        np.save(tmp_path / place, np.zeros(3, np.float32))
+    assert load_batches(model(), [tmp_path]).names == ("cat/1.npy", "dog/1.npy")
