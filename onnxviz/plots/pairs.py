@@ -48,7 +48,7 @@ def _fitted(title: str, room: float) -> tuple[str, float]:
     ('Pooling of lenet5', 14)
     >>> text, size = _fitted("W" * 90, 5.0)
     >>> len(text), size
-    (32, 10)
+    (31, 10)
     """
     text = safe(title, 90)
     size = next((size for size in (14, 13, 12, 11) if _wide(text) * size <= room), 10)
