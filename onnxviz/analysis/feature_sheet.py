@@ -90,7 +90,7 @@ def feature_sheet(
         letters = layout
         if letters not in (None, "NCHW", "NHWC") and len(names) > 1 and len(letters) != len(record.shape):
             letters = None  # of several tensors, it is about those of as many axes
-        letters = letters or around.layouts.get(name)
+        letters = letters or around.letters(name)
         tokens = around.tokens(name) if letters is None and record.op_type not in RECURRENT else None
         wanted = channels
         if channels is not None and len(names) > 1:

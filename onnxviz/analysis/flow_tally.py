@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -178,16 +179,17 @@ class Reader:
             return FlowTally(Summary.of(array) if self.layer else None, None, 0, None, None, {}, 0.0, 0)
         values = array if self.numbers is None else self.numbers(array)
         floats = to_float(values.reshape(-1))
-        finite = floats[np.isfinite(floats)].astype(np.float64)
-        with np.errstate(over="ignore"):
-            energy = float(finite @ finite)
         flat = {name: (int(np.count_nonzero(c.is_flat(floats))), floats.size) for name, c in self.curves.items()}
         if not self.layer:
+            finite = floats[np.isfinite(floats)].astype(np.float64)
+            with np.errstate(over="ignore"):
+                energy = float(finite @ finite)
             return FlowTally(None, None, 0, None, None, flat, energy, finite.size)
+        summary = Summary.of(values)
+        energy = (math.inf if summary.l2 is None else summary.l2**2) if summary.count else 0.0
         return FlowTally(
-            Summary.of(values), *self._channels(values), self._sketch(values), self._spread(values), flat, energy,
-            finite.size,
-        )  # fmt: skip
+            summary, *self._channels(values), self._sketch(values), self._spread(values), flat, energy, summary.count
+        )
 
     def _channels(self, values: Array) -> tuple[Floats | None, int]:
         axis = self.channel_axis

@@ -49,7 +49,7 @@ def numeric_array(
 
 
 def axis_letters(shape: tuple[int, ...], title: str, op_type: str | None = None, layout: str | None = None) -> str:
-    """Return a letter an axis: N batch, C channels, anything else spatial.
+    """Return a letter an axis: N batch, C channels, d directions of a recurrence, anything else spatial.
 
     Args:
         shape: The tensor's sizes.
@@ -61,13 +61,14 @@ def axis_letters(shape: tuple[int, ...], title: str, op_type: str | None = None,
         SelectionError: ``layout`` does not fit, or there are more than five axes.
 
     >>> axis_letters((1, 8, 5, 5), "conv"), axis_letters((1, 50, 64), "tokens"), axis_letters((9, 2, 1, 4), "y", "LSTM")
-    ('NCHW', 'NWC', 'TDNC')
+    ('NCHW', 'NWC', 'TdNC')
     """
     rank = len(shape)
+    layout = None if layout is None else layout.upper()
     if layout is None and op_type in RECURRENT and rank == 4:
-        return "TDNC"  # Y: time, directions, batch, units
+        return "TdNC"  # Y: time, directions, batch, units
     if layout is None and op_type in RECURRENT and rank == 3:
-        return "DNC"  # the last state
+        return "dNC"  # the last state
     if layout is None or layout in ("NCHW", "NHWC"):
         last = layout == "NHWC" or (layout is None and rank == 3 and op_type not in _CHANNELS_SECOND)
         if rank == 1:
@@ -99,7 +100,7 @@ def channels_first(
     if "N" in axes:
         array = array.take(sample, axis=axes.index("N"))
         axes = axes.replace("N", "")
-    if axes in ("TDC", "DC"):  # recurrent: directions times units are the channels
+    if axes in ("TdC", "dC"):  # recurrent: directions times units are the channels
         units = array.shape[-2] * array.shape[-1]
         return to_float(array.reshape(*array.shape[:-2], units).T), axes[:-2], sample, batch
     array = np.moveaxis(array, axes.index("C"), 0) if "C" in axes else array[None]

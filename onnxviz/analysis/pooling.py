@@ -28,12 +28,14 @@ class Survivors:
 
     Attributes:
         positions: ``(K, *pooled, R)`` int64: the input position that each output position is a copy of, an entry a
-            spatial axis; -1 where there is none (a window of NaN).
+            spatial axis; -1 where there is none (NaN in the window).
         tied: ``(K, *pooled)``: whether others in the window hold the same value.
         ties: Share of the windows that are tied, over all channels of the sample.
         kept: Share of the input positions that survive, over all channels of the sample.
         distinct: Number of them, each counted once.
         differing: Number of output positions whose value is not that at the position told; 0 unless something is wrong.
+        outside: Number of survivors that lie in no place of their window, over all channels of the sample: then the
+            windows of onnxruntime are others than the standard's, and ties are not known.
     """
 
     positions: npt.NDArray[np.int64]
@@ -42,6 +44,7 @@ class Survivors:
     kept: float
     distinct: int
     differing: int
+    outside: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,9 @@ class PoolView:
         spans: ``(C, 2)`` smallest and largest value of each channel before global pooling; None for others.
         slices: Which slice of a volume is shown before and after; None where it is none.
         note: What a reader should know; empty where there is nothing.
+        nan: Number of NaN that enter and that leave, in the sample.
+        inf: Number of infinite values, likewise.
+        signals: Of one-dimensional maps, the channels to draw, in their order.
     """
 
     name: str
@@ -77,15 +83,27 @@ class PoolView:
     spans: npt.NDArray[np.float64] | None
     slices: tuple[int, int] | None
     note: str
+    nan: tuple[int, int] = (0, 0)
+    inf: tuple[int, int] = (0, 0)
+    signals: tuple[int, ...] = ()
 
     def captions(self) -> list[str]:
         """Return what is done, and what survives, in words."""
         parts = [self.windows.text() if self.windows is not None else f"{self.method} over the whole map"]
-        if self.survivors is not None and self.windows is not None:
-            parts.append(f"{100 * self.survivors.kept:.3g} % of positions survive")
-            parts.append(f"{100 * self.survivors.ties:.3g} % of windows tied")
-            if self.survivors.differing:
-                parts.append(f"{self.survivors.differing} values differ from the position told")
+        kept = self.survivors
+        if kept is not None and self.windows is not None:
+            parts.append(f"{100 * kept.kept:.3g} % of positions survive")
+            if not kept.outside:
+                parts.append(f"{100 * kept.ties:.3g} % of windows tied")
+        elif kept is not None:
+            parts.append(f"largest value tied in {100 * kept.ties:.3g} % of channels")
+        if kept is not None and kept.differing:
+            parts.append(f"{kept.differing} values differ from the position told")
+        if kept is not None and kept.outside:
+            parts.append("onnxruntime's windows are not the standard's here, so none is framed")
+        for (enter, leave), what in ((self.nan, "NaN"), (self.inf, "Inf")):
+            if enter or leave:
+                parts.append(f"{enter} {what} enter, {leave} leave (hatched)")
         return [*parts, self.note] if self.note else parts
 
 
@@ -97,11 +115,13 @@ class Pooling:
         model_name: Of the model.
         views: One a layer, in the graph's order.
         not_drawn: What was asked for and cannot be shown.
+        note: What a reader should know of the input; empty where there is nothing.
     """
 
     model_name: str
     views: tuple[PoolView, ...]
     not_drawn: tuple[NotDrawn, ...]
+    note: str = ""
 
 
 def pool_views(
@@ -156,17 +176,72 @@ def _view(plan: PoolPlan, node: ir.Node, captured: Capture, top: int | None, by:
     at = maps[0].sample
     view = PoolView(
         name, source, node.op_type, (GLOBAL if everywhere else WINDOWED)[node.op_type], *shapes, None, *maps,
-        None, None, None, note,
+        None, None, None, note, _count(np.isnan, before[at], after[at]), _count(np.isinf, before[at], after[at]),
     )  # fmt: skip
     if everywhere:
-        flat = before[at].reshape(before.shape[1], -1).astype(np.float64)
-        spans = np.stack([np.fmin.reduce(flat, axis=1), np.fmax.reduce(flat, axis=1)], axis=1)
-        return replace(view, spans=spans)
+        return _everywhere(view, before[at], after[at])
     windows = windows_of(node, before.shape[2:], after.shape[2:])
-    view = replace(view, windows=windows)
+    view = _as_maps(replace(view, windows=windows), before[at], after[at], top)
     if view.method == "max":
         view = _with_survivors(view, plan.model, node, before[at : at + 1], after[at : at + 1])
     return _sliced(view, before[at], after[at]) if before.ndim == 5 else view
+
+
+def _count(what: Any, *arrays: npt.NDArray[Any]) -> tuple[int, int]:
+    first, second = (int(np.count_nonzero(what(a))) if a.dtype.kind == "f" else 0 for a in arrays)
+    return first, second
+
+
+def _everywhere(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> PoolView:
+    """Return a view of global pooling: the range of each channel, and where a maximum lies."""
+    flat = before.reshape(len(before), -1).astype(np.float64)
+    spans = np.stack([np.fmin.reduce(flat, axis=1), np.fmax.reduce(flat, axis=1)], axis=1)
+    view = replace(view, spans=spans)
+    if view.method != "max":
+        return view
+    left = after.reshape(-1).astype(np.float64)
+    alive = ~np.isnan(left)
+    equal = flat == left[:, None]
+    place = np.where(alive, equal.argmax(axis=1), 0)
+    at = np.stack(np.unravel_index(place, before.shape[1:]), axis=-1).astype(np.int64)
+    at[~alive] = -1
+    tied, found = equal.sum(axis=1) > 1, int(np.count_nonzero(alive))
+    wrong = int(np.count_nonzero(alive & ~equal.any(axis=1)))
+    shown, ones = list(view.before.channels), (1,) * (before.ndim - 1)
+    survivors = Survivors(
+        at[shown].reshape(len(shown), *ones, -1), tied[shown].reshape(len(shown), *ones), float(tied.mean()),
+        found / flat.size, found, wrong,
+    )  # fmt: skip
+    return replace(view, survivors=survivors)
+
+
+def _as_maps(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any], top: int | None) -> PoolView:
+    """Return a view whose maps keep their spatial axes where one has size 1: of signals rows, of others grids."""
+    scores, total = view.before.scores, view.before.total
+    if before.ndim == 2:
+        order = np.arange(total) if view.before.by == "index" else np.argsort(-scores, kind="stable")
+        both = [
+            replace(fm, kind="image", maps=array[None].astype(np.float32))
+            for fm, array in ((view.before, before), (view.after, after))
+        ]
+        return replace(view, before=both[0], after=both[1], signals=tuple(int(i) for i in order[:top]))
+    entering, leaving = view.before, view.after
+    if entering.kind != "grid":
+        order = np.arange(total) if entering.by == "index" else np.argsort(-scores, kind="stable")
+        entering = _grid(entering, before, [int(i) for i in order[:top]])
+    if leaving.kind != "grid":
+        leaving = _grid(leaving, after, list(entering.channels))
+    return replace(view, before=entering, after=leaving)
+
+
+def _grid(fm: FeatureMaps, array: npt.NDArray[Any], channels: list[int]) -> FeatureMaps:
+    """Return maps of some channels; ``fm`` describes all of them in order."""
+    array = array[:, array.shape[1] // 2] if array.ndim == 4 else array
+    constant = tuple(fm.constant[i] for i in channels)
+    return replace(
+        fm, kind="grid", maps=array[channels].astype(np.float32), channels=tuple(channels), scores=fm.scores[channels],
+        ranges=fm.ranges[channels], constant=constant, note="",
+    )  # fmt: skip
 
 
 def _numbers(
@@ -209,20 +284,24 @@ def _survivors(
     indices: npt.NDArray[Any],
 ) -> Survivors:
     assert view.windows is not None
-    told = indices[0]
+    told, left = indices[0], after[0].astype(values.dtype)
     flat = values.reshape(-1)
-    alive = told >= 0
-    at_index = flat[np.where(alive, told, 0)]
-    same = (at_index == after[0].astype(values.dtype)) | ~alive
-    distinct = int(np.unique(told[alive]).size)
-    channels = list(view.before.channels)
-    spatial = values.shape[2:]
-    inside = np.where(alive, told, 0)[channels] % int(np.prod(spatial))
-    positions = np.stack(np.unravel_index(inside, spatial), axis=-1).astype(np.int64)
-    positions[~alive[channels]] = -1
-    tied = ties(values[0], found[0], view.windows)
+    alive = (told >= 0) & ~np.isnan(left)
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        alive &= found[0] == left  # the kernel that gives indices treats NaN unlike the one that gives values alone
+    told = np.where(alive, told, 0)
+    same = (flat[told] == left) | ~alive
+    survives = np.zeros(flat.size, bool)
+    survives[told[alive]] = True
+    distinct = int(np.count_nonzero(survives))
+    channels, spatial = list(view.before.channels), values.shape[2:]
+    positions = np.stack(np.unravel_index(told % int(np.prod(spatial)), spatial), axis=-1).astype(np.int64)
+    positions[~alive] = -1
+    outside = sum(int(np.count_nonzero(view.windows.outside(one))) for one in positions)
+    tied = ties(values[0], found[0], view.windows) & (outside == 0)
     share = float(tied.mean()) if tied.size else 0.0
-    return Survivors(positions, tied[channels], share, distinct / flat.size, distinct, int(np.count_nonzero(~same)))
+    wrong = int(np.count_nonzero(~same))
+    return Survivors(positions[channels], tied[channels], share, distinct / flat.size, distinct, wrong, outside)
 
 
 def _sliced(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> PoolView:

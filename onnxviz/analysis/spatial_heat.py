@@ -61,6 +61,7 @@ class SpatialHeat:
         scale: Of the heat, its full range; symmetric where a value is negative.
         nonfinite: Values of the sample, all channels, that are NaN or infinite and were left out.
         note: What else was done.
+        batch: Samples in the tensor.
     """
 
     name: str
@@ -74,6 +75,7 @@ class SpatialHeat:
     scale: ColorScale
     nonfinite: int
     note: str = ""
+    batch: int = 1
 
     def at(self, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """Return the heat at places of a picture, ``(len(rows), len(columns))``: see :func:`resampled`.
@@ -221,7 +223,7 @@ def spatial_heats(
         hint = f"those that have are {listed([printable(n, 40) for n in having], 6)}"
         raise SelectionError(error.message, hint=hint) from error
     heats = list(found)
-    batch = captured[heats[0].name].shape[0] if around.batch > 1 else 1
+    batch = max(heat.batch for heat in heats)
     without = () if every else tuple(one.name for one in refused)
     return HeatSheet(
         captured.model_name, canvas, tuple(heats), by, sample, batch, without, tuple(refused) if every else ()
@@ -240,9 +242,12 @@ def _heat(
     sample, layout = how
     record, said = around.in_numbers(record)
     array, name, op_type, dtype = numeric_array(record, None, "heat map")
-    known = layout or around.layouts.get(name)
+    if fields[0] and name not in fields[0]:
+        raise SelectionError(f"{name} does not depend on {canvas.name}, the input that is drawn")
+    known = layout or around.letters(name)
+    axes = axis_letters(array.shape, name, op_type, known)
     tokens = around.tokens(name) if layout is None and op_type not in RECURRENT else None
-    block, _, _, _ = channels_first(array, axis_letters(array.shape, name, op_type, known), sample, name)
+    block, _, _, batch = channels_first(array, axes, sample, name)
     note = said
     if tokens is not None and tokens.image is not None and len(canvas.size) == 2:
         patches = tokens.image
@@ -270,7 +275,7 @@ def _heat(
     lost = int(block.size - np.count_nonzero(np.isfinite(block)))
     return SpatialHeat(
         name, op_type, tuple(record.shape), dtype, by, heat, placement, len(block), color_scale(heat, percentile=100.0),
-        lost, note,
+        lost, note, batch,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from onnxviz.errors import InputError
 from onnxviz.graph.gates import without_gates
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.layouts import tensor_layouts
+from onnxviz.graph.planes import plane_tensors
 from onnxviz.graph.quantised import codes_to_numbers
 from onnxviz.graph.receptive_field import ReceptiveField, receptive_fields
 from onnxviz.graph.sequences import time_tensors
@@ -57,6 +58,15 @@ class Surroundings:
     def layouts(self) -> dict[str, str]:
         """Where the graph tells, ``"NCHW"`` or ``"NHWC"`` by tensor."""
         return tensor_layouts(self.model)
+
+    @cached_property
+    def planes(self) -> dict[str, str]:
+        """Maps whose axis of channels was taken away, as ``"NHW"``: see :mod:`onnxviz.graph.planes`."""
+        return plane_tensors(self.model, self.layouts)
+
+    def letters(self, name: str) -> str | None:
+        """Return the layout of a tensor as the graph tells it; None where nothing does."""
+        return self.layouts.get(name) or self.planes.get(name)
 
     @cached_property
     def _times(self) -> frozenset[str]:
@@ -104,7 +114,7 @@ class Surroundings:
     def tokens(self, name: str) -> Tokens | None:
         """Return what the positions of a tensor of shape ``(N, T, C)`` stand for, where something tells."""
         shape = self.shapes.get(name, ())
-        if len(shape) != 3 or name in self.layouts or shape[0] != self.batch or shape[1] < 2:
+        if len(shape) != 3 or self.letters(name) is not None or shape[0] != self.batch or shape[1] < 2:
             return None
         tokens = token_layout(self.stream(name), shape[1], self.shapes)
         return tokens if any(block.kind in ("image", "text") for block in tokens.blocks) else None

@@ -30,6 +30,7 @@ class Tally:
         nan: Number of NaN.
         total: Number of values.
         bins: How the values are spread over given bins; None where none were given.
+        inf: Number of infinite values.
     """
 
     high: npt.NDArray[np.float64]
@@ -39,6 +40,7 @@ class Tally:
     nan: int
     total: int
     bins: Histogram | None
+    inf: int = 0
 
     def merge(self, other: Tally) -> Tally:
         """Return the counts of both sets of values together."""
@@ -50,6 +52,7 @@ class Tally:
             zero=self.zero + other.zero,
             flat=None if self.flat is None or other.flat is None else self.flat + other.flat,
             nan=self.nan + other.nan,
+            inf=self.inf + other.inf,
             total=self.total + other.total,
             bins=self.bins.merge(other.bins) if both else None,  # type: ignore[union-attr, arg-type]
         )
@@ -108,4 +111,4 @@ def tally(
     if edges is not None and counts is not None:
         bins = Histogram(edges, counts, "linear", below, above, nan, inf, zero, int(array.size))
     known = flat if curve is not None and len(curve.y) == 1 else None
-    return Tally(high, low, zero, known, nan, int(array.size), bins)
+    return Tally(high, low, zero, known, nan, int(array.size), bins, inf)

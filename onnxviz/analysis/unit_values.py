@@ -71,7 +71,7 @@ class UnitValues:
     def channels(self) -> int:
         """Number of channels; the units, but where every position is one."""
         sizes = dict(zip(self.axes, self.shape, strict=True))
-        return sizes.get("C", 1) * (sizes.get("D", 1) if self.axes in ("TDNC", "DNC") else 1)
+        return sizes.get("C", 1) * (sizes.get("d", 1) if self.axes in ("TdNC", "dNC") else 1)
 
     @property
     def matrix(self) -> npt.NDArray[np.float32]:
@@ -149,8 +149,8 @@ def unit_block(
     rest = axes.replace("N", "")
     if "C" in rest:
         block = np.moveaxis(block, rest.index("C") + 1, 1)
-        if axes in ("TDNC", "DNC"):  # recurrent: directions times units
-            block = np.moveaxis(block, rest.index("D") + 2, 1)
+        if axes in ("TdNC", "dNC"):  # recurrent: directions times units
+            block = np.moveaxis(block, rest.index("d") + 2, 1)
             block = block.reshape(len(block), block.shape[1] * block.shape[2], *block.shape[3:])
     else:
         block = block[:, None]

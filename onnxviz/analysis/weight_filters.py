@@ -112,12 +112,13 @@ class FilterStudy:
         }  # fmt: skip
 
 
-def filter_study(lw: LayerWeights, *, seed: int = 0) -> FilterStudy:
+def filter_study(lw: LayerWeights, *, seed: int = 0, clustered: bool = True) -> FilterStudy:
     """Study the filters of a layer.
 
     Args:
         lw: A weight with at least 3 outputs.
         seed: Of the clustering.
+        clustered: Look for clusters, which takes most of the time.
 
     Raises:
         SelectionError: It has no rows and columns, fewer than 3 finite filters, filters of a single weight, or all
@@ -141,9 +142,9 @@ def filter_study(lw: LayerWeights, *, seed: int = 0) -> FilterStudy:
         if len(shown) < len(finite):
             notes.append(f"an even spread of {len(shown)} filters is projected")
     components = principal_components(rows[shown], min(_CLUSTER_SPACE, size, len(shown)))
-    clusters, refused = None, ""
+    clusters, refused = None, "" if clustered else "not asked for"
     try:
-        clusters = find_clusters(components.coordinates, seed=seed)
+        clusters = find_clusters(components.coordinates, seed=seed) if clustered else None
     except (InputError, MissingDependencyError) as error:
         refused = str(error)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -183,10 +183,14 @@ def layer_weights(model: ir.Model) -> list[LayerWeights]:
     return found
 
 
-def weights_in_words(model: ir.Model) -> dict[str, str]:
+def weights_in_words(model: ir.Model, layers: Sequence[LayerWeights] | None = None) -> dict[str, str]:
     """Return in words how the values of each learned tensor are spread, by its name.
 
     Tensors beyond 200 million elements in all are not read.
+
+    Args:
+        model: The model.
+        layers: Its weights, where they were found already: what is known of them is not worked out again.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
     ...   g (float[1, 2] x) => (float[1, 2] y) <float[2, 2] w = {0, 1, 2, 3}> {y = MatMul(x, w)}''')
@@ -195,7 +199,7 @@ def weights_in_words(model: ir.Model) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     seen = 0
-    for layer in layer_weights(model):
+    for layer in layer_weights(model) if layers is None else layers:
         seen += layer.parameters
         if seen > _MOST_SUMMARISED:
             found[layer.tensor] = "not summarised: the model is too large"

@@ -232,19 +232,28 @@ def report(
         model: A path or an opened model.
         inputs: What to feed it; None feeds seeded random numbers.
         output: The ``.html`` file.
-        labels: Class names, or a file with one a line (or a JSON list or object).
+        labels: Class names, or a file with one a line (or a JSON list or object); a ``.csv`` file names the class of
+            each of several samples, which neurons and projections show.
         options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
     """
     from onnxviz.analysis.classification import load_labels
     from onnxviz.report.page import build_report
     from onnxviz.report.prepare import prepare
+    from onnxviz.runtime.capture import batches_of
 
     check_outputs((output, (".html", ".htm")))
     opened = as_model(model)
-    names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
+    file = labels if isinstance(labels, (str, os.PathLike)) else None
+    classes = file if file is not None and os.fspath(file).lower().endswith(".csv") else None
+    names: Sequence[str] | None = None
+    if classes is None:
+        names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
     prepared = prepare(opened)
-    captured = prepared.run(opened, lambda model: capture(model, inputs, bodies=False, **options))
-    page = build_report(opened, captured, labels=names, prepared=prepared)
+    reading = {name: options.pop(name) for name in ("preprocessing", "dims", "seed") if name in options}
+    batches = batches_of(opened, inputs, **reading)
+    captured = prepared.run(opened, lambda model: capture(model, batches, bodies=False, **options))
+    several = batches if batches.samples > 1 and batches.names else None
+    page = build_report(opened, captured, labels=names, prepared=prepared, batches=several, sample_classes=classes)
     if output is not None:
         page.save(output)
     return page

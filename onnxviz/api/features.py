@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, save_view, tell_refused, write_numbers
@@ -78,18 +79,20 @@ def features(
     opened = as_model(model)
     batches, run = batches_for(opened, inputs, None, options)
     fed, place = batches.holding(sample)
+    of_all = (sample, batches.samples) if len(batches) > 1 else None  # the batch holds a part of what was given
+    axes = None if axes is None else axes.upper()
     captured = capture(opened, fed, "*" if tensors is None else tensors, bodies=False, **run)
     every = tensors is not None
     how: dict[str, Any]
     if overlay is not None:
         how = {"every": every, "by": overlay, "sample": place, "layout": axes}
-        figure, refused = _overlaid(opened, captured, fed, how, data)
+        figure, refused = _overlaid(opened, captured, fed, how, of_all, data)
     else:
         how = {
             "every": every, "top": min(top, _most()), "by": by, "sample": place, "layout": axes, "channels": channels,
             "slices": slices, "along": along,
         }  # fmt: skip
-        figure, refused = _mapped(opened, captured, fed, how, scale, data)
+        figure, refused = _mapped(opened, captured, fed, how, (scale, of_all), data)
     tell_refused(tell, refused)
     save_view(figure, output)
     return figure
@@ -102,14 +105,18 @@ def _most() -> int:
 
 
 def _mapped(
-    model: ir.Model, captured: Capture, fed: Inputs, how: dict[str, Any], scale: Literal["shared", "channel"],
-    data: Path_ | None,
+    model: ir.Model, captured: Capture, fed: Inputs, how: dict[str, Any],
+    shown: tuple[Literal["shared", "channel"], tuple[int, int] | None], data: Path_ | None,
 ) -> tuple[Figure, Sequence[NotDrawn]]:  # fmt: skip
     from onnxviz.analysis.feature_sheet import feature_sheet, features_data
     from onnxviz.plots.feature_maps import plot_feature_maps, plot_feature_sheet
 
     _check_channels(how["channels"])
+    scale, of_all = shown
     sheet = feature_sheet(model, captured, **how)
+    if of_all is not None:
+        maps = tuple(replace(fm, sample=of_all[0], batch=of_all[1]) for fm in sheet.maps)
+        sheet = replace(sheet, maps=maps)
     if data is not None:
         write_numbers(data, *features_data(sheet))
     if len(sheet.maps) == 1 and not sheet.not_drawn:
@@ -128,7 +135,12 @@ def _check_channels(channels: Sequence[int] | None) -> None:
 
 
 def _overlaid(
-    model: ir.Model, captured: Capture, fed: Inputs, how: dict[str, Any], data: Path_ | None
+    model: ir.Model,
+    captured: Capture,
+    fed: Inputs,
+    how: dict[str, Any],
+    of_all: tuple[int, int] | None,
+    data: Path_ | None,
 ) -> tuple[Figure, Sequence[NotDrawn]]:
     from onnxviz.analysis.spatial_heat import canvas_of, overlay_data, spatial_heats
     from onnxviz.analysis.surroundings import Surroundings
@@ -136,6 +148,8 @@ def _overlaid(
 
     around = Surroundings(model, captured)
     sheet = spatial_heats(model, captured, canvas_of(around, fed, how["sample"]), around=around, **how)
+    if of_all is not None:
+        sheet = replace(sheet, sample=of_all[0], batch=of_all[1])
     if data is not None:
         write_numbers(data, *overlay_data(sheet))
     return plot_overlays(sheet), sheet.not_drawn

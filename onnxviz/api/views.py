@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, save_view, tell_refused, write_numbers
@@ -100,13 +101,13 @@ def pooling(
 
     Args:
         model: A path or an opened model.
-        inputs: What to feed it; of several batches the first is drawn; None feeds seeded random numbers.
+        inputs: What to feed it; of several samples one is drawn; None feeds seeded random numbers.
         tensors: Which layers, by the tensors that leave them (names, ``op:TYPE``); by default all.
         output: ``.png``, ``.svg`` or ``.pdf``.
         data: ``.npz``: the numbers behind the picture.
         top: Most channels of a layer.
         by: How channels are chosen, by what enters: ``"energy"``, ``"sparsity"`` or ``"index"``.
-        sample: Which sample of the batch is drawn.
+        sample: Which sample is drawn, of all that are given.
         tell: Called with a line for each tensor that was asked for and cannot be shown.
         options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
 
@@ -122,8 +123,11 @@ def pooling(
     opened = observable(as_model(model), is_pool)
     plan = plan_pooling(opened, tensors)
     batches, run = batches_for(opened, inputs, None, options)
-    first = capture(opened, batches.first(), plan.tensors, bodies=False, **run)
-    found = pool_views(plan, first, top=top, by=by, sample=sample)
+    feed, place = batches.holding(sample) if len(batches) > 1 else (batches.first(), sample)
+    first = capture(opened, feed, plan.tensors, bodies=False, **run)
+    found = pool_views(plan, first, top=top, by=by, sample=place)
+    if len(batches) > 1:
+        found = replace(found, note=f"sample {sample} of {batches.samples} is shown")
     tell_refused(tell, found.not_drawn)
     if data is not None:
         from onnxviz.analysis.view_data import pooling_data

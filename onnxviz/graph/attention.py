@@ -6,17 +6,18 @@ activations, with scales, masks and reshapes between, or one operator that does 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir as ir
 
-from onnxviz.errors import SelectionError, listed
+from onnxviz.errors import SelectionError, listed, printable
 from onnxviz.graph.attention_sites import PRODUCTS, Site, softmax_ranks, softmax_site
-from onnxviz.graph.fused_attention import FUSED, FusedSite, expand_fused, node_label
+from onnxviz.graph.fused_attention import FUSED, FusedSite, RefusedAttention, expand_fused
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import copy_model
+from onnxviz.graph.node_attributes import node_label
 from onnxviz.graph.scopes import scope_name, scopes
 from onnxviz.graph.token_streams import TokenStream, data_inputs, is_fixed, token_stream, upwards
 
@@ -39,6 +40,8 @@ class AttentionNode:
         kind: ``"self"`` where keys and queries come from the same tokens, else ``"cross"``.
         queries: Where the queries come from.
         keys: Where the keys come from.
+        order: Place among all attention of the model, from 0, those that keep their weights counted.
+        after: Places of the layers whose results enter the stream that its queries come from.
     """
 
     name: str
@@ -48,6 +51,8 @@ class AttentionNode:
     kind: Literal["self", "cross"]
     queries: TokenStream
     keys: TokenStream
+    order: int
+    after: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,23 @@ class AttentionGraph:
     Attributes:
         model: The model to run: functions inlined, and every fused operator made to give its weights.
         layers: In the graph's order.
-        refused: A line for each fused operator whose weights cannot be had.
+        refused: Fused operators whose weights cannot be had, by their place among all attention.
     """
 
     model: ir.Model
     layers: tuple[AttentionNode, ...]
-    refused: tuple[str, ...]
+    refused: Mapping[int, RefusedAttention]
+
+    def refusals(self) -> str:
+        """Return how many layers keep their weights, which and why, in one line; empty where none does."""
+        if not self.refused:
+            return ""
+        every = len(self.layers) + len(self.refused)
+        why: dict[str, list[str]] = {}
+        for one in self.refused.values():
+            why.setdefault(one.reason, []).append(printable(node_label(one.node), 40))
+        told = "; ".join(f"{listed(names, 2)} ({reason})" for reason, names in why.items())
+        return f"{len(self.refused)} of {every} attention layers keep their weights: {told}"
 
     def tensors(self, layers: Iterable[AttentionNode] | None = None) -> list[str]:
         """Return the tensors to capture: weights, and those whose shapes lay out the tokens; each once."""
@@ -79,14 +95,15 @@ def find_attention(model: ir.Model) -> AttentionGraph:
 
     A Softmax over the last axis is attention where a product of two activations leads to it (through scales, masks,
     casts, reshapes) and its output is multiplied with an activation. The ONNX operator ``Attention`` (opset 23) is made
-    to give its weights as its fourth output (``qk_matmul_output_mode = 3``), and com.microsoft ``Attention`` and
-    ``MultiHeadAttention`` without masks get nodes beside them that compute the weights; others are refused by name.
+    to give its weights as its fourth output (``qk_matmul_output_mode = 3``), and com.microsoft ``Attention``,
+    ``MultiHeadAttention`` and ``QAttention`` get nodes beside them that compute the weights; others are refused.
 
     Args:
         model: The model; it is not changed.
 
     Raises:
         SelectionError: There is none, or only such as keep their weights to themselves.
+        ModelError: A node's attribute has a type that its operator does not know.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
     ...   g (float[1, 2, 5, 4] q, float[1, 2, 7, 4] m) => (float[1, 2, 5, 4] y) {
@@ -97,7 +114,7 @@ def find_attention(model: ir.Model) -> AttentionGraph:
     """
     flat = inline_functions(model)
     fused: list[FusedSite] = []
-    refused: list[str] = []
+    refused: list[RefusedAttention] = []
     if any(node.op_type in FUSED for node in flat.graph):
         flat = copy_model(flat) if flat is model else flat
         fused, refused = expand_fused(flat)
@@ -109,17 +126,23 @@ def find_attention(model: ir.Model) -> AttentionGraph:
     if not sites:
         raise _nothing(flat, refused)
     sites.sort(key=lambda site: order[site.node])
-    ends = {node for site in sites for node in site.ends}
+    ends = {node: place for place, site in enumerate(sites) for node in site.ends}
     names = scopes(flat.graph)
     titles = _titles([(site.node, scope_name(names.get(site.node, ()))) for site in sites])
-    layers = tuple(_layer(site, title, ends) for site, title in zip(sites, titles, strict=True))
-    return AttentionGraph(flat, layers, tuple(refused))
+    ranked = sorted([order[site.node] for site in sites] + [order[one.node] for one in refused])
+    places = {at: place for place, at in enumerate(ranked)}
+    layers = []
+    for site, title in zip(sites, titles, strict=True):
+        before = {ends[node] for _, node in upwards(site.query, ends) if node in ends}
+        after = tuple(sorted(places[order[sites[i].node]] for i in before))
+        layers.append(_layer(site, title, ends, places[order[site.node]], after))
+    return AttentionGraph(flat, tuple(layers), {places[order[one.node]]: one for one in refused})
 
 
-def _nothing(model: ir.Model, refused: Sequence[str]) -> SelectionError:
+def _nothing(model: ir.Model, refused: Sequence[RefusedAttention]) -> SelectionError:
     if refused:
         return SelectionError(
-            refused[0] + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""),
+            refused[0].line + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""),
             hint="give the model as it was before attention was fused (export it without optimisation)",
         )
     inside = sorted({
@@ -146,6 +169,7 @@ def _titles(found: Sequence[tuple[ir.Node, str]]) -> list[str]:
         for ending in ("/softmax", ".softmax"):
             if head.endswith(ending):
                 own = own[: len(ending) * -1 - (len(own) - len(head))]
+        own = own or node.name or str(node.outputs[0].name)
         titles.append(own if "/" in own or "." in own else scope or own)
     return [
         title if titles.count(title) == 1 else node.name or str(node.outputs[0].name)
@@ -153,10 +177,11 @@ def _titles(found: Sequence[tuple[ir.Node, str]]) -> list[str]:
     ]
 
 
-def _layer(site: Site, title: str, ends: Collection[ir.Node]) -> AttentionNode:
+def _layer(site: Site, title: str, ends: Collection[ir.Node], order: int, after: tuple[int, ...]) -> AttentionNode:
     query, key = (token_stream(value, ends) for value in (site.query, site.key))
+    made_by = node_label(site.node)
     return AttentionNode(
-        title, str(site.weights.name), node_label(site.node), site.node.op_type, _kind(site), query, key
+        title, str(site.weights.name), made_by, site.node.op_type, _kind(site), query, key, order, after
     )
 
 

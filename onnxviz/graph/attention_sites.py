@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxviz.graph.node_attributes import int_attribute, ints_attribute, string_attribute
 from onnxviz.graph.shapes import infer_shapes
 from onnxviz.graph.token_streams import data_inputs, is_fixed
 
@@ -31,8 +32,8 @@ class Site:
     Attributes:
         weights: The tensor that holds them.
         node: What makes them.
-        query: The left side of the product that is compared.
-        key: Its right side.
+        query: What queries are in the product that is compared, whichever side they stand on.
+        key: What keys are.
         ends: The products with an activation that the weights lead to.
     """
 
@@ -57,14 +58,11 @@ def softmax_site(node: ir.Node, ranks: Mapping[str, int]) -> Site | None:
     """Return what lies about a Softmax that is attention's."""
     if node.op_type != "Softmax" or node.domain not in ("", "ai.onnx") or not _over_the_last_axis(node, ranks):
         return None
-    score = _score(node)
+    sides = _score(node)
     ends = _ends(node.outputs[0])
-    if score is None or not ends:
+    if sides is None or not ends:
         return None
-    first, second = (score.inputs[i] for i in PRODUCTS[score.op_type])
-    assert first is not None
-    assert second is not None
-    return Site(_guarded(node.outputs[0]), node, first, second, tuple(ends))
+    return Site(_guarded(node.outputs[0]), node, *sides, tuple(ends))
 
 
 def _over_the_last_axis(node: ir.Node, ranks: Mapping[str, int]) -> bool:
@@ -73,35 +71,65 @@ def _over_the_last_axis(node: ir.Node, ranks: Mapping[str, int]) -> bool:
 
 
 def _axis(node: ir.Node) -> int:
-    attribute = node.attributes.get("axis")
-    axis = attribute.as_int() if attribute is not None and not attribute.is_ref() else None
     version = node.version or (
         node.graph.opset_imports.get("", node.graph.opset_imports.get("ai.onnx", 13))
         if isinstance(node.graph, ir.Graph)
         else 13
     )
-    return (-1 if version >= 13 else 1) if axis is None else axis
+    return int_attribute(node, "axis", -1 if version >= 13 else 1)
 
 
-def _score(softmax: ir.Node) -> ir.Node | None:
-    """Return the nearest product of two activations that leads to a Softmax; learned queries may stand on its left."""
-    row: list[ir.Value] = [v for v in softmax.inputs if v is not None]
-    seen = set(row)
+def _score(softmax: ir.Node) -> tuple[ir.Value, ir.Value] | None:
+    """Return queries and keys of the nearest product of two activations that leads to a Softmax.
+
+    The axis of the keys is followed through Transposes. Learned queries may be constant.
+    """
+    row: list[tuple[ir.Value, int]] = [(v, -1) for v in softmax.inputs if v is not None]
+    seen = {value for value, _ in row}
     for _ in range(_FAR):
-        above: list[ir.Value] = []
-        for value in row:
+        above: list[tuple[ir.Value, int]] = []
+        for value, axis in row:
             node = value.producer()
             if node is None:
                 continue
             if node.op_type in PRODUCTS:
-                right = [node.inputs[i] for i in PRODUCTS[node.op_type] if i < len(node.inputs)]
-                if len(right) == 2 and right[0] is not None and not is_fixed(right[1]):
-                    return node
+                sides = _sides(node, axis)
+                if sides is not None and not is_fixed(sides[1]):
+                    return sides
             elif node.op_type in _BEFORE:
-                above += [v for v in data_inputs(node) if v not in seen]
-                seen.update(above)
+                below = _through(node, axis)
+                above += [(v, below) for v in data_inputs(node) if v not in seen]
+                seen.update(v for v, _ in above)
         row = above
     return None
+
+
+def _through(node: ir.Node, axis: int) -> int:
+    """Return which axis of a node's input an axis of its output is, both counted from the end."""
+    perm = ints_attribute(node, "perm") if node.op_type == "Transpose" else None
+    return perm[axis] - len(perm) if perm is not None and len(perm) >= -axis else axis
+
+
+def _sides(product: ir.Node, axis: int) -> tuple[ir.Value, ir.Value] | None:
+    """Return queries and keys of a product: the keys are the factor that gives the axis of its output."""
+    places = PRODUCTS[product.op_type]
+    factors = [product.inputs[i] for i in places if i < len(product.inputs)]
+    if len(factors) != 2 or factors[0] is None or factors[1] is None:
+        return None
+    first = axis == -2 if product.op_type != "Einsum" else _is_of_first(product, axis)
+    return (factors[1], factors[0]) if first else (factors[0], factors[1])
+
+
+def _is_of_first(einsum: ir.Node, axis: int) -> bool:
+    """Whether an axis of an Einsum's output comes from its first factor alone."""
+    equation = string_attribute(einsum, "equation").replace(" ", "")
+    left, arrow, out = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        out = "".join(sorted(letter for letter in set(left) - set(",.") if left.count(letter) == 1))
+    if len(terms) != 2 or len(out) < -axis:
+        return False
+    return out[axis] in terms[0] and out[axis] not in terms[1]
 
 
 def _ends(weights: ir.Value) -> list[ir.Node]:

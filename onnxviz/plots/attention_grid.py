@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_over", "mark_query", "masses", "plot_attention_grid", "query_tiles"]
+__all__ = ["draw_over", "mark_even", "mark_query", "masses", "plot_attention_grid", "query_tiles"]
 
 _OVER, _OPAQUE = "#ff5a1f", 0.85  # colour of attention over a picture, and its opacity where it is largest
 
@@ -51,14 +51,6 @@ def _query_row(layer: LayerAttention, query: str | None) -> tuple[int | None, st
         return index, f"patch {tokens.labels[index]} (row, column)"
     label = tokens.labels[index]
     return index, label if label == "CLS" else f"token {index}" + (f" {label!r}" if label != str(index) else "")
-
-
-def _looks(weights: npt.NDArray[Any], row: int | None) -> npt.NDArray[np.float64]:
-    """Return where a query looks, or all on average: ``(heads, K)``."""
-    if row is not None:
-        return weights[:, row].astype(np.float64)
-    kept = np.isfinite(weights).all(axis=-1, keepdims=True)
-    return np.asarray(np.where(kept, weights, 0).sum(axis=1, dtype=np.float64) / np.maximum(kept.sum(axis=1), 1))
 
 
 def plot_attention_grid(maps: AttentionMaps, *, query: str | None = None, title: str | None = None) -> Figure:
@@ -106,7 +98,17 @@ def plot_attention_grid(maps: AttentionMaps, *, query: str | None = None, title:
         top += height
     bar = inch_axes(figure, width - MARGIN - 0.42, top - heights[-1] + HEAD, 0.1, heights[-1] - HEAD - GAP)
     colorbar(figure, bar, scale, size=7)
+    mark_even(bar, [1 / layer.weights.shape[2] for layer in shown], scale.vmax)
     return figure
+
+
+def mark_even(bar: Axes, shares: list[float], most: float) -> None:
+    """Mark on a colour bar what each key gets where attention is even, if that is the same for all."""
+    if len(set(shares)) == 1 and shares[0] <= most:
+        bar.plot([0, 1], [shares[0]] * 2, color="white", linewidth=1.0, transform=bar.get_yaxis_transform())
+        small_text(
+            bar, -0.3, shares[0], "even", transform=bar.get_yaxis_transform(), ha="right", va="center", fontsize=6
+        )
 
 
 def _with_query(layers: list[LayerAttention], query: str | None) -> list[LayerAttention]:
@@ -136,10 +138,10 @@ def query_tiles(layer: LayerAttention, query: str | None) -> _Row:
     assert block is not None
     assert block.grid is not None
     row, name = _query_row(layer, query)
-    looks = _looks(layer.weights, row)[:, block.start : block.stop]
+    looks = layer.looks(row)[:, block.start : block.stop]
     tiles = [look.reshape(block.grid) for look in looks]
     if len(tiles) > 1:
-        tiles.insert(0, looks.mean(axis=0).reshape(block.grid))
+        tiles.insert(0, layer.mean_look(row)[block.start : block.stop].reshape(block.grid))
     return row, tiles, block.grid, name
 
 
@@ -154,7 +156,7 @@ def _draw_grid_row(
 ) -> None:
     index, tiles, grid, _ = row
     top, tile, height = place
-    layer_name(figure, layer, top + HEAD, extra=[f"{grid[0]} × {grid[1]} patches", *masses(layer, index)])
+    layer_name(figure, layer, top + HEAD, extra=_beside(layer, index, grid))
     left = MARGIN + NAMES
     inside = height - HEAD - GAP
     if picture is not None:
@@ -179,9 +181,14 @@ def _draw_grid_row(
         left += tile + GAP
 
 
+def _beside(layer: LayerAttention, index: int | None, grid: tuple[int, int]) -> list[str]:
+    even = f"even share of {layer.weights.shape[2]} keys: {number(1 / layer.weights.shape[2])}"
+    return [f"{grid[0]} × {grid[1]} patches", even, *masses(layer, index)]
+
+
 def masses(layer: LayerAttention, index: int | None) -> list[str]:
     """Return the shares of the learned tokens among the keys, for the query that is shown."""
-    looks = _looks(layer.weights, index).mean(axis=0)
+    looks = layer.mean_look(index)
     return [
         f"{block.name}: {100 * looks[block.start : block.stop].sum():.0f} %"
         for block in layer.keys.blocks

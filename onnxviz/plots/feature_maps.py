@@ -224,7 +224,7 @@ def plot_feature_sheet(
         label + band + 1.15 + _MARGIN, top + picture_height + sum(heights) + 0.25 + 0.17 * len(foot)
     )  # fmt: skip
     figure_text(figure, _MARGIN, 0.2, safe(title, 90), fontsize=14, fontweight="bold")
-    figure_text(figure, _MARGIN, 0.5, _said_of_all(len(chosen), len(layers), scale), fontsize=9, color=MUTED)
+    figure_text(figure, _MARGIN, 0.5, _said_of_all(chosen, len(layers), scale), fontsize=9, color=MUTED)
     if picture is not None:
         _draw_picture(figure, picture, label, top)
         top += picture_height
@@ -236,10 +236,12 @@ def plot_feature_sheet(
     return figure
 
 
-def _said_of_all(shown: int, total: int, scale: str) -> str:
+def _said_of_all(layers: Sequence[FeatureMaps], total: int, scale: str) -> str:
+    shown = len(layers)
+    which = next((f" · sample {fm.sample} of {fm.batch}" for fm in layers if fm.batch > 1), "")
     what = f"{shown} of {total} layers" if shown < total else f"{total} layer{'s' * (total > 1)}"
     own = "a row a layer on its own scale" if scale == "shared" else "each channel on its own scale, its range above it"
-    return f"{what} · {own} · blue below 0, red above · dark is 0 where nothing is negative"
+    return f"{what}{which} · {own} · blue below 0, red above · dark is 0 where nothing is negative"
 
 
 def _row_height(fm: FeatureMaps, tile: float) -> float:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from onnxviz.analysis.feature_maps import FeatureMaps
 from onnxviz.analysis.pooling import PoolView
 from onnxviz.plots.pairs import draw_lines, side_text
 from onnxviz.plots.pool_part import TILE, pool_part
 from onnxviz.plots.style import ACCENT, FONT, INK, MUTED, ZERO, inch_axes
-from onnxviz.plots.tiles import GAP, LABEL, draw_tiles, tile_shape
+from onnxviz.plots.tiles import GAP, LABEL, draw_tiles, envelope, short_number, stairs, tile_shape
 
 __all__ = ["BARS", "LINE", "bar_tile", "draw_bars", "draw_signals", "signal_count"]
 
 LINE = 0.62  # inches of a signal's axes
 BARS = 1.0  # inches of the bars
+_MOST_SIGNALS = 24
+_LINES = 200  # values from which bars would be too narrow to be seen apart
 
 
 def bar_tile(view: PoolView) -> float:
@@ -26,18 +28,18 @@ def bar_tile(view: PoolView) -> float:
 
 def signal_count(view: PoolView) -> int:
     """Return how many channels of a signal are drawn."""
-    return min(int(view.before.maps.shape[1]), 6)
+    return min(len(view.signals), _MOST_SIGNALS)
 
 
 def draw_signals(figure: Figure, view: PoolView, top: float, left: float, band: float) -> None:
-    """Draw channels of a signal, the strongest first: a line before, dots that survive, steps after."""
+    """Draw the chosen channels of a signal: a line before, dots that survive, steps after."""
     assert view.windows is not None
     part = pool_part(view)
     (start, end), (first, last) = part.area[0], part.out[0]
     stride, pad = view.windows.strides[0], view.windows.pads[0]
     before, after = view.before.maps[0], view.after.maps[0]
     length = before.shape[1]
-    strongest = np.argsort(-view.before.scores, kind="stable")[: signal_count(view)]
+    strongest = list(view.signals[: signal_count(view)])
     both = np.concatenate([before[strongest].reshape(-1), after[strongest].reshape(-1)]).astype(np.float64)
     both = both[np.isfinite(both)]
     low, high = float(both.min(initial=0.0)), float(both.max(initial=0.0))
@@ -81,17 +83,19 @@ def draw_bars(figure: Figure, view: PoolView, top: float, left: float, band: flo
     draw_tiles(axes, view.before, which, columns, tile)
     side_text(figure, left - 0.12, top + LABEL, tall - LABEL, "before")
     bars = inch_axes(figure, left + 0.3, top + tall + 0.1, band - 0.3, BARS)
-    values = _vector(view.after)
-    at = np.arange(values.size)
+    _survivor_dots(axes, view, columns, tile)
+    values = np.nan_to_num(view.after.maps.reshape(-1).astype(np.float64))
     if view.spans is not None:
-        bars.vlines(
-            at, view.spans[:, 0], view.spans[:, 1], color="#c9d3de", linewidth=min(6.0, 400.0 / values.size), zorder=1
-        )
-    bars.bar(at, np.nan_to_num(values), width=0.6, color=ACCENT, linewidth=0, zorder=2)
+        low, high, each = envelope(view.spans[:, 0], view.spans[:, 1])
+        stairs(bars, low, high, each, color="#c9d3de", zorder=1)
+    _values(bars, values)
     bars.axhline(0, color=INK, linewidth=0.5)
     bars.set_xlim(-0.8, values.size - 0.2)
+    bottom, top_ = bars.get_ylim()
+    bars.set_ylim(bottom - 0.06 * (top_ - bottom), top_ + 0.06 * (top_ - bottom))
     draw_lines(bars)
     bars.locator_params(axis="y", nbins=4)
+    bars.yaxis.set_major_formatter(lambda value, position: short_number(value))
     bars.set_xlabel(
         "channel" + (" · blue: what leaves · grey: smallest to largest before" if view.spans is not None else ""),
         fontsize=7, color=MUTED, fontfamily=FONT, labelpad=1,
@@ -99,5 +103,29 @@ def draw_bars(figure: Figure, view: PoolView, top: float, left: float, band: flo
     side_text(figure, left - 0.12, top + tall + 0.1, BARS, "after")
 
 
-def _vector(fm: FeatureMaps) -> npt.NDArray[np.float64]:
-    return fm.maps.reshape(-1).astype(np.float64)
+def _values(bars: Axes, values: npt.NDArray[np.float64]) -> None:
+    """Draw what leaves: a mark a channel, a line where they are many, and of very many the range of each column."""
+    low, high, each = envelope(values, values)
+    if each > 1:
+        stairs(bars, low, high, each, color=ACCENT, zorder=2)
+    elif values.size > _LINES:
+        bars.stairs(values, np.arange(values.size + 1) - 0.5, baseline=None, color=ACCENT, linewidth=0.8, zorder=2)
+    else:
+        at = np.arange(values.size)
+        bars.hlines(values, at - 0.4, at + 0.4, color=ACCENT, linewidth=1.6, zorder=2)
+
+
+def _survivor_dots(axes: Axes, view: PoolView, columns: int, tile: float) -> None:
+    """Mark where the largest value of each channel lies; hollow where it is not alone."""
+    if view.survivors is None or view.before.maps.ndim != 3:
+        return
+    rows, width = view.before.maps.shape[-2:]
+    tall = tile * tile_shape(view.before.maps)
+    for place in range(min(columns, len(view.before.maps))):
+        row, column = view.survivors.positions[place].reshape(-1)[-2:]
+        if row >= 0:
+            axes.plot(
+                place * tile * (1 + GAP) + tile * (column + 0.5) / width, LABEL + tall * (row + 0.5) / rows,
+                linestyle="none", marker="o", markersize=4, markeredgecolor="white", markeredgewidth=0.6,
+                markerfacecolor="none" if view.survivors.tied[place].any() else "black",
+            )  # fmt: skip

@@ -15,7 +15,7 @@ from onnxviz.analysis.pooling import PoolView
 from onnxviz.plots.pairs import side_text
 from onnxviz.plots.pool_part import PER_LINE, TILE, PoolPart, pool_part, tile_height
 from onnxviz.plots.style import FONT, INK, MUTED, ZERO, draw_map, inch_axes, plain
-from onnxviz.plots.tiles import GAP, LABEL
+from onnxviz.plots.tiles import GAP, LABEL, tile_note
 
 __all__ = ["draw_grids"]
 
@@ -55,7 +55,8 @@ def _line(
             _whole(axes, view, index, corner, tall)
         else:
             _Tile(axes, part, corner, tall).draw(view, index, word)
-        text = str(fm.channels[index]) + (" · constant" if fm.constant[index] else "")
+        note = tile_note(fm, index)
+        text = str(fm.channels[index]) + (f" · {note}" if note else "")
         axes.text(corner, LABEL - 0.03, text, fontsize=7, color=INK, va="bottom", parse_math=False, fontfamily=FONT)
 
 
@@ -121,7 +122,8 @@ class _Tile:
         _frame(self.axes, extent[0], extent[3], extent[1] - extent[0], extent[2] - extent[3])
         if word == "before":
             self._marks(view, index)
-        self._window(view, index, word)
+        if view.survivors is None or not view.survivors.outside:
+            self._window(view, index, word)
 
     def _marks(self, view: PoolView, index: int) -> None:
         assert view.windows is not None

@@ -40,12 +40,14 @@ def plot_pooling(found: Pooling, *, rows: int = 16) -> Figure:
     count = f"{len(views)} of {len(found.views)}" if len(views) < len(found.views) else str(len(views))
     lines = [
         f"{count} pooling layer{'s' if count != '1' else ''} · "
-        "the same channels before and after, on one scale a layer",
+        "the same channels before and after, on one scale a layer" + (f" · {found.note}" if found.note else ""),
     ]
     if any(view.survivors is not None for view in views):
+        windowed = any(view.survivors is not None and view.windows is not None for view in views)
         lines.append(
-            "dots: positions that survive, as the operator's Indices output says "
-            "(hollow: others in the window are equal)"
+            "dots: positions that survive"
+            + (", as the operator's Indices output says" if windowed else "")
+            + " (hollow: others in the window are equal)"
         )
     if any(is_grid(view) for view in views):
         if any(view.windows is not None and view.windows.tiles and view.survivors is None for view in views):
@@ -76,13 +78,12 @@ def _height(view: PoolView) -> float:
 def _row(figure: Figure, view: PoolView, top: float, height: float, place: tuple[float, float]) -> None:
     left, band = place
     sizes = " → ".join("×".join(map(str, shape)) for shape in (view.shape_before, view.shape_after))
-    notes = [
-        f"{n} {what} (hatched)" for n, what in ((view.before.scale.nan, "NaN"), (view.before.scale.inf, "Inf")) if n
-    ]
+    notes = []
     if view.before.batch > 1:
         notes.append(f"sample {view.before.sample} of {view.before.batch}")
     if is_signal(view):
-        shown = f"{signal_count(view)} of {view.before.total} channels, by energy"
+        order = "in index order" if view.before.by == "index" else f"by {view.before.by}"
+        shown = f"{signal_count(view)} of {view.before.total} channels, {order}"
         if not (part := pool_part(view)).whole:
             notes.append(f"shown: positions {max(part.area[0][0], 0)} … {part.area[0][1] - 1}")
     else:

@@ -15,7 +15,7 @@ from onnxviz.analysis.feature_maps import FeatureMaps
 from onnxviz.analysis.scale import ColorScale, color_scale, number
 from onnxviz.plots.style import ACCENT, FONT, INK, MUTED, draw_map, plain
 
-__all__ = ["GAP", "LABEL", "draw_tiles", "draw_vector", "tile_shape"]
+__all__ = ["GAP", "LABEL", "draw_tiles", "draw_vector", "envelope", "short_number", "stairs", "tile_note", "tile_shape"]
 
 #: Gap between tiles, in tile widths.
 GAP = 0.06
@@ -24,7 +24,7 @@ LABEL = 0.2
 
 _NAMED_BARS = 20  # vectors up to this length have every value printed
 _FEW_BARS = 64  # and up to this length a gap between their bars
-_MOST_BARS = 4096  # beyond, neighbours share a bar
+_MOST_BARS, _COLUMNS = 5000, 2000
 _SHAPES = (0.25, 4.0)  # a tile's height over its width is held between these
 
 
@@ -66,7 +66,8 @@ def draw_tiles(
         if fm.strip > 1:
             label += f" · {fm.cut} {fm.slices[index]}" if tile >= 0.75 else f" · {fm.slices[index]}"
         _text(axes, (left, top - 0.03), label, fontsize=7)
-        note = _tile_note(fm, index, scale, shared=shared) if index % fm.strip == 0 or not shared else ""
+        note = tile_note(fm, index) or ("" if shared else f"{number(scale.vmin)} … {number(scale.vmax)}")
+        note = note if index % fm.strip == 0 or not shared else ""
         if note and (fm.strip == 1 or index % fm.strip == fm.strip - 1 or shared):
             _text(axes, (left + tile, top - 0.03), note, fontsize=5.5, color=MUTED, ha="right")
         elif fm.aside and tile >= 0.6:
@@ -98,19 +99,18 @@ def _draw_aside(axes: Axes, fm: FeatureMaps, index: int, scale: ColorScale, corn
         _text(axes, (right - side - 0.03, bottom + 0.005), fm.aside[0][0], fontsize=5.5, color=MUTED, ha="right")
 
 
-def _tile_note(fm: FeatureMaps, index: int, scale: ColorScale, *, shared: bool) -> str:
+def tile_note(fm: FeatureMaps, index: int) -> str:
+    """Return what a tile says that its colours do not: that it is constant, or holds no finite value."""
     low = float(fm.ranges[index][0])
     if math.isnan(low):
         return "no finite value"
-    if fm.constant[index]:
-        return f"const {number(low)}"
-    return "" if shared else f"{number(scale.vmin)} … {number(scale.vmax)}"
+    return f"const {number(low)}" if fm.constant[index] else ""
 
 
 def draw_vector(axes: Axes, vector: npt.NDArray[Any], *, labels: bool, channels: Sequence[int] | None = None) -> None:
     """Draw a vector as bars over its index; NaN and Inf are hatched columns, the largest value is named.
 
-    Of more than 4,096 values neighbours are drawn together as one bar, from the smallest to the largest of them.
+    Of more than 5,000 values neighbours are drawn together as one bar, from the smallest to the largest of them.
 
     Args:
         axes: Where to draw.
@@ -122,7 +122,16 @@ def draw_vector(axes: Axes, vector: npt.NDArray[Any], *, labels: bool, channels:
     finite = np.isfinite(values)
     count = values.size
     named = [int(i) for i in (channels if channels is not None else range(count))]
-    _bars(axes, np.where(finite, values, 0.0))
+    heights: npt.NDArray[Any] = np.where(finite, values, 0.0)
+    if count <= _MOST_BARS:
+        stairs(axes, np.zeros(count), heights, 1, color=ACCENT)
+    else:
+        low, high, each = envelope(np.minimum(heights, 0), np.maximum(heights, 0))
+        stairs(axes, low, high, each, color=ACCENT)
+        axes.text(
+            1, 1.01, f"least and most of every {each} values", transform=axes.transAxes, ha="right", va="bottom",
+            fontsize=6, color=MUTED, fontfamily=FONT,
+        )  # fmt: skip
     for index in np.flatnonzero(~finite)[:200]:
         axes.axvspan(index - 0.5, index + 0.5, facecolor="none", edgecolor="black", hatch="////", linewidth=0)
     axes.axhline(0, color=INK, linewidth=0.5)
@@ -133,6 +142,7 @@ def draw_vector(axes: Axes, vector: npt.NDArray[Any], *, labels: bool, channels:
     axes.tick_params(labelsize=7, width=0.5, length=2.5, labelfontfamily=FONT)
     axes.locator_params(axis="x", integer=True, nbins=10)
     axes.locator_params(axis="y", nbins=4)
+    axes.yaxis.set_major_formatter(lambda value, position: short_number(value))
     if count <= _NAMED_BARS:
         axes.set_xticks(range(count))
     if named != list(range(count)):
@@ -143,22 +153,44 @@ def draw_vector(axes: Axes, vector: npt.NDArray[Any], *, labels: bool, channels:
         _label_bars(axes, values, finite, named)
 
 
-def _bars(axes: Axes, heights: npt.NDArray[np.float64]) -> None:
-    """Draw heights as one artist; the gaps between few bars are bars of height 0."""
-    count = heights.size
-    if count > _MOST_BARS:
-        each = math.ceil(count / (_MOST_BARS // 2))
-        starts = np.arange(0, count, each)
-        joined = np.append(starts, count) - 0.5
-        above = np.maximum(np.maximum.reduceat(heights, starts), 0)
-        axes.stairs(above, joined, fill=True, color=ACCENT, linewidth=0)
-        axes.stairs(np.minimum(np.minimum.reduceat(heights, starts), 0), joined, fill=True, color=ACCENT, linewidth=0)
+def envelope(
+    low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int]:
+    """Return the least and most of every so many values, where there are more than a figure has columns for.
+
+    >>> low, high, each = envelope(np.zeros(10000), np.arange(10000.0))
+    >>> each, len(high), high[:2].tolist()
+    (5, 2000, [4.0, 9.0])
+    """
+    count = low.size
+    each = 1 if count <= _MOST_BARS else math.ceil(count / _COLUMNS)
+    starts = np.arange(0, count, each)
+    return np.fmin.reduceat(low, starts), np.fmax.reduceat(high, starts), each
+
+
+def stairs(axes: Axes, low: npt.NDArray[np.float64], high: npt.NDArray[np.float64], each: int, **style: Any) -> None:
+    """Fill bars from ``low`` to ``high`` as one artist; a few have gaps between them, which are bars of no height."""
+    count = low.size
+    if count > _FEW_BARS:
+        axes.stairs(high, np.arange(count + 1) * each - 0.5, baseline=low, fill=True, linewidth=0, **style)
         return
-    edges: npt.NDArray[Any] = np.arange(count + 1) - 0.5
-    if count <= _FEW_BARS:
-        edges = (np.arange(count)[:, None] + [-0.4, 0.4]).reshape(-1)
-        heights = np.stack([heights, np.zeros(count)], axis=1).reshape(-1)[:-1]
-    axes.stairs(heights, edges, fill=True, color=ACCENT, linewidth=0)
+    edges = (np.arange(count)[:, None] + [-0.4, 0.4]).reshape(-1)
+    ends = [np.stack([side, low], axis=1).reshape(-1)[:-1] for side in (high, low)]
+    axes.stairs(ends[0], edges, baseline=ends[1], fill=True, linewidth=0, **style)
+
+
+def short_number(value: float) -> str:
+    """Return a number in few characters, for the ticks of small axes.
+
+    >>> short_number(-25000.0), short_number(0.5), short_number(1e10)
+    ('−2.5e4', '0.5', '1e10')
+    """
+    text = f"{value + 0.0:.4g}" if abs(value) < 10_000 else f"{value:.3e}"
+    head, e, power = text.partition("e")
+    if e:
+        head = head.rstrip("0").rstrip(".") if "." in head else head
+        text = f"{head}e{int(power)}"
+    return text.replace("-", "−")
 
 
 def _label_bars(

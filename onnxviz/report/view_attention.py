@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.attention import AttentionMaps, LayerAttention, attention_maps
+from onnxviz.analysis.attention import AttentionMaps, LayerAttention
+from onnxviz.analysis.attention_run import attention_maps
 from onnxviz.analysis.rollout import Rollout, rollout
 from onnxviz.analysis.scale import color_scale, number
 from onnxviz.analysis.tokens import Tokens
@@ -39,7 +40,7 @@ def attention_section(seen: Seen) -> Section | None:
     layers = [maps.layers[i] for i in spread(len(maps.layers), _MOST)]
     over = seen.captured.picture is not None
     cards = [_card(layer, over) for layer in layers]
-    notes = [*attention.refused, *limited(len(maps.layers), _MOST, "attention layers")]
+    notes = [*filter(None, [attention.refusals()]), *limited(len(maps.layers), _MOST, "attention layers")]
     try:
         rolled = _rollout_card(maps, over)
         cards = [rolled, *cards] if rolled is not None else cards

@@ -50,7 +50,7 @@
     const kind = canvas.dataset.kind, size = zooms.length ? Number(zooms[0].value) : 3, [tw, th] = atlas.tile;
     const count = atlas.labels.length, room = Math.max(180, canvas.closest(".sides, .layer").clientWidth - 116);
     const wraps = ["grid", "heads", "filters"].includes(kind);
-    const label = kind === "heads" ? 13 : kind !== "grid" ? 0 : ownScale(canvas) ? 25 : 13;
+    const label = kind === "heads" ? (atlas.lines ? 25 : 13) : kind !== "grid" ? 0 : ownScale(canvas) ? 25 : 13;
     let sx, sy;
     if (wraps || kind === "kernels") {
       const want = kind === "grid" ? 18 * size + 18 : kind === "heads" ? 34 * size + 26 : 9 * size + 7;
@@ -103,17 +103,18 @@
 
   function tileImage(sheet, atlas, tile, own, over, brush) {
     const [tw, th] = atlas.tile, [low, high] = atlas.ranges[tile], [bottom, top] = limits(atlas, tile, own);
-    const image = brush.createImageData(tw, th), lut = lutOf(atlas);
+    const image = brush.createImageData(tw, th), lut = lutOf(atlas), peak = Math.max(-low, high);
     const left = (tile % atlas.columns) * tw, upper = Math.floor(tile / atlas.columns) * th;
     for (let y = 0; y < th; y++) for (let x = 0; x < tw; x++) {
       const level = sheet.levels[(upper + y) * sheet.width + left + x], at = 4 * (y * tw + x);
+      if (level === 0 && over) continue; // no cell lies here, or its value is not finite
       if (level === 0) { // not finite: hatched
         image.data.set((x + y) % 4 < 2 ? [60, 60, 60, 255] : [255, 200, 60, 255], at);
         continue;
       }
       const value = low + ((level - 1) / 254) * (high - low);
       if (over) {
-        image.data.set([255, 90, 31, 217 * clamp(high > 0 ? value / high : 0, 0, 1)], at);
+        image.data.set([...(value < 0 ? [40, 110, 255] : [255, 90, 31]), 217 * clamp(peak > 0 ? Math.abs(value) / peak : 0, 0, 1)], at);
         continue;
       }
       const entry = 3 * clamp(Math.round(((value - bottom) / (top - bottom)) * 255), 0, 255);
@@ -145,8 +146,10 @@
       }
       if (at.label) {
         context.font = "10px " + FONT;
-        context.fillText(over ? `${label} · opaque: ${format(high)}` : label, px, py + at.cellH + 10, at.cellW);
+        const opaque = over ? `opaque: ${low === null ? "not finite" : format(-low > high ? low : high)}` : "";
+        context.fillText(over && !atlas.lines ? `${label} · ${opaque}` : label, px, py + at.cellH + 10, at.cellW);
         context.font = "9px " + FONT;
+        if (atlas.lines) context.fillText(opaque, px, py + at.cellH + 21, at.cellW);
         if (own) context.fillText(low === null ? "not finite" : `${format(low)} … ${format(high)}`, px, py + at.cellH + 21, at.cellW);
       }
     });

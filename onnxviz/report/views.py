@@ -9,17 +9,21 @@ navigation, links from the architecture and from feature maps, search, deep link
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import onnx_ir as ir
 from markupsafe import Markup
 
 from onnxviz.analysis.paired import NotDrawn
+from onnxviz.analysis.weights import LayerWeights, layer_weights
 from onnxviz.errors import OnnxvizError, printable
 from onnxviz.report.budget import Panel
 from onnxviz.report.prepare import Prepared
+from onnxviz.runtime.batches import Batches
 from onnxviz.runtime.record import Capture
 
 __all__ = ["Card", "Section", "Seen", "View", "limited", "link_views", "make_sections", "panel", "refusals"]
@@ -35,11 +39,20 @@ class Seen:
         model: As it was opened.
         prepared: As it was run.
         captured: The run, with what only the prepared model has.
+        batches: What was fed, where it was several samples; their names and pictures.
+        labels: A CSV file with the class of each sample; None takes their folders, where there are several.
     """
 
     model: ir.Model
     prepared: Prepared
     captured: Capture
+    batches: Batches | None = None
+    labels: str | os.PathLike[str] | None = None
+
+    @cached_property
+    def weights(self) -> list[LayerWeights]:
+        """The learned tensors, each with the numbers that were worked out of it."""
+        return layer_weights(self.model)
 
 
 @dataclass
@@ -56,7 +69,7 @@ class Card:
         panels: Pictures, each with its label.
         note: What a reader must see.
         id: Set by the page: ``VIEW-NUMBER``.
-        block: Set by the page: the block of the architecture that makes its first tensor.
+        block: Set by the page: the block of the architecture that makes its tensor, where it shows one.
     """
 
     name: str
@@ -142,7 +155,7 @@ def link_views(
     found: dict[str, dict[str, str]] = {}
     for section in sections:
         for card in section.cards:
-            card.block = next((makers[name] for name in card.tensors if name in makers), None)
+            card.block = makers.get(card.tensors[0]) if len(card.tensors) == 1 else None
             for tensor in card.tensors:
                 found.setdefault(tensor, {}).setdefault(names[section.id], card.id)
     return {tensor: list(links.items()) for tensor, links in found.items()}

@@ -176,3 +176,43 @@ def test_the_numbers_are_named() -> None:
     assert arrays["0/maps"].shape == (6, 6, 7)
     assert arrays["0/slices"].tolist() == [1, 2] * 3
     assert manifest["tensors"][0]["name"] == "y"
+
+
+SEGMENTATION = """<ir_version: 8, opset_import: ["": 17]>
+  g (float[1, 3, 12, 16] x) => (int64[1, 12, 16] classes, float[1, 12, 16] depth, float[1, 12, 16] soft)
+  <float[1, 3, 1, 1] w = {1, -1, 2}, int64[3] to = {1, 12, 16}> {
+    classes = ArgMax<axis = 1, keepdims = 0>(x) c = Conv(x, w) depth = Reshape(c, to) soft = Sigmoid(depth) }"""
+
+
+def test_a_map_without_an_axis_of_channels_lies_as_the_picture_does() -> None:
+    x = RNG.normal(size=(1, 3, 12, 16)).astype(np.float32)
+    found = {fm.name: fm for fm in sheet(ir.from_onnx_text(SEGMENTATION), {"x": x}, every=True).maps}
+    np.testing.assert_array_equal(found["classes"].maps[0], x[0].argmax(axis=0))
+    depth = x[0, 0] - x[0, 1] + 2 * x[0, 2]
+    np.testing.assert_allclose(found["depth"].maps[0], depth, atol=1e-5)
+    np.testing.assert_allclose(found["soft"].maps[0], 1 / (1 + np.exp(-depth)), atol=1e-5)
+    assert {name: fm.kind for name, fm in found.items()} == dict.fromkeys(found, "grid")
+
+
+def test_a_depth_axis_is_not_taken_for_the_directions_of_a_recurrence() -> None:
+    x = RNG.normal(size=(1, 5, 6)).astype(np.float32)
+    np.testing.assert_array_equal(feature_maps(x, layout="NDC").maps[0], x[0].T)
+    volume = RNG.normal(size=(1, 2, 5, 6)).astype(np.float32)
+    np.testing.assert_array_equal(feature_maps(volume, layout="NTDC", by="index").maps, np.moveaxis(volume[0], 2, 0))
+
+
+def test_letters_of_axes_may_be_small() -> None:
+    x = RNG.normal(size=(1, 5, 6)).astype(np.float32)
+    np.testing.assert_array_equal(feature_maps(x, layout="ntc").maps, feature_maps(x, layout="NTC").maps)
+    np.testing.assert_array_equal(feature_maps(VOLUME, layout="ncdhw").maps, feature_maps(VOLUME).maps)
+
+
+def test_parts_of_codes_are_numbers_as_well() -> None:
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[1, 4, 3, 3] x) => (uint8[1, 2, 3, 3] y, uint8[1, 2, 3, 3] z)
+        <float s = {0.25}, uint8 zero = {7}, int64[2] parts = {2, 2}> {
+          q = QuantizeLinear(x, s, zero) y, z = Split<axis = 1>(q, parts) }""")
+    x = RNG.integers(-7, 40, (1, 4, 3, 3)).astype(np.float32) / 4
+    found = sheet(model, {"x": x}, ["y", "z"], every=True, by="index").maps
+    np.testing.assert_array_equal(np.concatenate([fm.maps for fm in found]), x[0])
+    assert [fm.note for fm in found] == ["dequantised"] * 2

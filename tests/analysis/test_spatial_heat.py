@@ -228,3 +228,40 @@ def test_the_numbers_are_written_with_their_places() -> None:
     assert set(arrays) == {"0/heat", "1/heat", "picture"}
     assert manifest["tensors"][1]["centres"] == [[1.5, 6.0], [1.5, 6.0]]
     assert manifest["by"] == "mean"
+
+
+def test_maps_of_another_picture_are_not_laid_over_this_one() -> None:
+    model = net("""g (float[1, 1, 9, 9] left, float[1, 1, 9, 9] right) => (float[1, 1, 7, 7] y)
+        <float[1, 1, 3, 3] w = {1, 1, 1, 1, 1, 1, 1, 1, 1}> {
+          l = Conv(left, w) r = Conv(right, w) y = Add(l, r) }""")
+    picture = RNG.normal(size=(1, 1, 9, 9)).astype(np.float32)
+    found = heats(model, {"left": picture, "right": picture}, every=True)
+    assert [heat.name for heat in found.heats] == ["l", "y"]
+    assert [(one.name, one.reason) for one in found.not_drawn] == [
+        ("r", "does not depend on left, the input that is drawn")
+    ]
+
+
+def test_maps_without_an_axis_of_channels_are_placed() -> None:
+    model = net("""g (float[1, 2, 8, 10] x) => (int64[1, 6, 8] y) <float[3, 2, 3, 3] w> {
+        c = Conv(x, w) y = ArgMax<axis = 1, keepdims = 0>(c) }""")
+    weight = next(v for node in model.graph for v in node.inputs if v is not None and v.name == "w")
+    weight.const_value = ir.tensor(RNG.normal(size=(3, 2, 3, 3)).astype(np.float32), name="w")
+    sheet = heats(model, {"x": RNG.normal(size=(1, 2, 8, 10)).astype(np.float32)}, every=True)
+    above, classes = sheet.heats
+    assert (classes.name, classes.heat.shape) == ("y", (6, 8))
+    assert classes.placement == above.placement
+    assert classes.placement.axes == (CellAxis(1.0, 1.0, 6), CellAxis(1.0, 1.0, 8))
+
+
+def test_steps_of_a_recurrence_are_no_samples() -> None:
+    model = net("""g (float[N, 1, 12] x) => (float[T, 1, N, 2] y) <float[1, 8, 1] w, float[1, 8, 2] r> {
+        p = MaxPool<kernel_shape = [2], strides = [2]>(x) t = Transpose<perm = [2, 0, 1]>(p)
+        y = LSTM<hidden_size = 2>(t, w, r) }""")
+    for node in model.graph:
+        for value in node.inputs:
+            if value is not None and value.name in ("w", "r"):
+                shape = tuple(int(n) for n in value.shape or ())
+                value.const_value = ir.tensor(RNG.normal(size=shape).astype(np.float32), name=value.name)
+    sheet = heats(model, {"x": RNG.normal(size=(3, 1, 12)).astype(np.float32)}, ["y"], sample=2)
+    assert (sheet.sample, sheet.batch) == (2, 3)

@@ -128,3 +128,8 @@ def test_many_batches_merge_without_copying_what_came_before() -> None:
     np.testing.assert_array_equal(every.matrix[:, 0], np.repeat(np.arange(400), 2))
     assert every.parts._items is not other.parts._items  # type: ignore[attr-defined]
     assert every.parts._items is halfway.parts._items  # type: ignore[attr-defined]
+
+
+def test_both_directions_of_a_recurrence_count_as_units() -> None:
+    made = unit_values(np.zeros((7, 2, 3, 4), np.float32), op_type="LSTM")
+    assert (made.axes, made.units, made.channels, made.samples) == ("TdNC", 8, 8, 3)

@@ -70,3 +70,16 @@ def test_lists_of_numbers() -> None:
     for wrong in ("", "a", "1,,2", "5-3", "-1", "0-2000000"):
         with pytest.raises(InputError):
             numbers_of("--channel", wrong)
+
+
+def test_the_numbers_say_which_of_all_samples_is_shown(onnxviz: Onnxviz, here: Path) -> None:
+    """One picture a batch: the sample is counted over all that was given, not within its batch."""
+    run = onnxviz("features", LENET, "-i", "models/samples", "--sample", "5", "--data", "s.npz", "-o", "s.svg")
+    assert run.code == 0, run.err
+    with np.load(here / "s.npz") as data:
+        assert {row["sample"] for row in json.loads(str(data["__onnxviz__"]))["tensors"]} == {5}
+    assert "sample 5 of 12" in (here / "s.svg").read_text()
+    run = onnxviz("features", LENET, "-i", "models/samples", "--sample", "5", "--overlay", "max", "--data", "o.npz")
+    assert run.code == 0, run.err
+    with np.load(here / "o.npz") as data:
+        assert json.loads(str(data["__onnxviz__"]))["sample"] == 5
