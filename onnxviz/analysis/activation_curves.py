@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,11 @@ import onnx_ir as ir
 from onnxviz.errors import ExecutionError
 from onnxviz.graph.activations import ActivationSite
 from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.quantised import dequantizer
 from onnxviz.runtime.piece import run_piece
 from onnxviz.runtime.values import constant_array
 
-__all__ = ["FLAT", "REACH", "Curve", "activation_curve", "dequantizer", "function_name"]
+__all__ = ["FLAT", "REACH", "Curve", "activation_curve", "function_name"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -211,18 +211,6 @@ def _codes(model: ir.Model, site: ActivationSite) -> tuple[Floats, Floats]:
     found = run_piece(model, site.nodes, site.source, grid, site.output)[0]
     node = site.nodes[0]
     return dequantizer(node, 1)(grid), dequantizer(node, 3)(found)[None]
-
-
-def dequantizer(node: ir.Node, at: int) -> Callable[[npt.NDArray[Any]], Floats]:
-    """Return what turns codes of a QLinear operator into numbers: its scale is input ``at``, its zero ``at + 1``."""
-
-    def number(index: int) -> float:
-        value = node.inputs[index] if index < len(node.inputs) else None
-        tensor = constant_tensor(value)
-        return 0.0 if tensor is None else float(constant_array(tensor).astype(np.float64).reshape(-1)[0])
-
-    scale, zero = number(at), number(at + 1)
-    return lambda codes: (codes.astype(np.float64) - zero) * scale
 
 
 def _flat(x: Floats, y: Floats) -> Floats:

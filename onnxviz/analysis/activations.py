@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.analysis.activation_curves import Curve, activation_curve, dequantizer, function_name
+from onnxviz.analysis.activation_curves import Curve, activation_curve, function_name
 from onnxviz.analysis.channels import MOST_CHANNELS
 from onnxviz.analysis.feature_maps import FeatureMaps, Score
 from onnxviz.analysis.histogram import Histogram, histogram
@@ -22,6 +22,7 @@ from onnxviz.errors import ExecutionError, ModelError, SelectionError
 from onnxviz.graph.activations import POINTWISE, ActivationSite, activation_sites
 from onnxviz.graph.kinds import KINDS
 from onnxviz.graph.layouts import tensor_layouts
+from onnxviz.graph.quantised import dequantizer
 from onnxviz.graph.shapes import infer_shapes
 from onnxviz.runtime.record import Capture
 

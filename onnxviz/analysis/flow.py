@@ -16,7 +16,7 @@ from onnxviz.analysis.activation_curves import Curve, activation_curve, function
 from onnxviz.analysis.channels import channel_axis
 from onnxviz.analysis.flow_marks import Mark, Thresholds, activation_marks, value_marks
 from onnxviz.analysis.flow_paths import KeyPaths
-from onnxviz.analysis.flow_plan import FlowPlan, Stage, codes_to_numbers
+from onnxviz.analysis.flow_plan import FlowPlan, Stage
 from onnxviz.analysis.flow_tally import FlowTally, Reader
 from onnxviz.analysis.paired import NotDrawn, missing
 from onnxviz.analysis.statistics import Summary
@@ -24,6 +24,7 @@ from onnxviz.errors import ExecutionError, ModelError
 from onnxviz.graph.activations import ActivationSite
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.kinds import KINDS
+from onnxviz.graph.quantised import codes_to_numbers
 from onnxviz.runtime.record import Capture
 
 __all__ = [

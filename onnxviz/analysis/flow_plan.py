@@ -5,38 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.analysis.activation_curves import dequantizer
 from onnxviz.analysis.paired import NotDrawn
 from onnxviz.analysis.weights import LayerWeights, layer_weights
 from onnxviz.errors import SelectionError
 from onnxviz.graph.activations import ActivationSite, activation_sites
 from onnxviz.graph.calls import opened_calls
-from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.extract import bodies_of, outer_values
 from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.layouts import tensor_layouts
+from onnxviz.graph.quantised import codes_to_numbers
 from onnxviz.graph.scopes import Scope, scopes
 from onnxviz.graph.shapes import infer_shapes
 
-__all__ = ["FlowPlan", "Stage", "codes_to_numbers", "plan_flow", "reads"]
+__all__ = ["FlowPlan", "Stage", "plan_flow", "reads"]
 
 _KINDS = frozenset({"conv", "linear", "pool", "activation", "norm", "attention", "recurrent"})
 _JOINS = frozenset({"Add", "Sum", "QLinearAdd"})
 _MAIN_ROLES = frozenset({"weight", "recurrence", "embedding"})
-#: Operators on codes -> index of the input that holds the scale of what leaves; its zero point is the next.
-_OUTPUT_SCALE = {
-    "QLinearConv": 6, "QLinearMatMul": 6, "QLinearAdd": 6, "QLinearMul": 6, "QGemm": 7, "QLinearConcat": 0,
-    "QLinearSigmoid": 3, "QLinearLeakyRelu": 3, "QLinearAveragePool": 3, "QLinearGlobalAveragePool": 3,
-    "QLinearReduceMean": 3, "QLinearSoftmax": 3, "QuantizeLinear": 1,
-}  # fmt: skip
-_SAME_CODES = frozenset(
-    {"MaxPool", "NhwcMaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity", "Split"}
-)
 _FLOATS = frozenset(
     {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16}
 )  # fmt: skip
@@ -272,20 +260,3 @@ def _before_weights(graph: ir.Graph, weighted: Callable[[ir.Node], bool]) -> set
 def _scopes(model: ir.Model) -> dict[str, Scope]:
     graph = opened_calls(model).graph
     return {str(v.name): path for node, path in scopes(graph).items() for v in node.outputs if v.name}
-
-
-def codes_to_numbers(value: ir.Value) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None:
-    """Return what turns the codes of a quantised tensor into numbers; None where the graph does not tell a scale."""
-    for _ in range(32):
-        node = value.producer()
-        if node is None:
-            return None
-        at = _OUTPUT_SCALE.get(node.op_type)
-        if at is not None:
-            scale = node.inputs[at] if at < len(node.inputs) else None
-            tensor = constant_tensor(scale) if scale is not None else None
-            return dequantizer(node, at) if tensor is not None and tensor.size == 1 else None
-        if node.op_type not in _SAME_CODES or not node.inputs or node.inputs[0] is None:
-            return None
-        value = node.inputs[0]
-    return None

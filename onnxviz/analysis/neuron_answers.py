@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxviz.analysis.grown import Grown
 from onnxviz.analysis.unit_values import Over, UnitValues, unit_block, unit_values
 from onnxviz.errors import MemoryLimitError, SelectionError
+from onnxviz.graph.quantised import Decode
 
 __all__ = ["NeuronAnswers", "Outcome", "answer_reducer", "neuron_answers"]
-
-Decode = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,8 @@ class NeuronAnswers:
     """
 
     values: UnitValues
-    peaks: tuple[npt.NDArray[np.int32] | None, ...]
-    places: tuple[tuple[int, ...], ...]
+    peaks: Sequence[npt.NDArray[np.int32] | None]
+    places: Sequence[tuple[int, ...]]
     lowest: npt.NDArray[np.float32]
     highest: npt.NDArray[np.float32]
 
@@ -41,8 +41,8 @@ class NeuronAnswers:
         return replace(
             self,
             values=self.values.merge(other.values),
-            peaks=self.peaks + other.peaks,
-            places=self.places + other.places,
+            peaks=Grown.joined(self.peaks, other.peaks),
+            places=Grown.joined(self.places, other.places),
             lowest=np.fmin(self.lowest, other.lowest),
             highest=np.fmax(self.highest, other.highest),
         )

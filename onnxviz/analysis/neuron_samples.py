@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,10 @@ import onnx_ir as ir
 from onnxviz.graph.layouts import input_layout, tensor_layouts
 from onnxviz.graph.shapes import model_inputs, shape_list
 
-__all__ = ["SampleView", "sample_view"]
+__all__ = ["Look", "SampleView", "look_of", "sample_view"]
+
+#: What tells samples apart at a glance.
+Look = Literal["pictures", "signals", "words", "names"]
 
 _MOST_WORDS = 64
 _MOST_POINTS = 512
@@ -37,6 +40,26 @@ class SampleView:
     signal: npt.NDArray[np.float32] | None = None
     length: int = 0
     words: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The words in a line, without marks such as [CLS] and <pad>."""
+        return " ".join(word for word in self.words if not (word[:1] in "[<" and word[-1:] in "]>"))
+
+
+def look_of(views: Sequence[SampleView]) -> Look:
+    """Return what samples are best told apart by: of one picture with many questions, the questions.
+
+    >>> look_of([SampleView("a", words=("is", "it")), SampleView("b", words=("where",))])
+    'words'
+    """
+    pictures = [view.picture for view in views if view.picture is not None]
+    words = any(view.words for view in views)
+    if pictures and not (words and all(np.array_equal(pictures[0], picture) for picture in pictures)):
+        return "pictures"
+    if any(view.signal is not None for view in views):
+        return "signals"
+    return "words" if words else "names"
 
 
 def sample_view(

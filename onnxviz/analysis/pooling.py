@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.analysis.activation_curves import dequantizer
 from onnxviz.analysis.feature_maps import FeatureMaps, Score
 from onnxviz.analysis.numeric import is_numeric
 from onnxviz.analysis.paired import NotDrawn, missing, paired_maps
 from onnxviz.analysis.pool_plan import GLOBAL, WINDOWED, Method, PoolPlan, is_pool, plan_pooling
 from onnxviz.analysis.pool_windows import Windows, ties, windows_of
 from onnxviz.errors import ExecutionError, SelectionError
+from onnxviz.graph.quantised import dequantizer
 from onnxviz.runtime.piece import run_piece
 from onnxviz.runtime.record import Capture
 

@@ -14,7 +14,7 @@ from onnxviz.graph.gates import without_gates
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.layouts import tensor_layouts
 from onnxviz.graph.planes import plane_tensors
-from onnxviz.graph.quantised import quantisation
+from onnxviz.graph.quantised import codes_to_numbers
 from onnxviz.graph.receptive_field import ReceptiveField, receptive_fields
 from onnxviz.graph.sequences import time_tensors
 from onnxviz.graph.shapes import infer_shapes, open_dims
@@ -98,12 +98,10 @@ class Surroundings:
         value = self._values.get(record.name)
         if value is None or record.kept is None or record.kept.dtype.kind not in "iu":
             return record, ""
-        found = quantisation(value)
-        if found is None:
+        decode = codes_to_numbers(value)
+        if decode is None:
             return record, f"codes ({record.dtype})" if record.kept.dtype.itemsize == 1 else ""
-        scale, zero = found
-        numbers = ((record.kept.astype(np.float32) - np.float32(zero)) * np.float32(scale)).astype(np.float32)
-        return replace(record, kept=numbers), "dequantised"
+        return replace(record, kept=decode(record.kept).astype(np.float32)), "dequantised"
 
     def stream(self, name: str) -> TokenStream:
         """Return where the positions of a tensor come from."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxviz.analysis.feature_maps import axis_letters
+from onnxviz.analysis.grown import Grown
 from onnxviz.analysis.statistics import is_numeric, to_float
 from onnxviz.errors import MemoryLimitError, SelectionError
 
@@ -37,7 +39,7 @@ class UnitValues:
     shape: tuple[int, ...]
     axes: str
     over: Over
-    parts: tuple[npt.NDArray[np.float32], ...]
+    parts: Sequence[npt.NDArray[np.float32]]
 
     def merge(self, other: UnitValues) -> UnitValues:
         """Return the samples of both, those of ``other`` after these."""
@@ -51,23 +53,25 @@ class UnitValues:
                 f"{self.samples + other.samples} samples × {self.units} units of {self.name} are too many to keep",
                 hint="give fewer samples, or choose a smaller layer",
             )
-        return replace(self, parts=self.parts + other.parts)
+        merged = replace(self, parts=Grown.joined(self.parts, other.parts))
+        vars(merged)["samples"] = self.samples + other.samples  # known: counting every part at each merge is quadratic
+        return merged
 
     @property
     def units(self) -> int:
         """Number of units."""
         return int(self.parts[0].shape[1])
 
+    @cached_property
+    def samples(self) -> int:
+        """Number of samples."""
+        return sum(map(len, self.parts))
+
     @property
     def channels(self) -> int:
         """Number of channels; the units, but where every position is one."""
         sizes = dict(zip(self.axes, self.shape, strict=True))
         return sizes.get("C", 1) * (sizes.get("d", 1) if self.axes in ("TdNC", "dNC") else 1)
-
-    @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return sum(map(len, self.parts))  # asked for at every merge
 
     @property
     def matrix(self) -> npt.NDArray[np.float32]:

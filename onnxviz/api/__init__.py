@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxviz.api.attention import attention, attention_weights
-from onnxviz.api.common import check_outputs, reducer
+from onnxviz.api.common import PICTURES, check_outputs, reducer, save_view
 from onnxviz.api.features import features
 from onnxviz.api.flow import flow, flow_numbers
 from onnxviz.api.graphs import graph, graph_diff
@@ -25,7 +25,6 @@ from onnxviz.graph.io import as_model, open_model, save_model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from matplotlib.figure import Figure
 
     from onnxviz.converters.parity import Parity
     from onnxviz.converters.registry import ConversionResult
@@ -48,8 +47,6 @@ __all__ = [
     "flow_numbers", "graph", "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan", "pooling",
     "profile", "project", "projection", "report", "save_model", "weight_table", "weights",
 ]  # fmt: skip
-
-_PICTURES = (".png", ".svg", ".pdf")
 
 
 def inspect(model: Model, *, dims: Mapping[str, int] | None = None) -> ModelSummary:
@@ -85,7 +82,7 @@ def convert(
             "without a comparison there is nothing to write or to compare in another precision",
             hint="leave out --no-parity, or --parity and --precision",
         )
-    check_outputs((output, (".onnx",)), *((file, (".json", *_PICTURES)) for file in files))
+    check_outputs((output, (".onnx",)), *((file, (".json", *PICTURES)) for file in files))
     try:
         if executes_code(source):
             memory = None if max_memory is None else parse_bytes(max_memory)
@@ -116,7 +113,7 @@ def _write_parity(files: Sequence[Path_], parity: Parity | None) -> None:
         else:
             from onnxviz.plots.parity import plot_parity
 
-            _save_figure(plot_parity(parity.layers), path)
+            save_view(plot_parity(parity.layers), path)
 
 
 def expose(model: Model, tensors: str | Sequence[str] | None = None, output: Path_ | None = None) -> Rewritten:
@@ -219,13 +216,6 @@ def plan(model: Model, inputs: Feed = None, tensors: str | Sequence[str] = "*", 
     return plan_capture(as_model(model), inputs, tensors, **options)
 
 
-def _save_figure(figure: Figure, output: Path_ | None) -> None:
-    if output is not None:
-        from onnxviz.plots.save import save_figure
-
-        save_figure(figure, output)
-
-
 def report(
     model: Model,
     inputs: Feed = None,
@@ -289,7 +279,7 @@ def profile(
     from onnxviz.runtime.profile import profile as profile_model
 
     files = [] if output is None else [output] if isinstance(output, (str, os.PathLike)) else list(output)
-    check_outputs(*((file, (".json", *_PICTURES)) for file in files), (trace, (".json",)))
+    check_outputs(*((file, (".json", *PICTURES)) for file in files), (trace, (".json",)))
     _check_distinct([*files, *([] if trace is None else [trace])])
     measured = profile_model(as_model(model), inputs, **options)
     for file in files:
@@ -298,7 +288,7 @@ def profile(
         else:
             from onnxviz.plots.profile import plot_profile
 
-            _save_figure(plot_profile(measured), file)
+            save_view(plot_profile(measured), file)
     if trace is not None:
         from onnxviz.runtime.trace import save_trace
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from onnxviz.api.common import check_outputs
+from onnxviz.api.common import DATA, PICTURES, check_outputs, save_view, split_options, write_numbers
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ AttentionView = Literal["auto", "grid", "matrix", "blocks", "rollout", "heads"]
 def attention_weights(
     model: ir.Model | str | os.PathLike[str],
     inputs: Feed = None,
-    *,
     layer: str | int | None = None,
+    *,
     head: int | None = None,
     tokens: str | None = None,
     sample: int = 0,
@@ -64,7 +64,7 @@ def attention_weights(
     found = find_attention(opened)
     refused = {place: one.line for place, one in found.refused.items()}
     layers = layers_named(found.layers, None if layer is None else str(layer), refused)
-    fed = _inputs(opened, inputs, {k: options[k] for k in ("preprocessing", "dims", "seed") if k in options})
+    fed = _inputs(opened, inputs, split_options(options)[0])
     captured = capture(found.model, fed, found.tensors(layers), bodies=False, **options)
     batch = next((array.shape[0] for array in fed.feeds.values() if getattr(array, "ndim", 0) > 1), 1)
     maps = attention_maps(captured, layers, sample=sample, window=window, batch=batch)
@@ -112,6 +112,7 @@ def _length(array: Any) -> int | None:
 def attention(
     model: ir.Model | str | os.PathLike[str],
     inputs: Feed = None,
+    layer: str | int | None = None,
     output: str | os.PathLike[str] | None = None,
     *,
     view: AttentionView = "auto",
@@ -126,6 +127,7 @@ def attention(
     Args:
         model: A path or an opened model.
         inputs: What to feed it, of one batch; None feeds seeded random numbers.
+        layer: Which attention layer, as :func:`attention_weights` takes it.
         output: ``.png``, ``.svg`` or ``.pdf``.
         view: ``"grid"``: where a query looks in the picture; ``"matrix"``: queries by keys; ``"blocks"``: mass between
             kinds of tokens; ``"rollout"``: through all layers; ``"heads"``: head against head. ``"auto"`` takes the
@@ -134,8 +136,8 @@ def attention(
         data: ``.npz`` for the numbers behind the picture.
         residual: Weight of the residual connection in a rollout.
         tell: Called with a line where layers keep their weights.
-        options: ``layer``, ``head``, ``tokens``, ``sample``, ``window``, and those of the run, as
-            :func:`attention_weights` takes them.
+        options: ``head``, ``tokens``, ``sample``, ``window``, and those of the run, as :func:`attention_weights` takes
+            them.
 
     Raises:
         SelectionError, InputError: As :func:`attention_weights`, or the view does not fit the model.
@@ -148,21 +150,17 @@ def attention(
         raise InputError(f"a query is no part of the view {view}", hint="it goes with --view grid and --view rollout")
     if residual != _RESIDUAL and view != "rollout":
         raise InputError(f"a residual is no part of the view {view}", hint="it goes with --view rollout")
-    check_outputs((output, (".png", ".svg", ".pdf")), (data, (".npz",)))
-    maps = attention_weights(model, inputs, **options)
+    check_outputs((output, PICTURES), (data, DATA))
+    maps = attention_weights(model, inputs, layer, **options)
     if tell is not None and maps.refused:
         tell(maps.refused)
     figure, more = _draw(maps, view, None if query is None else str(query), residual)
     if data is not None:
         from onnxviz.analysis.view_data import attention_data
-        from onnxviz.runtime.storage import write_arrays
 
         arrays, manifest = attention_data(maps)
-        write_arrays(os.fspath(data), {**arrays, **more}, manifest)
-    if output is not None:
-        from onnxviz.plots.save import save_figure
-
-        save_figure(figure, output)
+        write_numbers(data, {**arrays, **more}, manifest)
+    save_view(figure, output)
     return figure
 
 

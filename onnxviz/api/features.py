@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnxviz.api.common import check_outputs
-from onnxviz.api.views import batches_for, save_view, tell_refused, write_numbers
+from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, save_view, tell_refused, write_numbers
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = ["features"]
-
-_PICTURES = (".png", ".svg", ".pdf")
 
 
 def features(
@@ -78,7 +75,7 @@ def features(
     """
     from onnxviz.runtime.capture import capture
 
-    check_outputs((output, _PICTURES), (data, (".npz",)))
+    check_outputs((output, PICTURES), (data, DATA))
     opened = as_model(model)
     batches, run = batches_for(opened, inputs, None, options)
     fed, place = batches.holding(sample)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from onnxviz.api.common import check_outputs
+from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, save_view, tell_refused, write_numbers
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from onnxviz.analysis.flow import Flow, FlowReader, Series
     from onnxviz.analysis.flow_marks import Thresholds
     from onnxviz.analysis.flow_plan import FlowPlan
-    from onnxviz.analysis.paired import NotDrawn
     from onnxviz.runtime.capture import Feed
     from onnxviz.runtime.record import Capture
 
@@ -28,7 +27,6 @@ __all__ = ["Subject", "flow", "flow_numbers"]
 
 Subject = Literal["activations", "weights", "both"]
 _MOST_PATHS = 8  # outputs whose key path is drawn
-_READING = ("preprocessing", "dims", "seed")
 _DRAWINGS = (".svg", ".png", ".pdf", ".html", ".htm")
 
 
@@ -97,11 +95,9 @@ def _with_activations(
 ) -> Flow:
     from onnxviz.analysis.flow import FlowReader, activation_series
     from onnxviz.analysis.flow_paths import key_paths, meeting_tensors
-    from onnxviz.runtime.capture import batches_of, capture
+    from onnxviz.runtime.capture import capture
 
-    reading = {name: options[name] for name in _READING if name in options}
-    run = {name: value for name, value in options.items() if name not in _READING}
-    batches = batches_of(plan.model, inputs, batch=batch, **reading)
+    batches, run = batches_for(plan.model, inputs, batch, options)
     reader = FlowReader(plan, meeting_tensors(plan))
     captured = capture(
         plan.model, batches, reader.tensors, bodies=False, keep=False, reduce=reader, progress=progress, **run
@@ -161,32 +157,23 @@ def flow(
     """
     from onnxviz.plots.flow import plot_flow
 
-    check_outputs((output, (".png", ".svg", ".pdf")), (data, (".npz",)), (architecture, _DRAWINGS))
+    check_outputs((output, PICTURES), (data, DATA), (architecture, _DRAWINGS))
     if architecture is not None and options.get("on") == "weights":
         from onnxviz.errors import InputError
 
         raise InputError("key paths are made of activations", hint="leave out --on weights, or --architecture")
     opened = as_model(model)
     found = flow_numbers(opened, inputs, **options)
-    _tell(tell, found.not_drawn)
+    tell_refused(tell, found.not_drawn)
     if data is not None:
         from onnxviz.analysis.flow_data import flow_data
-        from onnxviz.runtime.storage import write_arrays
 
-        write_arrays(os.fspath(data), *flow_data(found))
+        write_numbers(data, *flow_data(found))
     if architecture is not None:
         _draw_architecture(opened, found, architecture)
     figure = plot_flow(found)
-    if output is not None:
-        from onnxviz.plots.save import save_figure
-
-        save_figure(figure, output)
+    save_view(figure, output)
     return figure
-
-
-def _tell(tell: Callable[[str], None] | None, lost: Sequence[NotDrawn]) -> None:
-    for one in lost if tell is not None else ():
-        tell(f"not drawn: {one.name}: {one.reason}")  # type: ignore[misc]
 
 
 def _draw_architecture(model: ir.Model, found: Flow, path: Path_) -> None:

@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from onnxviz.api.common import check_outputs
+from onnxviz.api.common import (
+    DATA,
+    PICTURES,
+    batches_for,
+    check_outputs,
+    save_view,
+    tell_refused,
+    write_numbers,
+)
+from onnxviz.api.samples import sample_names, sample_views
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
@@ -16,7 +25,6 @@ if TYPE_CHECKING:
 
     from onnxviz.analysis.neuron_answers import NeuronAnswers, Outcome
     from onnxviz.analysis.neuron_choice import UnitOrder, UnitScore
-    from onnxviz.analysis.neuron_samples import SampleView
     from onnxviz.analysis.neurons import NeuronLayer, Neurons
     from onnxviz.analysis.paired import NotDrawn
     from onnxviz.analysis.sample_labels import SampleLabels
@@ -32,7 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["neuron_views", "neurons"]
 
-_READING = ("preprocessing", "dims", "seed")
 _MOST_LAYERS = 6
 
 
@@ -68,26 +75,22 @@ def neurons(
     """
     from onnxviz.plots.neurons import plot_neurons
 
-    check_outputs((output, (".png", ".svg", ".pdf")), (data, (".npz",)), (table, (".csv",)))
+    check_outputs((output, PICTURES), (data, DATA), (table, (".csv",)))
     found = neuron_views(model, inputs, tensors, **options)
-    for line in (*found.notes, *(f"not drawn: {one.name}: {one.reason}" for one in found.not_drawn)):
-        if tell is not None:
-            tell(line)
+    for line in found.notes if tell is not None else ():
+        tell(line)  # type: ignore[misc]
+    tell_refused(tell, found.not_drawn)
     if data is not None:
         from onnxviz.analysis.neuron_data import neuron_data
-        from onnxviz.runtime.storage import write_arrays
 
-        write_arrays(os.fspath(data), *neuron_data(found))
+        write_numbers(data, *neuron_data(found))
     if table is not None:
         from onnxviz.analysis.neuron_data import neuron_table
         from onnxviz.graph.files import atomic_write
 
         atomic_write(table, neuron_table(found))
     figure = plot_neurons(found)
-    if output is not None:
-        from onnxviz.plots.save import save_figure
-
-        save_figure(figure, output)
+    save_view(figure, output)
     return figure
 
 
@@ -131,57 +134,54 @@ def neuron_views(
         InputError: An input or the labels do not fit.
     """
     from onnxviz.analysis.neuron_answers import answer_reducer
-    from onnxviz.analysis.neuron_layers import decoders
     from onnxviz.analysis.neurons import Neurons
     from onnxviz.analysis.sample_labels import sample_labels
     from onnxviz.graph.inline import inline_functions
     from onnxviz.graph.layouts import tensor_layouts
+    from onnxviz.graph.quantised import decoders
     from onnxviz.graph.shapes import infer_shapes
-    from onnxviz.runtime.capture import batches_of, capture
+    from onnxviz.runtime.capture import capture
     from onnxviz.runtime.words import read_vocabulary
 
     opened = infer_shapes(inline_functions(as_model(model)))
     vocabulary = None if tokens is None else read_vocabulary(tokens)
     values, role, refused = _chosen(opened, tensors)
-    reading = {name: options.pop(name) for name in _READING if name in options}
-    batches = batches_of(opened, inputs, batch=batch, **reading)
+    batches, options = batches_for(opened, inputs, batch, options)
     first = batches.first()
-    names = batches.names or _made_names(batches)
+    names = sample_names(batches)
     classes = sample_labels(names, labels)
     decode = decoders(values)
     reduce = answer_reducer(_op_types(values), tensor_layouts(opened), over=over, decode=decode)
     wanted = [str(value.name) for value in values]
     run: dict[str, Any] = {"keep": False, "reduce": reduce, "progress": progress, **options}
     captured = capture(opened, batches, wanted, bodies=False, **run)
-    done = captured.samples if batches.names else len(names)
+    done = captured.samples
     sight = _sight(opened, first)
     layers: list[NeuronLayer] = []
-    sizes: tuple[int, ...] = ()
     for value in values:
         name = str(value.name)
         answers, why = _answers(captured, name, done)
         if answers is None:
             refused.append(why)
             continue
-        sizes = answers.sizes
         layers += _layer(value, answers, classes, sight, refused, decode, role=role, top=top, by=by, order=order,
                          z_score=z_score, pictures=pictures)  # fmt: skip
     if not layers:
         _refuse(refused)
     notes = _notes(batches, captured, first, classes, done)
     found = Neurons(captured.model_name, tuple(layers), tuple(names[:done]), classes, {}, tuple(refused), notes)
-    return replace(found, views=_views(opened, batches, found, sizes, vocabulary))
+    return replace(found, views=sample_views(opened, batches, found.wanted, vocabulary))
 
 
 def _chosen(model: ir.Model, tensors: str | Sequence[str] | None) -> tuple[list[ir.Value], str, list[NotDrawn]]:
-    from onnxviz.analysis.neuron_layers import last_hidden
     from onnxviz.analysis.paired import NotDrawn
+    from onnxviz.graph.last_hidden import last_hidden
     from onnxviz.graph.select import select
 
     role = ""
     if tensors is None:
-        name, role = last_hidden(model)
-        return [value for node in model.graph for value in node.outputs if value.name == name], role, []
+        value, role = last_hidden(model)
+        return [value], role, []
     values = select(model, tensors)
     left = [NotDrawn(str(v.name), f"more than {_MOST_LAYERS} layers: ask for it alone") for v in values[_MOST_LAYERS:]]
     return values[:_MOST_LAYERS], role, left
@@ -190,17 +190,6 @@ def _chosen(model: ir.Model, tensors: str | Sequence[str] | None) -> tuple[list[
 def _op_types(values: Sequence[ir.Value]) -> dict[str, str | None]:
     producers = {str(value.name): value.producer() for value in values}
     return {name: None if node is None else node.op_type for name, node in producers.items()}
-
-
-def _made_names(batches: Batches) -> tuple[str, ...]:
-    """Return names for samples that came ready made."""
-    import numpy as np
-
-    counts = []
-    for inputs, _ in batches:
-        leading = [len(a) for a in inputs.feeds.values() if isinstance(a, np.ndarray) and a.ndim > 1]
-        counts.append(leading[0] if leading else 1)
-    return tuple(f"sample {i}" for i in range(sum(counts)))
 
 
 def _answers(captured: Capture, name: str, done: int) -> tuple[NeuronAnswers | None, NotDrawn]:
@@ -304,23 +293,3 @@ def _notes(
     if batches.left_over:
         found.append(f"{batches.left_over} samples fill no batch and are left out")
     return (*found, *(labels.notes if labels is not None else ()))
-
-
-def _views(
-    model: ir.Model, batches: Batches, found: Neurons, sizes: Sequence[int], words: Mapping[int, str] | None
-) -> dict[int, SampleView]:
-    """Return what the samples among the extremes look like; each batch is read once."""
-    from onnxviz.analysis.neuron_samples import sample_view
-
-    views: dict[int, SampleView] = {}
-    wanted, start = found.wanted, 0
-    for index, size in enumerate(sizes):
-        inside = [sample for sample in wanted if start <= sample < start + size]
-        inputs = batches.batch(index) if inside else None
-        for sample in inside:
-            assert inputs is not None
-            picture = batches.picture(sample) if batches.names else inputs.picture if size == 1 else None
-            name = found.names[sample]
-            views[sample] = sample_view(model, name, inputs.feeds, sample - start, picture, words)
-        start += size
-    return views

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from onnxviz.api.common import check_outputs
+from onnxviz.api.common import DATA, PICTURES, check_outputs, save_view, tell_refused, write_numbers
 from onnxviz.errors import InputError, SelectionError
 from onnxviz.graph.io import as_model
 
@@ -33,7 +33,7 @@ def project(
     output: Path_ | None = None,
     *,
     markers: Markers = "points",
-    color: Literal["auto", "labels", "clusters", "none"] = "auto",
+    color_by: Literal["auto", "labels", "clusters", "none"] = "auto",
     data: Path_ | None = None,
     tell: Callable[[str], None] | None = None,
     **options: Any,
@@ -47,7 +47,7 @@ def project(
         output: ``.png``, ``.svg`` or ``.pdf``.
         markers: ``"thumbnails"``: samples as their pictures, channels as their maps, filters as their kernels, where
             they do not overlap.
-        color: What colours stand for; ``"auto"``: classes where there are some, else clusters.
+        color_by: What colours stand for; ``"auto"``: classes where there are some, else clusters.
         data: ``.npz``: the numbers behind the picture.
         tell: Called with a line for each thing that was asked for and cannot be shown.
         options: As :func:`projection` takes them.
@@ -58,21 +58,15 @@ def project(
     from onnxviz.analysis.projection import projection_data
     from onnxviz.plots.projection import plot_projection
 
-    check_outputs((output, (".png", ".svg", ".pdf")), (data, (".npz",)))
+    check_outputs((output, PICTURES), (data, DATA))
     if markers not in get_args(Markers):
         raise SelectionError(f"there are no markers {markers!r}", hint="choose points or thumbnails")
     found, pictures, showing = _projected(model, inputs, tensor, thumbnails=markers == "thumbnails", **options)
-    for one in found.not_drawn if tell is not None else ():
-        tell(f"not drawn: {one.name}: {one.reason}")  # type: ignore[misc]
+    tell_refused(tell, found.not_drawn)
     if data is not None:
-        from onnxviz.runtime.storage import write_arrays
-
-        write_arrays(os.fspath(data), *projection_data(found))
-    figure = plot_projection(found, pictures=pictures, showing=showing, color=color)
-    if output is not None:
-        from onnxviz.plots.save import save_figure
-
-        save_figure(figure, output)
+        write_numbers(data, *projection_data(found))
+    figure = plot_projection(found, pictures=pictures, showing=showing, color=color_by)
+    save_view(figure, output)
     return figure
 
 
@@ -87,7 +81,8 @@ def projection(model: ir.Model | Path_, inputs: Feed = None, tensor: str | None 
             ``"tsne"``, ``"umap"``), ``labels`` (``"folders"`` or a ``.csv``; by default the folders where there are
             several), ``clusters`` (``"kmeans"``, ``"kmeans:K"``, ``"hdbscan"``, ``"none"``), ``perplexity`` and
             ``neighbors`` (lists), ``over`` (``"flat"``, ``"mean"``, ``"max"``, ``"energy"``: what is made of the
-            positions of a channel), ``sample`` (channels over the positions of this sample), ``normalize``
+            positions of a channel), ``sample`` (channels over the positions of this sample),
+            ``tokens`` (a vocabulary, to show texts as words), ``normalize``
             (``"none"``, ``"standard"``, ``"unit"``), ``most`` points, ``batch``, ``progress``; and ``providers``,
             ``preprocessing``, ``dims``, ``seed``, ``op_library``.
 
@@ -112,12 +107,13 @@ def _projected(
     from onnxviz.api.projection_sources import ActivationSource, FilterSource
     from onnxviz.graph.inline import inline_functions
     from onnxviz.graph.model import model_name
+    from onnxviz.graph.shapes import infer_shapes
 
     if of not in get_args(Kinds):
         raise SelectionError(f"there is no projection of {of!r}", hint=f"choose {', '.join(get_args(Kinds))}")
     if most < 2:
         raise InputError(f"{most} points are too few", hint="give --most 2 or more")
-    opened = inline_functions(as_model(model))
+    opened = infer_shapes(inline_functions(as_model(model)))
     source = FilterSource(opened, tensor) if of == "filters" else ActivationSource(opened, inputs, tensor, of, options)
     seed = int(options.get("seed", 0))
     points = clean_points(source.points(), normalize=normalize, most=most, seed=seed)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from onnxviz.api.common import batches_for
+from onnxviz.api.samples import sample_names, sample_views
 from onnxviz.errors import InputError, SelectionError, listed, printable
 
 if TYPE_CHECKING:
@@ -20,12 +22,9 @@ if TYPE_CHECKING:
     from onnxviz.analysis.weights import LayerWeights
     from onnxviz.runtime.batches import Batches
     from onnxviz.runtime.capture import Feed
-    from onnxviz.runtime.inputs import Inputs
 
-__all__ = ["READING", "ActivationSource", "FilterSource"]
+__all__ = ["ActivationSource", "FilterSource"]
 
-#: Options of reading inputs.
-READING = ("preprocessing", "dims", "seed")
 _One = TypeVar("_One")
 _ENOUGH = 1 << 28  # values of all samples: beyond, positions are averaged
 
@@ -83,7 +82,7 @@ def _weights_of(model: ir.Model, tensor: str | None) -> LayerWeights:
             return _only(named, tensor, [lw.layer for lw in named])
         value = _only(values, tensor, [str(v.name) for v in values])
     else:
-        value = last_hidden(model)
+        value, _ = last_hidden(model)
     places = {node: position for position, node in enumerate(model.graph)}
     by_layer: dict[str, LayerWeights] = {}
     for lw in every:
@@ -110,15 +109,12 @@ class ActivationSource:
     def __init__(self, model: ir.Model, inputs: Feed, tensor: str | None, of: Of, options: Mapping[str, Any]) -> None:
         from onnxviz.graph.last_hidden import last_hidden
         from onnxviz.graph.layouts import tensor_layouts
+        from onnxviz.graph.quantised import codes_to_numbers
         from onnxviz.graph.select import select
-        from onnxviz.graph.shapes import infer_shapes
-        from onnxviz.runtime.capture import batches_of
 
-        known = {"labels", "over", "sample", "batch", "progress"}
+        known = {"labels", "over", "sample", "tokens", "batch", "progress"}
         self._own = {name: options[name] for name in known if options.get(name) is not None}
-        self._run = {k: v for k, v in options.items() if k not in known and k not in READING}
-        reading = {name: options[name] for name in READING if name in options}
-        values = [last_hidden(model)] if tensor is None else select(model, tensor)
+        values = [last_hidden(model)[0]] if tensor is None else select(model, tensor)
         value = _only(values, str(tensor), [str(v.name) for v in values])
         self.not_drawn: list[NotDrawn] = []
         self.showing = "pictures"
@@ -126,18 +122,21 @@ class ActivationSource:
         self._model, self._of, self._name = model, of, str(value.name)
         node = value.producer()
         self._op_type = None if node is None else node.op_type
-        self._layout = tensor_layouts(infer_shapes(model)).get(self._name)
-        self._batches: Batches = batches_of(model, inputs, batch=self._own.get("batch"), **reading)
+        self._decode = codes_to_numbers(value)
+        self._layout = tensor_layouts(model).get(self._name)
+        others = {name: value for name, value in options.items() if name not in known}
+        self._batches: Batches
+        self._batches, self._run = batches_for(model, inputs, self._own.get("batch"), others)
 
     def points(self) -> Points:
         from dataclasses import replace
 
         from onnxviz.analysis.projection_points import channel_points, neuron_points, sample_points
 
-        if self._of == "channels" and (self._samples() == 1 or "sample" in self._own):
+        if self._of == "channels" and (self._batches.samples == 1 or "sample" in self._own):
             return self._of_one_sample()
         values, notes = self._values()
-        names = self._batches.names or tuple(str(i) for i in range(values.samples))
+        names = sample_names(self._batches)
         labels = self._labels(names)
         if self._done is not None:  # interrupted: what is complete is placed
             names, labels = names[: self._done], None if labels is None else labels.first(self._done)
@@ -160,10 +159,10 @@ class ActivationSource:
         from onnxviz.runtime.capture import capture
 
         asked: Over = self._own.get("over") or ("mean" if self._of == "channels" else "flat")
-        count, notes = self._samples(), list[str]()
+        count, notes = self._batches.samples, list[str]()
 
         def keep(name: str, array: np.ndarray) -> UnitValues:
-            over = asked
+            array, over = array if self._decode is None else self._decode(array), asked
             if "over" not in self._own and over == "flat" and array.size // max(len(array), 1) * count > _ENOUGH:
                 over = "mean"
             return unit_values(array, name, over=over, op_type=self._op_type, layout=self._layout)
@@ -177,7 +176,9 @@ class ActivationSource:
             raise SelectionError(f"{self._name} has no values: {reason}")
         made: UnitValues = captured[self._name].statistics
         dtype = captured[self._name].dtype
-        if dtype in ("uint8", "int8"):
+        if self._decode is not None:
+            notes.append(f"dequantised from {dtype}")
+        elif dtype in ("uint8", "int8"):
             notes.append(f"values are {dtype} codes, not dequantised")
         if made.over != asked:
             notes.append("positions averaged: every value of every sample is more than is kept")
@@ -186,11 +187,6 @@ class ActivationSource:
             notes.append(f"interrupted after {captured.samples} of {count} samples")
         notes += [f"random numbers for {printable(r.name, 40)}" for r in captured.inputs if r.made_up]
         return made, [*notes, *captured.notes]
-
-    def _samples(self) -> int:
-        """Return how many samples there are; where batches were given ready made, their first axis tells."""
-        batches = self._batches
-        return batches.samples if batches.names else batches.samples * _rows(batches.first())
 
     def _of_one_sample(self) -> Points:
         from dataclasses import replace
@@ -203,15 +199,20 @@ class ActivationSource:
 
     def _maps(self, sample: int) -> FeatureMaps:
         """Return all channels of the layer for one sample."""
+        from dataclasses import replace
+
+        import numpy as np
+
         from onnxviz.analysis.feature_maps import feature_maps
         from onnxviz.runtime.capture import capture
 
         start = 0
-        for inputs, part in self._batches:
-            count = part if self._batches.names else _rows(inputs)
+        for inputs, count in self._batches:
             if sample < start + count:
                 captured = capture(self._model, inputs, [self._name], bodies=False, **self._run)
                 record = captured[self._name]
+                if self._decode is not None and record.kept is not None:
+                    record = replace(record, kept=self._decode(record.kept).astype(np.float32))
                 return feature_maps(record, layout=self._layout, top=None, by="index", sample=sample - start)
             start += count
         raise SelectionError(f"there is no sample {sample}", hint=f"there are {start}, counted from 0")
@@ -245,22 +246,15 @@ class ActivationSource:
         return {i: shown[i] for i in wanted if i < len(shown)}
 
     def _of_samples(self, wanted: Sequence[int]) -> dict[int, Any]:
-        import numpy as np
+        from onnxviz.analysis.neuron_samples import look_of
+        from onnxviz.plots.projection_marks import sample_marks
+        from onnxviz.runtime.words import read_vocabulary
 
-        from onnxviz.plots.projection_marks import signal_picture
-        from onnxviz.plots.thumbnails import picture_thumbnail
-
-        made = {i: p for i in wanted if self._batches.names and (p := self._batches.picture(i)) is not None}
-        if made:
-            return {i: picture_thumbnail(picture).tiles[0] for i, picture in made.items()}
-        rows = [row for inputs, _ in self._batches for row in next(iter(inputs.feeds.values()))]
-        lengths = [np.squeeze(row).ndim for row in rows]
-        if set(lengths) != {1} or np.squeeze(rows[0]).dtype.kind != "f":
-            raise SelectionError("the samples are neither pictures nor signals of one channel")
-        self.showing = "signals, each over its own range"
-        return {i: signal_picture(np.squeeze(rows[i]).astype(np.float64)) for i in wanted if i < len(rows)}
-
-
-def _rows(inputs: Inputs) -> int:
-    array: Any = next(iter(inputs.feeds.values()), None)
-    return max(len(array), 1) if getattr(array, "ndim", 0) else 1
+        tokens = self._own.get("tokens")
+        words = None if tokens is None else read_vocabulary(tokens)
+        views = sample_views(self._model, self._batches, [i for i in wanted if i < self._batches.samples], words)
+        look = look_of(list(views.values()))
+        if look == "names":
+            raise SelectionError("the samples are neither pictures, signals nor texts")
+        self.showing = {"signals": "signals, each over its own range"}.get(look, look)
+        return sample_marks(views, look)

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from onnxviz.api.common import check_outputs
+from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, save_view, tell_refused, write_numbers
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx_ir as ir
     from matplotlib.figure import Figure
 
     from onnxviz.analysis.feature_maps import Score
-    from onnxviz.analysis.paired import NotDrawn
-    from onnxviz.runtime.batches import Batches
     from onnxviz.runtime.capture import Feed
 
     Model = ir.Model | str | os.PathLike[str]
     Path_ = str | os.PathLike[str]
 
-__all__ = ["activations", "batches_for", "pooling", "save_view", "tell_refused", "write_numbers"]
-
-_PICTURES = (".png", ".svg", ".pdf")
-_DATA = (".npz",)
-_READING = ("preprocessing", "dims", "seed")
+__all__ = ["activations", "pooling"]
 
 
 def activations(
@@ -71,7 +64,7 @@ def activations(
     from onnxviz.plots.activations import plot_activations
     from onnxviz.runtime.capture import capture
 
-    check_outputs((output, _PICTURES), (data, _DATA))
+    check_outputs((output, PICTURES), (data, DATA))
     opened = observable(as_model(model), lambda node: True)
     plan = plan_activations(opened, tensors)
     batches, run = batches_for(opened, inputs, batch, options)
@@ -126,7 +119,7 @@ def pooling(
     from onnxviz.plots.pooling import plot_pooling
     from onnxviz.runtime.capture import capture
 
-    check_outputs((output, _PICTURES), (data, _DATA))
+    check_outputs((output, PICTURES), (data, DATA))
     opened = observable(as_model(model), is_pool)
     plan = plan_pooling(opened, tensors)
     batches, run = batches_for(opened, inputs, None, options)
@@ -143,38 +136,3 @@ def pooling(
     figure = plot_pooling(found)
     save_view(figure, output)
     return figure
-
-
-def batches_for(
-    model: ir.Model, inputs: Feed, batch: int | None, options: Mapping[str, Any]
-) -> tuple[Batches, dict[str, Any]]:
-    """Return the batches of a feed, and the options that running them takes."""
-    from onnxviz.runtime.capture import batches_of
-
-    reading = {name: options[name] for name in _READING if name in options}
-    return batches_of(model, inputs, batch=batch, **reading), {k: v for k, v in options.items() if k not in _READING}
-
-
-def tell_refused(tell: Callable[[str], None] | None, not_drawn: Sequence[NotDrawn], most: int = 40) -> None:
-    """Tell a line for each tensor that is not drawn, the last one counting the rest."""
-    if tell is None:
-        return
-    for one in not_drawn[:most]:
-        tell(f"not drawn: {one.name}: {one.reason}")
-    if len(not_drawn) > most:
-        tell(f"not drawn: {len(not_drawn) - most} more")
-
-
-def write_numbers(path: Path_, arrays: Mapping[str, np.ndarray], manifest: dict[str, Any]) -> None:
-    """Write the numbers behind a picture."""
-    from onnxviz.runtime.storage import write_arrays
-
-    write_arrays(os.fspath(path), arrays, manifest)
-
-
-def save_view(figure: Figure, output: Path_ | None) -> None:
-    """Write a figure where a file is named."""
-    if output is not None:
-        from onnxviz.plots.save import save_figure
-
-        save_figure(figure, output)

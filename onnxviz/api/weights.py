@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from onnxviz.api.common import check_outputs
+from onnxviz.api.common import DATA, PICTURES, check_outputs, save_view, tell_refused, write_numbers
 from onnxviz.graph.files import atomic_write
 from onnxviz.graph.io import as_model
 
@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["WeightView", "weight_table", "weights"]
 
 WeightView = Literal["sheet", "kernels", "norms", "filters", "spectra"]
-_PICTURES = (".png", ".svg", ".pdf")
 
 
 def weights(
     model: Model,
-    output: Path_ | None = None,
     layers: str | Sequence[str] | None = None,
+    output: Path_ | None = None,
     *,
     view: WeightView = "sheet",
     raw: bool = False,
@@ -47,8 +46,8 @@ def weights(
 
     Args:
         model: A path or an opened model.
-        output: ``.png``, ``.svg`` or ``.pdf``.
         layers: Names or globs of layers or weight tensors, ``op:TYPE``; by default all, biases and norms left out.
+        output: ``.png``, ``.svg`` or ``.pdf``.
         view: Which picture.
         raw: Show the stored integers of quantised weights in place of what they stand for.
         data: ``.npz``: the numbers behind the picture.
@@ -66,7 +65,7 @@ def weights(
     from onnxviz.errors import InputError
     from onnxviz.graph.model import model_name
 
-    check_outputs((output, _PICTURES), (data, (".npz",)))
+    check_outputs((output, PICTURES), (data, DATA))
     if view not in get_args(WeightView):
         raise InputError(f"there is no view {view!r} of weights", hint=f"choose {', '.join(get_args(WeightView))}")
     opened = as_model(model)
@@ -81,13 +80,10 @@ def weights(
         if data is not None:
             from onnxviz.analysis.weight_data import weight_data
 
-            _write(data, *weight_data(chosen, name))
+            write_numbers(data, *weight_data(chosen, name))
     else:
         figure = _studied(chosen, name, view, data, {"rows": rows, "seed": seed, "tell": tell, "progress": progress})
-    if output is not None:
-        from onnxviz.plots.save import save_figure
-
-        save_figure(figure, output)
+    save_view(figure, output)
     return figure
 
 
@@ -129,10 +125,9 @@ def _studied(
     found = study_weights(
         chosen, lambda lw: made(lw, **seeded), name, most=options["rows"], progress=options["progress"]
     )
-    for one in found.not_drawn if options["tell"] is not None else ():
-        options["tell"](f"not drawn: {one.name}: {one.reason}")
+    tell_refused(options["tell"], found.not_drawn)
     if data is not None:
-        _write(data, *study_data(found))
+        write_numbers(data, *study_data(found))
     figure: Figure = plot(found)
     return figure
 
@@ -175,9 +170,3 @@ def weight_table(
         as_json = os.fspath(output).lower().endswith(".json")
         atomic_write(output, table.to_json() if as_json else table.to_csv())
     return table
-
-
-def _write(path: Path_, arrays: dict[str, Any], manifest: dict[str, Any]) -> None:
-    from onnxviz.runtime.storage import write_arrays
-
-    write_arrays(os.fspath(path), arrays, manifest)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, draws_a_picture, runs_a_model
+from onnxviz.cli.options import Input, ModelFile, Sample, draws_a_picture, runs_a_model, tell
 from onnxviz.errors import InputError
 
 
@@ -44,7 +44,7 @@ def attention(
         str | None,
         typer.Option("--tokens", metavar="FILE|LIST", help="Words: a token a line, a tokenizer.json, or a,cat,sat."),
     ] = None,
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Which sample of the batch.")] = 0,
+    sample: Sample = 0,
     window: Annotated[
         int, typer.Option("--window", min=0, metavar="W", help="Which window of the sample, for attention in windows.")
     ] = 0,
@@ -55,12 +55,10 @@ def attention(
 ) -> None:
     """Draw attention: over the picture, as a matrix with words, between kinds of tokens, rolled out, by head."""
     from onnxviz.api import attention as draw_attention
-    from onnxviz.errors import printable
 
     if rollout and view not in ("auto", "rollout"):
         raise InputError(f"--rollout and --view {view} are two pictures", hint="give one of them")
     draw_attention(
-        model, input, output, view="rollout" if rollout else view, query=query, data=data, residual=residual,
-        layer=layer, head=head, tokens=tokens, sample=sample, window=window,
-        tell=lambda line: typer.echo(printable(line), err=True), **options,
+        model, input, layer, output, data=data, view="rollout" if rollout else view, query=query, residual=residual,
+        head=head, tokens=tokens, sample=sample, window=window, tell=tell, **options,
     )  # fmt: skip

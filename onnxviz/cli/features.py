@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, draws_a_picture, runs_a_model
+from onnxviz.cli.options import Input, ModelFile, Sample, draws_a_picture, runs_a_model, tell
 
 _MOST = 4096  # numbers of a list
 
@@ -58,7 +58,7 @@ def features(
         Literal["shared", "channel"],
         typer.Option("--color-scale", help="One colour scale for a tensor, or one a channel."),
     ] = "shared",
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Which sample.")] = 0,
+    sample: Sample = 0,
     axes: Annotated[
         str | None,
         typer.Option("--axes", metavar="LETTERS", help="A letter an axis of the tensors: NCHW, NTC, CHW, NCTHW, …"),
@@ -81,11 +81,10 @@ def features(
 ) -> None:
     """Draw feature maps: a sheet of all layers, a grid of one tensor's channels, or heat maps over the input."""
     from onnxviz.api import features as draw_features
-    from onnxviz.errors import printable
 
     cut: Any = slices if slices is None or slices == "strip" else numbers_of("--slice", slices)
     draw_features(
         model, input, tensor, output, data=data, top=top, by=by, scale=scaling, sample=sample, axes=axes, along=along,
         channels=None if channel is None else numbers_of("--channel", channel), slices=cut, overlay=overlay,
-        tell=lambda line: typer.echo(printable(line), err=True), **options,
+        tell=tell, **options,
     )  # fmt: skip

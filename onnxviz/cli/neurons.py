@@ -7,23 +7,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, runs_a_model
+from onnxviz.cli.options import Batch, Input, Labels, ModelFile, Vocabulary, draws_a_picture, runs_a_model, tell
 from onnxviz.cli.progress import shown_progress
 
 
 @runs_a_model
+@draws_a_picture
 def neurons(
     model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf.")],
     input: Input = None,
     tensor: Annotated[
         list[str] | None,
         typer.Option("--tensor", "-t", metavar="GLOB", help="Which layers; by default the last hidden one."),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option("--labels", metavar="folders|FILE.csv", help="Class of each sample: its folder, or FILE,CLASS."),
-    ] = None,
+    labels: Labels = None,
     over: Annotated[
         Literal["mean", "max", "energy"], typer.Option("--over", help="What is made of a channel's positions.")
     ] = "mean",
@@ -42,27 +39,20 @@ def neurons(
     pictures: Annotated[
         int, typer.Option("--pictures", min=0, help="Of how many units the highest and lowest samples are shown.")
     ] = 12,
-    tokens: Annotated[
-        Path | None, typer.Option("--tokens", metavar="FILE", help="Words of token ids: one a line, or tokenizer.json.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="The numbers behind the picture: .npz.")
-    ] = None,
+    tokens: Vocabulary = None,
     table: Annotated[Path | None, typer.Option("--table", metavar="FILE", help="A line for every unit: .csv.")] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", help="Samples a batch, where the model leaves it open.")
-    ] = None,
+    batch: Batch = None,
     *,
+    output: Path | None,
+    data: Path | None,
     options: dict[str, Any],
 ) -> None:
     """Draw what units answer to many samples: heat map, dead ones, highest and lowest samples, class selectivity."""
     from onnxviz.api import neurons as draw
-    from onnxviz.errors import printable
 
     with shown_progress() as progress:
         draw(
             model, input, tensor, output, labels=labels, over=over, top=top, by=by, order=order, z_score=z_score,
             pictures=pictures, tokens=tokens, data=data, table=table, batch=batch, progress=progress,
-            tell=lambda line: typer.echo(printable(line), err=True), **options,
+            tell=tell, **options,
         )  # fmt: skip
-    typer.echo(str(output))

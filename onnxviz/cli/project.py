@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, runs_a_model
+from onnxviz.cli.options import Batch, Input, Labels, ModelFile, Vocabulary, draws_a_picture, runs_a_model, tell
 from onnxviz.cli.progress import shown_progress
 
 
 @runs_a_model
+@draws_a_picture
 def project(
     model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf.")],
     input: Input = None,
     tensor: Annotated[
         str | None,
@@ -26,10 +26,7 @@ def project(
     method: Annotated[
         Literal["pca", "tsne", "umap"], typer.Option("--method", "-m", help="PCA is drawn beside the others too.")
     ] = "pca",
-    labels: Annotated[
-        str | None,
-        typer.Option("--labels", metavar="folders|FILE", help="Classes: the folders, or a .csv; by default folders."),
-    ] = None,
+    labels: Labels = None,
     clusters: Annotated[
         str, typer.Option("--clusters", metavar="C", help="kmeans, kmeans:K, hdbscan or none.")
     ] = "kmeans",
@@ -57,24 +54,20 @@ def project(
         int | None, typer.Option("--sample", min=0, help="Channels over the positions of this sample.")
     ] = None,
     most: Annotated[int, typer.Option("--most", metavar="N", help="Most points; drawn at random beyond.")] = 2000,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="The numbers behind the picture: .npz.")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", help="Samples a batch, where the model leaves it open.")
-    ] = None,
+    tokens: Vocabulary = None,
+    batch: Batch = None,
     *,
+    output: Path | None,
+    data: Path | None,
     options: dict[str, Any],
 ) -> None:
     """Place samples, channels, filters or neurons of a layer in a plane: PCA, t-SNE or UMAP."""
     from onnxviz.api import project as draw
-    from onnxviz.errors import printable
 
     with shown_progress() as progress:
         draw(
-            model, input, tensor, output, of=of, method=method, labels=labels, clusters=clusters,
-            perplexity=perplexity, neighbors=neighbors, markers=markers, color=color_by, over=over, normalize=normalize,
-            sample=sample, most=most, data=data, batch=batch, progress=progress,
-            tell=lambda line: typer.echo(printable(line), err=True), **options,
+            model, input, tensor, output, data=data, of=of, method=method, labels=labels, clusters=clusters,
+            perplexity=perplexity, neighbors=neighbors, markers=markers, color_by=color_by, over=over,
+            normalize=normalize, sample=sample, most=most, tokens=tokens, batch=batch, progress=progress,
+            tell=tell, **options,
         )  # fmt: skip
-    typer.echo(str(output))

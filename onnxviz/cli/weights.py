@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import ModelFile, console
+from onnxviz.cli.options import ModelFile, Seed, console, draws_a_picture, tell
 from onnxviz.cli.progress import shown_progress
 from onnxviz.errors import InputError, printable
 
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 _WIDE = 150  # columns of a terminal that the whole table takes
 
 
+@draws_a_picture
 def weights(
     model: ModelFile,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf.")
-    ] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,9 +36,6 @@ def weights(
         ),
     ] = "sheet",
     raw: Annotated[bool, typer.Option("--raw", help="Stored integers of quantised weights, not dequantised.")] = False,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="The numbers behind the picture: .npz.")
-    ] = None,
     table: Annotated[
         Path | None,
         typer.Option("--table", metavar="FILE", help="Statistics of every weight: .csv, .json, or - for the terminal."),
@@ -50,19 +45,20 @@ def weights(
         typer.Option("--sort", metavar="COLUMN", help="Sort the table; numbers largest first, -COLUMN smallest first."),
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Most weights in a picture.")] = 24,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of clustering and bootstrap.")] = 0,
+    seed: Seed = 0,
+    *,
+    output: Path | None,
+    data: Path | None,
 ) -> None:
     """Draw the weights, or list them: kernels, norms, filters, spectra, statistics."""
     from onnxviz.api import weight_table
     from onnxviz.api import weights as draw_weights
-    from onnxviz.api.common import check_outputs
+    from onnxviz.api.common import DATA, PICTURES, check_outputs
 
-    if output is None and data is None and table is None:
-        raise InputError("there is nothing to make", hint="name a picture with -o, or a table with --table")
     if sort is not None and table is None:
         raise InputError("--sort is for the table", hint="add --table -")
     file = None if table is None or str(table) == "-" else table
-    check_outputs((output, (".png", ".svg", ".pdf")), (data, (".npz",)), (file, (".csv", ".json")))
+    check_outputs((output, PICTURES), (data, DATA), (file, (".csv", ".json")))
     if table is not None:
         with shown_progress(what="layers") as progress:
             found = weight_table(model, layer, file, sort=sort, raw=raw, progress=progress)
@@ -71,12 +67,9 @@ def weights(
     if output is not None or data is not None:
         with shown_progress(what="layers") as progress:
             draw_weights(
-                model, output, layer, view=view, raw=raw, data=data, rows=rows, seed=seed, progress=progress,
-                tell=lambda line: typer.echo(printable(line), err=True),
+                model, layer, output, data=data, view=view, raw=raw, rows=rows, seed=seed, progress=progress,
+                tell=tell,
             )  # fmt: skip
-    for path in (file, output):
-        if path is not None:
-            typer.echo(str(path))
 
 
 _COLUMNS: tuple[tuple[str, str, bool], ...] = (

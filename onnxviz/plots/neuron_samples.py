@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from onnxviz.analysis.neuron_samples import SampleView
+from onnxviz.analysis.neuron_samples import SampleView, look_of
 from onnxviz.analysis.neurons import Extreme, NeuronLayer, Neurons, UnitExtremes
 from onnxviz.analysis.scale import number
 from onnxviz.plots.pairs import MARGIN
@@ -70,15 +70,13 @@ def _look(found: Neurons, layer: NeuronLayer) -> _Look:
     classes = [layer.classes[label] for label in set(layer.labels[layer.labels >= 0].tolist())]
     above = _VALUE * (2 if any(len(name) > _SHORT for name in classes) else 1)
     words = any(view.words for view in views)
-    pictures = [view.picture for view in views if view.picture is not None]
-    # One picture with many questions: the questions are what tells the samples apart.
-    alike = words and all(np.array_equal(pictures[0], picture) for picture in pictures)
-    if shapes and not alike:
+    kind = look_of(views)
+    if kind == "pictures":
         shape = min(max(float(np.median(shapes)), 0.4), 1.6)
         if words:  # they need the room
             return _Look("tiles", _WIDE, _WIDE * shape, above, words, min(most, _FEWER[0]), min(least, _FEWER[1]))
         return _Look("tiles", _TILE, _TILE * shape, above, words, most, least)
-    if any(view.signal is not None for view in views):
+    if kind == "signals":
         return _Look("signals", _WIDE, 0.45, above, words, min(most, _FEWER[0]), min(least, _FEWER[1]))
     return _Look("lines", _TILE, 0, 0, words, most, least)
 
@@ -176,8 +174,7 @@ def _tile(figure: Figure, view: SampleView, one: Extreme, label: str, look: _Loo
     axes = plain(inch_axes(figure, left, top + look.above, look.tile, look.height))
     _draw_view(axes, view, one)
     if view.words and look.words:
-        plain_words = [word for word in view.words if not (word[:1] in "[<" and word[-1:] in "]>")]  # [CLS], <pad>
-        lines = textwrap.wrap(safe(" ".join(plain_words), 44), 24)[:2]
+        lines = textwrap.wrap(safe(view.text, 44), 24)[:2]
         below = top + look.above + look.height + 0.02
         figure_text(figure, left, below, "\n".join(lines), fontsize=5.5, color=MUTED, linespacing=1.15)
 

@@ -16,12 +16,11 @@ from onnxviz.analysis.clusters import STRUCTURE
 from onnxviz.analysis.projection import Map, Projection
 from onnxviz.errors import SelectionError
 from onnxviz.plots.pairs import MARGIN, draw_lines, footer_lines, head
-from onnxviz.plots.projection_marks import Group, draw_pictures, draw_points, groups
+from onnxviz.plots.projection_marks import Group, Mark, draw_pictures, draw_points, groups, reach
 from onnxviz.plots.style import ACCENT, FONT, INK, MUTED, ZERO, figure_text, inch_axes, safe, wrap_caption
 
 __all__ = ["plot_projection"]
 
-Pixels = npt.NDArray[np.uint8]
 _PANEL, _LARGE, _SIDE = 3.5, 5.0, 3.5  # inches
 _GAP, _ABOVE, _BELOW = 0.45, 0.34, 0.62
 _BARS = 20
@@ -34,7 +33,7 @@ _ADVICE = {
 def plot_projection(
     found: Projection,
     *,
-    pictures: Mapping[int, Pixels] | None = None,
+    pictures: Mapping[int, Mark] | None = None,
     showing: str = "pictures",
     color: Literal["auto", "labels", "clusters", "none"] = "auto",
 ) -> Figure:
@@ -147,7 +146,7 @@ def _footer(found: Projection, width: float) -> list[str]:
 
 
 def _panel(
-    figure: Figure, found: Projection, one: Map, marks: list[Group], pictures: Mapping[int, Pixels] | None,
+    figure: Figure, found: Projection, one: Map, marks: list[Group], pictures: Mapping[int, Mark] | None,
     place: tuple[float, float, float],
 ) -> int:  # fmt: skip
     """Draw one map with its title above and what it keeps below; return how many pictures are shown."""
@@ -158,7 +157,7 @@ def _panel(
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set(color="#c9ced4", linewidth=0.6)
-    _frame(axes, one.points, 0.3 / size if pictures else 0.08)
+    _frame(axes, one.points, reach(pictures) / size if pictures else 0.08)
     odd = found.classes.outliers if found.classes is not None else np.zeros(0, np.intp)
     shown = 0
     if pictures:

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.offsetbox import AnnotationBbox, OffsetBox, OffsetImage, TextArea
 from matplotlib.patheffects import withStroke
 
 from onnxviz.analysis.feature_maps import FeatureMaps
+from onnxviz.analysis.neuron_samples import Look, SampleView
 from onnxviz.analysis.projection import Projection
 from onnxviz.analysis.scale import ColorScale
 from onnxviz.plots.style import FONT, INK, MUTED, colormap, norm, safe
+from onnxviz.plots.thumbnails import picture_thumbnail
 
-__all__ = ["Group", "channel_pictures", "draw_pictures", "draw_points", "groups", "placed", "signal_picture"]
+__all__ = [
+    "Group",
+    "channel_pictures",
+    "draw_pictures",
+    "draw_points",
+    "groups",
+    "placed",
+    "reach",
+    "sample_marks",
+    "signal_picture",
+]
 
 Pixels = npt.NDArray[np.uint8]
+#: A picture, or words.
+Mark = Pixels | str
 
 #: Ten colours that colour-blind readers tell apart (M. Petroff 2021, arXiv 2107.02270), the greys last.
 COLORS = (
@@ -30,6 +44,8 @@ _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 _OTHERS = "#c9ced4"
 _MOST = 20  # groups that are told apart
 _EDGE = 44  # pixels of a small picture
+_LETTERS = 24  # of the words of a text
+_LETTER, _LINE = 0.053, 0.15  # inches of a letter of words, and of their frame's height
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +167,7 @@ def placed(
 
 
 def draw_pictures(
-    axes: Axes, points: npt.NDArray[np.float64], marks: list[Group], pictures: Mapping[int, Pixels],
+    axes: Axes, points: npt.NDArray[np.float64], marks: list[Group], pictures: Mapping[int, Mark],
     odd: npt.NDArray[np.intp],
 ) -> int:  # fmt: skip
     """Draw the pictures of points at their places, framed in the colour of their group; the other points are dots.
@@ -160,7 +176,7 @@ def draw_pictures(
         axes: Where to draw; its limits are set already.
         points: ``(n, 2)``.
         marks: As :func:`groups` returns them.
-        pictures: Row -> ``(h, w, 3)`` uint8.
+        pictures: Row -> ``(h, w, 3)`` uint8, or words.
         odd: Rows that are drawn before others, in a black frame.
 
     Returns:
@@ -172,17 +188,42 @@ def draw_pictures(
     if not rows.size:
         return 0
     inches = axes.transData.transform(points[rows]) / axes.figure.dpi
-    tall, wide = (max(pictures[int(row)].shape[i] for row in rows) for i in (0, 1))
-    least = 0.32 if len(points) <= 64 else 0.22  # inches: few points have room
-    unit = float(np.clip(max(tall, wide) / 130, least, 0.45)) / max(tall, wide)
-    shown = rows[placed(inches, wide * unit + 0.06, tall * unit + 0.06, np.flatnonzero(np.isin(rows, odd)))]
+    unit, wide, tall = _room(list(pictures.values()), len(points))
+    shown = rows[placed(inches, wide + 0.06, tall + 0.06, np.flatnonzero(np.isin(rows, odd)))]
     for row in shown:
-        image = OffsetImage(pictures[int(row)], zoom=72 * unit, interpolation="nearest", resample=True)
+        image = _mark(pictures[int(row)], unit)
+        words = isinstance(pictures[int(row)], str)
         frame = {
-            "edgecolor": INK if row in odd else color[int(row)], "linewidth": 1.8, "boxstyle": "square,pad=0"
+            "edgecolor": INK if row in odd else color[int(row)], "linewidth": 0.9 if words else 1.8,
+            "boxstyle": f"square,pad={0.2 if words else 0}",
         }  # fmt: skip
         axes.add_artist(AnnotationBbox(image, points[row], pad=0.0, bboxprops=frame))
     return len(shown)
+
+
+def reach(pictures: Mapping[int, Mark]) -> float:
+    """Return the inches that a picture, or words, may reach beyond its point."""
+    longest = max((len(mark) for mark in pictures.values() if isinstance(mark, str)), default=0)
+    return max(0.3, _LETTER * longest / 2 + 0.1)
+
+
+def _room(marks: Sequence[Mark], points: int) -> tuple[float, float, float]:
+    """Return the inches of a pixel, and the width and height that no mark exceeds."""
+    texts = [mark for mark in marks if isinstance(mark, str)]
+    shapes = [mark.shape for mark in marks if not isinstance(mark, str)]
+    if not shapes:
+        return 0.0, _LETTER * max(map(len, texts)), _LINE
+    tall, wide = (max(shape[i] for shape in shapes) for i in (0, 1))
+    least = 0.32 if points <= 64 else 0.22  # inches: few points have room
+    unit = float(np.clip(max(tall, wide) / 130, least, 0.45)) / max(tall, wide)
+    return unit, wide * unit, tall * unit
+
+
+def _mark(mark: Mark, unit: float) -> OffsetBox:
+    if isinstance(mark, str):
+        style = {"fontsize": 6, "color": INK, "fontfamily": FONT, "parse_math": False}
+        return TextArea(mark, textprops=style)
+    return OffsetImage(mark, zoom=72 * unit, interpolation="nearest", resample=True)
 
 
 def channel_pictures(maps: FeatureMaps, scale: ColorScale | None = None) -> list[Pixels]:
@@ -207,6 +248,17 @@ def _colored(values: npt.NDArray[np.float32], scale: ColorScale) -> Pixels:
     pixels = np.rint(255 * np.asarray(colormap(scale)(norm(scale)(np.where(finite, small, 0))))[..., :3])
     pixels[~finite] = 255
     return np.asarray(pixels, np.uint8)
+
+
+def sample_marks(views: Mapping[int, SampleView], look: Look) -> dict[int, Mark]:
+    """Return the small picture of each sample, or its words, where it has what the others are told apart by."""
+    if look == "words":
+        return {i: safe(view.text, _LETTERS) for i, view in views.items() if view.text}
+    if look == "pictures":
+        shown = {i: view.picture for i, view in views.items() if view.picture is not None}
+        return {i: picture_thumbnail(picture).tiles[0] for i, picture in shown.items()}
+    signals = {i: view.signal for i, view in views.items() if view.signal is not None}
+    return {i: signal_picture(signal[0].astype(np.float64)) for i, signal in signals.items()}
 
 
 def signal_picture(signal: npt.NDArray[np.float64]) -> Pixels:

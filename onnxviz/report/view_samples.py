@@ -9,7 +9,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.analysis.neuron_answers import NeuronAnswers, answer_reducer
-from onnxviz.analysis.neuron_layers import decoders, last_hidden
 from onnxviz.analysis.neuron_samples import sample_view
 from onnxviz.analysis.neurons import Neurons, neuron_layer
 from onnxviz.analysis.paired import missing
@@ -17,8 +16,10 @@ from onnxviz.analysis.projection import project_points
 from onnxviz.analysis.projection_points import clean_points, sample_points
 from onnxviz.analysis.sample_labels import SampleLabels, sample_labels
 from onnxviz.errors import MissingDependencyError, SelectionError
+from onnxviz.graph.last_hidden import last_hidden
 from onnxviz.graph.layouts import tensor_layouts
 from onnxviz.graph.model import model_name
+from onnxviz.graph.quantised import decoders
 from onnxviz.graph.shapes import infer_shapes
 from onnxviz.report.charts import figure_image
 from onnxviz.report.formats import shape, short
@@ -61,13 +62,13 @@ def _answered(seen: Seen, batches: Batches) -> _Answers:
         InputError: The labels cannot be read.
     """
     model = infer_shapes(seen.prepared.model)
-    name, role = last_hidden(model)
+    value, role = last_hidden(model)
+    name = str(value.name)
     absent = missing(seen.captured, name)
     if absent is not None:
         raise SelectionError(f"{short(name)}: {absent.reason}")
     record = seen.captured[name]
-    values = [value for node in model.graph for value in node.outputs if value.name == name]
-    reduce = answer_reducer({name: record.op_type}, tensor_layouts(model), decode=decoders(values))
+    reduce = answer_reducer({name: record.op_type}, tensor_layouts(model), decode=decoders([value]))
     outcome = reduce(name, record.array)
     if outcome.answers is None:
         raise SelectionError(f"{short(name)}: {outcome.reason}")

@@ -86,6 +86,11 @@ class Batches:
         for index, count in enumerate(self._counts):
             yield self._read(index), count
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of samples of each batch."""
+        return self._counts
+
     def first(self) -> Inputs:
         """Return the first batch."""
         return self._read(0)

@@ -114,6 +114,22 @@ def test_labels_that_do_not_match_are_told(tmp_path: Path) -> None:
         sample_labels(names, "folders")
 
 
+def test_many_batches_merge_without_copying_what_came_before() -> None:
+    parts = [unit_values(np.full((2, 3), i, np.float32)) for i in range(400)]
+    every = parts[0]
+    halfway = None
+    for i, part in enumerate(parts[1:], 1):
+        every = every.merge(part)
+        halfway = every if i == 199 else halfway
+    assert halfway is not None
+    assert (every.samples, halfway.samples, len(halfway.parts)) == (800, 400, 200)
+    other = halfway.merge(parts[0])  # what grew since is not in the way, nor changed
+    assert other.matrix[-1].tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(every.matrix[:, 0], np.repeat(np.arange(400), 2))
+    assert every.parts._items is not other.parts._items  # type: ignore[attr-defined]
+    assert every.parts._items is halfway.parts._items  # type: ignore[attr-defined]
+
+
 def test_both_directions_of_a_recurrence_count_as_units() -> None:
     made = unit_values(np.zeros((7, 2, 3, 4), np.float32), op_type="LSTM")
     assert (made.axes, made.units, made.channels, made.samples) == ("TdNC", 8, 8, 3)

@@ -32,7 +32,7 @@ def test_neurons_over_class_folders(onnxviz: Onnxviz, here: Path, classes: Path)
         "neurons", CNN, "--input", "data", "-t", "conv2/Relu", "-t", "fc1/Relu", "--over", "max", "-o", "n.svg",
         "--data", "n.npz", "--table", "n.csv", "--batch", "4",
     )  # fmt: skip
-    assert (run.code, run.out, run.err) == (0, "n.svg\n", "")
+    assert (run.code, run.out, run.err) == (0, "n.svg\nn.npz\nn.csv\n", "")
     assert run.files == ["data", "n.csv", "n.npz", "n.svg"]
     with np.load(here / "n.npz") as data:
         manifest = json.loads(str(data["__onnxviz__"]))

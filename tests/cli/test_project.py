@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from matplotlib.offsetbox import AnnotationBbox
 from PIL import Image
 
 from onnxviz import api
 from onnxviz.errors import InputError, SelectionError
 from onnxviz.graph.last_hidden import last_hidden
+from onnxviz.graph.shapes import infer_shapes
 from tests.cli.conftest import Onnxviz
 
 RNG = np.random.default_rng(5)
@@ -85,8 +87,6 @@ def test_filters_need_no_input(models: Path, tmp_path: Path) -> None:
 
 
 def test_pictures_and_signals_as_markers(folder: Path, models: Path) -> None:
-    from matplotlib.offsetbox import AnnotationBbox
-
     figure = api.project(models / "lenet5.onnx", folder, markers="thumbnails")
     shown = [a for a in figure.axes[0].artists if isinstance(a, AnnotationBbox)]
     assert any(
@@ -100,6 +100,24 @@ def test_pictures_and_signals_as_markers(folder: Path, models: Path) -> None:
     assert told == ["not drawn: thumbnails: a neuron has no picture; --of channels or filters has"]
 
 
+def test_one_picture_and_many_questions_are_told_apart_by_the_questions(models: Path) -> None:
+    questions = [np.load(file) for file in sorted((models / "samples/questions").glob("*.npy"))]
+    fed = {"image": np.zeros((5, 1, 28, 28), np.float32), "tokens": np.stack(questions)}
+    words = models / "picture_question_tokens.txt"
+    figure = api.project(models / "picture_question.onnx", fed, markers="thumbnails", tokens=words)
+    assert any(text.get_text().startswith("words, where they do not overlap: ") for text in figure.texts)
+    boxes = [a for a in figure.axes[0].artists if isinstance(a, AnnotationBbox)]
+    shown = {box.offsetbox.get_text() for box in boxes}
+    assert shown
+    assert shown <= {
+        "which digit is it ?",
+        "is it even ?",
+        "is it odd ?",
+        "is it larger than 5 ?",
+        "is it smaller than 3 ?",
+    }
+
+
 def test_labels_that_do_not_match_are_told_and_the_rest_is_drawn(folder: Path, models: Path, tmp_path: Path) -> None:
     table = tmp_path / "wrong.csv"
     table.write_text("file,label\nother.png,1\n")
@@ -110,7 +128,7 @@ def test_labels_that_do_not_match_are_told_and_the_rest_is_drawn(folder: Path, m
     with pytest.raises(InputError, match="cannot be read"):
         api.project(models / "lenet5.onnx", folder, labels=str(tmp_path / "none.csv"))
     with pytest.raises(SelectionError, match="no labels to colour by"):
-        api.project(models / "lenet5.onnx", folder, labels=str(table), color="labels")
+        api.project(models / "lenet5.onnx", folder, labels=str(table), color_by="labels")
 
 
 def test_what_cannot_be_placed_is_refused(folder: Path, models: Path, tmp_path: Path) -> None:
@@ -147,7 +165,7 @@ def test_names_of_a_model_are_escaped(tmp_path: Path) -> None:
 
 def test_the_last_hidden_layer() -> None:
     def of(text: str) -> str | None:
-        return last_hidden(ir.from_onnx_text(f'<ir_version: 8, opset_import: ["": 17]> g {text}')).name
+        return last_hidden(infer_shapes(ir.from_onnx_text(f'<ir_version: 8, opset_import: ["": 17]> g {text}')))[0].name
 
     assert of("(float[1, 4] x) => (float[1, 4] y) {a = Relu(x) y = Neg(a)}") == "a"
     assert of("(float[1, 4] x) => (float[1, 4] y) {y = Neg(x)}") == "y"

@@ -18,8 +18,10 @@ from onnxviz.analysis.paired import NotDrawn, observable
 from onnxviz.analysis.pooling import Pooling, is_pool, plan_pooling, pool_views
 from onnxviz.graph.activations import POINTWISE
 from onnxviz.plots.activations import plot_activations
+from onnxviz.plots.pairs import MARGIN, head
 from onnxviz.plots.pooling import plot_pooling
 from onnxviz.plots.save import save_figure
+from onnxviz.plots.style import new_figure
 from onnxviz.runtime.capture import capture
 
 RNG = np.random.default_rng(0)
@@ -228,6 +230,17 @@ def test_names_that_a_font_lacks_or_that_are_long() -> None:
     bad = replace(found.views[0], name="卷\n" * 40 + "$x^2$" * 500)
     save = plot_pooling(Pooling("m$\\frac" * 40, (bad,), tuple(NotDrawn("n" * 9000, "r" * 9000) for _ in range(20))))
     assert "not drawn: 12 more" in texts(save)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "W" * 300, "M_" * 25, "卷" * 80])
+@pytest.mark.parametrize("width", [3.0, 6.5, 13.0])
+def test_titles_stay_on_their_page(name: str, width: float) -> None:
+    figure = new_figure(width, 2)
+    head(figure, f"Pooling of {name}", ["a line"])
+    right = figure.texts[0].get_window_extent().x1 / figure.dpi
+    assert right <= width - MARGIN + 0.02
+    if name == "lenet5" and width > 3:
+        assert (figure.texts[0].get_text(), figure.texts[0].get_fontsize()) == ("Pooling of lenet5", 14)
 
 
 def test_many_values_are_one_artist_and_said_so(tmp_path: Path) -> None:
