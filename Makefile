@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that the tests are spread over.
+WORKERS ?= 2
 DEMO := out/demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TRAIN := lenet5_torch digits_cnn_keras vit_digits_torch signal_cnn_lstm_torch picture_question_torch
@@ -11,7 +13,7 @@ TRAIN := lenet5_torch digits_cnn_keras vit_digits_torch signal_cnn_lstm_torch pi
 MOVED = test -f $(VENV)/.folder && test "$$(cat $(VENV)/.folder)" != "$(CURDIR)"
 $(shell $(MOVED) && rm -f $(VENV)/.installed $(VENV)/.tested)
 
-.PHONY: demo test lint bench models clean check-python
+.PHONY: demo test lint bench models gallery clean check-python
 
 demo: $(VENV)/.installed
 	@mkdir -p $(DEMO)
@@ -24,7 +26,7 @@ demo: $(VENV)/.installed
 	@echo "Open $(CURDIR)/$(DEMO)/report.html in a browser."
 
 test: $(VENV)/.tested
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.tested
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -37,6 +39,9 @@ bench: $(VENV)/.tested
 
 models: $(VENV)/.tested
 	@for script in $(TRAIN) make_manifest; do $(BIN)/python models/$$script.py || exit 1; done
+
+gallery: $(VENV)/.tested
+	@$(BIN)/python docs/make_gallery.py
 
 clean:
 	rm -rf $(VENV) build out

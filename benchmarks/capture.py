@@ -57,7 +57,7 @@ def onnxviz(path: str, batch: int) -> list[float]:
     moments = [time.perf_counter()]
     capture(
         model,
-        Batches.of([inputs] * (WARMUP + RUNS)),
+        Batches.of(model, [inputs] * (WARMUP + RUNS)),
         keep=False,
         reduce=lambda name, array: Summary.of(array),
         progress=lambda done, of: moments.append(time.perf_counter()),

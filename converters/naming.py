@@ -10,9 +10,13 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 import onnx
 import onnx_ir as ir
 
-__all__ = ["name_by_layer", "name_weights", "shorten_paths", "strip_paths"]
+from onnxviz.graph.provenance import NO_MODULE
+
+__all__ = ["drop_empty_scopes", "name_by_layer", "name_weights", "shorten_paths", "strip_paths"]
 
 _STACK_FILE = re.compile(r'(?<=File ")([^"\n]+)(?=", line )')
+#: As an entry of a list, and as a step of a path that names each step's class.
+_EMPTY_SCOPE = re.compile(rf"'{NO_MODULE}', |{NO_MODULE}: {NO_MODULE}/")
 _ANY_FILE = re.compile(r"(?<![\w.])((?:[A-Za-z]:)?[\\/](?:[^\\/\s:\"']+[\\/])+[^\\/\s:\"']+)")
 #: What a Keras user calls the constant inputs of an operator: op type -> names of inputs 1, 2, …
 _ROLES: dict[str, tuple[str, ...]] = {
@@ -120,6 +124,27 @@ def _formal_name(node: ir.Node, index: int) -> str:
     except onnx.defs.SchemaError:
         return str(index)
     return str(formal[min(index, len(formal) - 1)].name) if formal else str(index)
+
+
+def drop_empty_scopes(model: ir.Model) -> None:
+    """Take torch.export's placeholder for "outside of any module" out of what it recorded on nodes, in place.
+
+    Such nodes compute sizes for its own checks; the placeholder would be read as a layer of the network.
+
+    >>> import onnx_ir as ir
+    >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
+    ... g (float[n] x) => (int64[1] y) { y = Shape(x) }''')
+    >>> props = model.graph[0].metadata_props
+    >>> props["pkg.torch.onnx.name_scopes"] = "['_empty_nn_module_stack_from_metadata_hook', 'sym_size']"
+    >>> drop_empty_scopes(model)
+    >>> props["pkg.torch.onnx.name_scopes"]
+    "['sym_size']"
+    """
+    for graph in model.graphs():
+        for node in graph:
+            for key, text in node.metadata_props.items():
+                if NO_MODULE in text:
+                    node.metadata_props[key] = _EMPTY_SCOPE.sub("", text)
 
 
 def strip_paths(model: ir.Model, folder: Path | None) -> None:

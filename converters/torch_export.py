@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxviz.converters.base import comes_from
+from onnxviz.converters.naming import drop_empty_scopes
 from onnxviz.converters.torch_call import Call, evaluating, run_module
 from onnxviz.converters.torch_graph import LOWEST, lower, optimize_without_folding
 from onnxviz.errors import ConversionError
@@ -95,7 +96,7 @@ def export_module(
         reason = f"its graph cannot be written in opset {opset}"
         return _traced(module, call, reason, axes=open_axes, opset=opset, names=names, keep_batchnorm=keep_batchnorm)
     _check_axes(program.model, open_axes)
-    return Exported(_detached(program.model), "torch.export")
+    return Exported(_finished(program.model), "torch.export")
 
 
 def _traced(module: Any, call: Call, reason: str, **options: Any) -> Exported:
@@ -208,7 +209,7 @@ def export_program(program: Any, opset: int | None) -> Exported:
         raise ConversionError(f"torch.onnx cannot translate the program: {_reason(error)}") from error
     if opset is not None and not lower(exported.model, opset):
         raise ConversionError(f"the program cannot be written in opset {opset}", hint="take a higher --opset")
-    return Exported(_detached(exported.model), "torch.export")
+    return Exported(_finished(exported.model), "torch.export")
 
 
 def export_script(
@@ -311,8 +312,9 @@ def forward_names(module: Any, call: Call) -> list[str]:
     return names
 
 
-def _detached(model: ir.Model) -> ir.Model:
-    """Copy the weights out of torch's memory, so that training on does not change the model."""
+def _finished(model: ir.Model) -> ir.Model:
+    """Copy the weights out of torch's memory, so that training on does not change the model, and clear its notes."""
+    drop_empty_scopes(model)
     for graph in model.graphs():
         for value in graph.initializers.values():
             if value.const_value is not None:

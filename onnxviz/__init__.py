@@ -4,9 +4,8 @@
 >>> onnxviz.__version__
 '0.1.0'
 
-Every verb of the command line is a function here: ``onnxviz.inspect``, ``convert``, ``expose``, ``capture``,
-``plan``, ``graph``, ``features``, ``activations``, ``pooling``, ``weights``, ``attention``, ``attention_weights``,
-``profile``, ``report``, ``doctor``. They are imported when they are first used.
+Every verb of the command line is a function here, such as ``onnxviz.inspect`` and ``onnxviz.features``; they are
+imported when they are first used.
 """
 
 from __future__ import annotations
@@ -27,28 +26,35 @@ if TYPE_CHECKING:
         doctor,
         expose,
         features,
+        flow,
+        flow_numbers,
         graph_diff,
         inspect,
+        neuron_views,
+        neurons,
         open_model,
         plan,
         pooling,
         preprocessing,
         profile,
+        project,
+        projection,
         save_model,
+        weight_table,
         weights,
     )
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "gradient",
-    "graph",
-    "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile", "report", "save_model",
+    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
+    "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan",
+    "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model", "weight_table",
     "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
-    "expose", "features", "graph_diff", "inspect", "open_model", "plan", "pooling", "preprocessing", "profile",
-    "save_model", "weights",
+    "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "neuron_views", "neurons", "open_model",
+    "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxviz.graph.io import open_model
+from onnxviz.graph.provenance import NO_MODULE
 from onnxviz.runtime.capture import capture
 from onnxviz.runtime.inputs import load_inputs
 from onnxviz.runtime.session import run_model
@@ -149,6 +150,7 @@ def test_nothing_in_the_file_tells_of_a_machine(file):
     data = (MODELS / file).read_bytes()
     for root in (b"/home/", b"/root/", b"/tmp/", b"/Users/", b"site-packages", b"C:\\Users"):
         assert root not in data
+    assert NO_MODULE.encode() not in data
 
 
 @pytest.mark.parametrize("file", DIGIT_FILES)

@@ -85,7 +85,18 @@ def test_the_project_file_names_every_package() -> None:
     assert set(project["tool"]["setuptools"]["packages"]) == packages | {"onnxviz.converters"}
     assert (ROOT / "onnxviz" / "py.typed").exists()
     extras = set(project["project"]["optional-dependencies"])
-    assert extras == {"torch", "keras", "tensorflow", "sklearn", "jax", "projection", "training", "cluster", "all"}
+    assert extras == {
+        "torch",
+        "keras",
+        "tensorflow",
+        "sklearn",
+        "jax",
+        "projection",
+        "umap",
+        "training",
+        "cluster",
+        "all",
+    }
 
 
 def test_onnxruntime_is_asked_for_once_on_every_platform() -> None:

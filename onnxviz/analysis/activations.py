@@ -11,21 +11,22 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.analysis.activation_curves import Curve, activation_curve, dequantizer, function_name
-from onnxviz.analysis.channels import channel_axis
+from onnxviz.analysis.activation_curves import Curve, activation_curve, function_name
+from onnxviz.analysis.channels import MOST_CHANNELS
 from onnxviz.analysis.feature_maps import FeatureMaps, Score
 from onnxviz.analysis.histogram import Histogram, histogram
 from onnxviz.analysis.numeric import is_numeric
-from onnxviz.analysis.paired import NotDrawn, asked_for, missing, paired_maps
-from onnxviz.analysis.tally import Tally, tally
+from onnxviz.analysis.paired import NotDrawn, asked_for, missing, paired_maps, shared_axes
+from onnxviz.analysis.tally import Tallies, Tally, tally
 from onnxviz.errors import ExecutionError, ModelError, SelectionError
-from onnxviz.graph.activations import ActivationSite, activation_sites
+from onnxviz.graph.activations import POINTWISE, ActivationSite, activation_sites
 from onnxviz.graph.kinds import KINDS
 from onnxviz.graph.layouts import tensor_layouts
+from onnxviz.graph.quantised import dequantizer
 from onnxviz.graph.shapes import infer_shapes
 from onnxviz.runtime.record import Capture
 
-__all__ = ["ActivationView", "Activations", "Plan", "activation_views", "over_all", "plan_activations", "sample_count"]
+__all__ = ["ActivationView", "Activations", "Plan", "activation_views", "drawn_range", "over_all", "plan_activations"]
 
 _BINS = 60
 Array = npt.NDArray[Any]
@@ -54,6 +55,8 @@ class ActivationView:
         channels: Number of channels; None where it has none.
         axis: Which axis holds them.
         note: What a reader should know; empty where there is nothing.
+        nan: Number of NaN that enter and that leave, over all samples.
+        inf: Number of infinite values, likewise.
     """
 
     name: str
@@ -72,6 +75,8 @@ class ActivationView:
     channels: int | None
     axis: int | None
     note: str
+    nan: tuple[int, int] = (0, 0)
+    inf: tuple[int, int] = (0, 0)
 
     def captions(self) -> list[str]:
         """Return what was counted, in words."""
@@ -83,6 +88,10 @@ class ActivationView:
             parts.append(f"{len(self.dead)} of {self.channels} channels dead {over}")
         else:
             parts.append(over)
+        for (enter, leave), what in ((self.nan, "NaN"), (self.inf, "Inf")):
+            if enter or leave:
+                share = 100 * max(enter, leave) / max(self.values, 1)
+                parts.append(f"{enter} {what} enter, {leave} leave ({share:.2g} %, hatched)")
         return parts
 
 
@@ -143,17 +152,6 @@ def _leaving(view: ActivationView, read: Callable[[Array], Array], array: Array)
     return tally(read(array), view.axis)
 
 
-@dataclass(frozen=True)
-class Tallies:
-    """What is counted of one tensor: by the function that it enters, and under ``""`` as what leaves one."""
-
-    by_use: dict[str, Tally]
-
-    def merge(self, other: Tallies) -> Tallies:
-        """Return the counts of both together."""
-        return Tallies({key: one.merge(other.by_use[key]) for key, one in self.by_use.items()})
-
-
 def plan_activations(model: ir.Model, tensors: str | Sequence[str] | None = None) -> Plan:
     """Find the activation functions to look at.
 
@@ -176,6 +174,10 @@ def plan_activations(model: ir.Model, tensors: str | Sequence[str] | None = None
     if not sites:
         if refused:
             raise SelectionError(f"{refused[0].name}: {refused[0].reason}", hint="leave --tensor out to see all")
+        for node in model.graph:
+            if node.op_type in POINTWISE and node.op_type != "Erf" and node.outputs[0].name:
+                why = _refused(node.outputs[0])
+                raise SelectionError(f"no activation function can be shown: {why.name}: {why.reason}")
         raise SelectionError(
             "the model has no activation function as a node of its graph",
             hint="quantised models clip in QuantizeLinear, recurrent operators inside: see `features`",
@@ -217,19 +219,20 @@ def activation_views(
     """
     views: list[ActivationView] = []
     refused = list(plan.not_drawn)
+    known: dict[Any, Curve] = {}
     for site in plan.sites:
         name = str(site.output.name)
         try:
             lost = missing(first, str(site.source.name), name)
             if lost is None:
-                views.append(_view(plan, site, first, top, by, sample, more))
+                views.append(_view(plan, site, first, top, by, sample, more, known))
             else:
                 refused.append(lost)
         except SelectionError as error:
             refused.append(NotDrawn(name, str(error)))
     if not views:
         raise SelectionError(f"no activation function can be shown: {refused[0].name}: {refused[0].reason}")
-    return Activations(first.model_name, tuple(views), tuple(refused), sample_count(first))
+    return Activations(first.model_name, tuple(views), tuple(refused), max(view.samples for view in views))
 
 
 def _readers(site: ActivationSite) -> tuple[Callable[[npt.NDArray[Any]], Any], Callable[[npt.NDArray[Any]], Any]]:
@@ -239,49 +242,69 @@ def _readers(site: ActivationSite) -> tuple[Callable[[npt.NDArray[Any]], Any], C
 
 
 def _view(
-    plan: Plan, site: ActivationSite, first: Capture, top: int | None, by: Score, sample: int, more: bool
-) -> ActivationView:
+    plan: Plan, site: ActivationSite, first: Capture, top: int | None, by: Score, sample: int, more: bool,
+    known: dict[Any, Curve],
+) -> ActivationView:  # fmt: skip
     source, name = str(site.source.name), str(site.output.name)
     enter, leave = _readers(site)
     if not is_numeric(first[source].array.dtype):
         raise SelectionError("it holds no numbers")
     before, after = enter(first[source].array), leave(first[name].array)
     layout = plan.layouts.get(source) or plan.layouts.get(name)
-    maps = paired_maps(
-        before, after, (first[source], first[name]), layout=layout, top=top, by=by, sample=sample
-    )  # fmt: skip
-    finite = before[np.isfinite(before)] if before.dtype.kind == "f" else before.reshape(-1)
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 1.0)
-    curve, note = None, ""
-    try:
-        curve = activation_curve(plan.model, site, max(low, -1e6), min(high, 1e6))
-    except (ExecutionError, ModelError) as error:
-        note = f"no curve: {error}"
-    axis = _axis(maps[0], before.shape, layout)
+    records = first[source], first[name]
+    axes = shared_axes(records, before.shape, layout)
+    maps = paired_maps(before, after, records, layout=layout, top=top, by=by, sample=sample)
     edges = histogram(before, bins=_BINS, scale="linear").edges
     if more:
         room = (edges[-1] - edges[0]) / 2
         edges = np.linspace(edges[0] - room, edges[-1] + room, _BINS + 1)
+    curve, note = None, ""
+    try:
+        low, high = drawn_range(edges)
+        curve = activation_curve(plan.model, site, low, high, among=_most(before), known=known)
+    except (ExecutionError, ModelError) as error:
+        note = f"no curve: {error}"
+    axis = _axis(axes, before.shape)
+    samples = first.samples if axes is None or "N" in axes else 1
     entering = tally(before, None, curve, edges)
     return _counted(
         ActivationView(
             name, source, function_name(site, curve), tuple(before.shape), *maps, curve,
-            entering.bins or histogram(before), sample_count(first), 0, 0.0, None, None,
+            entering.bins or histogram(before), samples, 0, 0.0, None, None,
             None if axis is None else before.shape[axis], axis, note,
         ),
-        entering, tally(after, axis), sample_count(first),
+        entering, tally(after, axis), samples,
     )  # fmt: skip
 
 
-def _axis(fm: FeatureMaps, shape: tuple[int, ...], layout: str | None) -> int | None:
-    if layout is None and len(shape) == 3 and fm.total == shape[1] != shape[2]:
-        layout = "NCHW"  # as the maps read it
-    return channel_axis(shape, layout)
+def drawn_range(edges: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends of the axis that a curve is drawn over: those of the histogram, and some of the other sign."""
+    first, last = float(edges[0]), float(edges[-1])
+    reach = 0.2 * max(abs(first), abs(last))
+    return min(first, -reach), max(last, reach)
+
+
+def _most(array: npt.NDArray[Any]) -> tuple[float, float] | None:
+    """Return what 99.8 % of the finite values lie among; of large tensors, of every n-th."""
+    values = array.reshape(-1)[:: max(1, array.size // 100_000)].astype(np.float64)
+    values = values[np.isfinite(values)]
+    return (float(np.percentile(values, 0.1)), float(np.percentile(values, 99.9))) if values.size else None
+
+
+def _axis(axes: str | None, shape: tuple[int, ...]) -> int | None:
+    """Return the axis of the channels; None where there is none, or both directions of an LSTM are channels."""
+    if axes is None or len(shape) < 2 or "C" not in axes:
+        return None
+    if axes in ("TDNC", "DNC") and shape[axes.index("D")] > 1:
+        return None
+    axis = axes.index("C")
+    return axis if 0 < shape[axis] <= MOST_CHANNELS else None
 
 
 def _counted(view: ActivationView, entering: Tally, leaving: Tally, samples: int) -> ActivationView:
     rectifier = view.curve is not None and view.curve.zero_below and view.axis is not None
-    dead = np.flatnonzero(np.isfinite(leaving.high) & (leaving.high <= 0)) if rectifier else None
+    most = view.curve.most_below if view.curve is not None else 0.0
+    dead = np.flatnonzero(np.isfinite(leaving.high) & (leaving.high <= most)) if rectifier else None
     return replace(
         view,
         entering=entering.bins or view.entering,
@@ -290,27 +313,23 @@ def _counted(view: ActivationView, entering: Tally, leaving: Tally, samples: int
         zeroed=leaving.zero / leaving.total if leaving.total else 0.0,
         saturated=None if entering.flat is None or not entering.total else entering.flat / entering.total,
         dead=None if dead is None else tuple(int(i) for i in dead),
+        nan=(entering.nan, leaving.nan),
+        inf=(entering.inf, leaving.inf),
     )
 
 
-def sample_count(captured: Capture) -> int:
-    """Return the number of samples of one batch: the first size that all inputs share, else 1."""
-    sizes = {record.shape[0] for record in captured.inputs if record.shape}
-    return sizes.pop() if len(sizes) == 1 else 1
-
-
-def over_all(found: Activations, every: Capture, samples: int | None = None) -> Activations:
+def over_all(found: Activations, every: Capture) -> Activations:
     """Return the same views, counted over all batches.
 
     Args:
         found: Of the first batch.
         every: A capture whose ``reduce`` was :meth:`Plan.reducer`.
-        samples: How many samples that are; None takes ``every.samples``.
     """
-    number = every.samples if samples is None else samples
     views = []
     for view in found.views:
         entering = every[view.source].statistics.by_use[view.name]
         leaving = every[view.name].statistics.by_use[""]
-        views.append(_counted(view, entering, leaving, number))
-    return replace(found, views=tuple(views), samples=number)
+        batched = len(view.shape) > 1  # else each batch is a sample
+        samples = every.samples if batched else max(1, every.samples // max(found.samples, 1))
+        views.append(_counted(view, entering, leaving, samples))
+    return replace(found, views=tuple(views), samples=max(view.samples for view in views))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.tokens import Tokens, name_texts, token_layout
+from onnxviz.analysis.tokens import Tokens
 from onnxviz.errors import SelectionError, printable
 
-if TYPE_CHECKING:
-    from onnxviz.graph.attention import AttentionNode
-    from onnxviz.runtime.record import Capture
-
-__all__ = ["AttentionMaps", "LayerAttention", "attention_maps", "choose_layers", "filled_rows"]
+__all__ = ["AttentionMaps", "LayerAttention", "choose_layers", "filled_rows", "finite_mean", "layers_named"]
 
 FloatArray = npt.NDArray[np.float64]
 SINK = 0.3  # mean attention from which a key counts as a sink
@@ -36,8 +33,10 @@ class LayerAttention:
         queries: What the queries are.
         keys: What the keys are.
         error: Largest distance of a row's sum from 1 (rows that are NaN or wholly masked left out).
-        empty: Rows, all heads together, that are NaN or sum to 0: masked as a whole.
+        empty: Rows, all heads together, that are zeros: masked as a whole.
         note: What a reader should know; empty where nothing.
+        broken: Rows, all heads together, that hold NaN or Inf: masked as a whole, or a fault of the numbers.
+        after: ``order`` of the layers whose results enter the stream that the queries come from; None if not known.
     """
 
     name: str
@@ -51,6 +50,8 @@ class LayerAttention:
     error: float
     empty: int
     note: str = ""
+    broken: int = 0
+    after: tuple[int, ...] | None = None
 
     @property
     def title(self) -> str:
@@ -58,8 +59,19 @@ class LayerAttention:
         return f"layer {self.order}" + (" (cross)" if self.kind == "cross" else "")
 
     def mean(self) -> FloatArray:
-        """Return the mean over the heads: ``(Q, K)``; its rows sum to 1 as each head's do."""
-        return np.asarray(self.weights.mean(axis=0, dtype=np.float64))
+        """Return the mean over the heads: ``(Q, K)``; heads in which a query is masked as a whole are left out."""
+        return _mean_where(self.weights, filled_rows(self.weights))
+
+    def looks(self, query: int | None) -> FloatArray:
+        """Return where a query looks, or for None all on average: ``(heads, K)``; masked rows are left out."""
+        if query is not None:
+            return self.weights[:, query].astype(np.float64)
+        return _mean_where(self.weights.swapaxes(0, 1), filled_rows(self.weights).T)
+
+    def mean_look(self, query: int | None) -> FloatArray:
+        """Return the mean of :meth:`looks` over the heads that have a row there: ``(K,)``."""
+        looks = self.looks(query)
+        return _mean_where(looks, filled_rows(looks))
 
     def entropy(self) -> FloatArray:
         """Return the entropy of every row in bits: ``(heads, Q)``, ``-Σ p log2 p``; from 0 to log2 K; NaN if empty."""
@@ -91,7 +103,7 @@ class LayerAttention:
         return np.asarray(np.mean(self.received() > threshold, axis=0))
 
     def special_mass(self) -> FloatArray:
-        """Return the share of attention that goes to CLS, registers and special tokens: ``(heads,)``."""
+        """Return the share of attention that CLS, registers and special tokens get: ``(heads,)``; NaN if masked."""
         return self._row_mean(self.weights[:, :, list(self.keys.special)].sum(axis=-1, dtype=np.float64))
 
     def block_mass(self) -> FloatArray:
@@ -107,7 +119,8 @@ class LayerAttention:
 
     def _row_mean(self, values: FloatArray) -> FloatArray:
         kept = filled_rows(self.weights)
-        return np.asarray(np.where(kept, values, 0).sum(axis=-1) / np.maximum(kept.sum(axis=-1), 1))
+        count = np.where(kept.any(axis=-1), kept.sum(axis=-1), np.nan)
+        return np.asarray(np.where(kept, values, 0).sum(axis=-1) / count)
 
     def of_head(self, head: int) -> LayerAttention:
         """Return the layer with one of its heads.
@@ -135,12 +148,14 @@ class AttentionMaps:
         layers: In the graph's order.
         picture: What was fed, ``(H, W, 3)`` uint8, as the model saw it; None where no picture was.
         notes: What a reader should know.
+        refused: Which layers keep their weights, and why, in one line; empty where none does.
     """
 
     model_name: str
     layers: tuple[LayerAttention, ...]
     picture: npt.NDArray[np.uint8] | None
     notes: tuple[str, ...] = ()
+    refused: str = ""
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the numbers behind the pictures, by name: weights, entropies, masses, sinks, and labels."""
@@ -169,94 +184,66 @@ def filled_rows(weights: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isfinite(total) & (total > 0))
 
 
+def finite_mean(values: npt.NDArray[Any]) -> FloatArray:
+    """Return the mean over the first axis, heads that are NaN left out; NaN where all are.
+
+    >>> finite_mean(np.array([[1.0, np.nan], [np.nan, np.nan]])).tolist()
+    [1.0, nan]
+    """
+    known = ~np.isnan(values)
+    count = np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    return np.asarray(np.where(known, values, 0).sum(axis=0) / count)
+
+
+def _mean_where(weights: npt.NDArray[Any], kept: npt.NDArray[np.bool_]) -> FloatArray:
+    """Return the mean of ``(M, …, K)`` over the rows that are kept, ``(M, …)``; where none is, over all: 0 or NaN."""
+    kept = np.where(kept.any(axis=0), kept, True)
+    total = np.where(kept[..., None], weights, 0).sum(axis=0, dtype=np.float64)
+    return np.asarray(total / kept.sum(axis=0)[..., None])
+
+
 def _is_causal(weights: npt.NDArray[Any]) -> bool:
     queries, keys = weights.shape[1:]
     return queries == keys > 2 and not np.triu(weights.max(axis=0), 1).any()
 
 
-def attention_maps(
-    captured: Capture,
-    layers: Sequence[AttentionNode],
-    *,
-    sample: int = 0,
-    batch: int | None = None,
-    words: Sequence[str] = (),
-) -> AttentionMaps:
-    """Return the attention of a captured run.
+class _Placed(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def order(self) -> int: ...
+
+
+_AnyLayer = TypeVar("_AnyLayer", bound=_Placed)
+
+
+def layers_named(layers: Sequence[_AnyLayer], layer: str | None, refused: Mapping[int, str]) -> list[_AnyLayer]:
+    """Return the layers that a text asks for: by number, from 0 or negative from the end, or by a part of the name.
 
     Args:
-        captured: A run with :meth:`onnxviz.graph.attention.AttentionGraph.tensors`.
-        layers: What :func:`onnxviz.graph.attention.find_attention` found.
-        sample: Which sample of the batch.
-        batch: Samples that were fed; by default the first size of the first input.
-        words: Labels of the text tokens.
+        layers: All whose weights can be had.
+        layer: What is asked for; None for all.
+        refused: The others: number -> why they cannot.
 
     Raises:
-        SelectionError: There is no such sample, or the weights are no attention.
+        SelectionError: There is no such layer, or it is one of the others.
     """
-    shapes = {name: record.shape for name, record in captured.items()}
-    shapes |= {record.name: tuple(record.shape) for record in captured.inputs}
-    fed = batch or next((r.shape[0] for r in captured.inputs if len(r.shape) > 1), 1)
-    found = [
-        _layer(captured[layer.tensor].array, layer, order, shapes, fed, sample, words)
-        for order, layer in enumerate(layers)
-        if layer.tensor in captured
-    ]
-    if not found:
-        raise SelectionError("the run holds no attention weights", hint="capture the tensors that find_attention names")
-    missing = f"{len(layers) - len(found)} layers were not captured" if len(found) < len(layers) else ""
-    notes = (*captured.notes, *([missing] if missing else []))
-    return AttentionMaps(captured.model_name, tuple(found), captured.picture, notes)
-
-
-def _layer(
-    array: npt.NDArray[Any],
-    layer: AttentionNode,
-    order: int,
-    shapes: dict[str, tuple[int, ...]],
-    batch: int,
-    sample: int,
-    words: Sequence[str],
-) -> LayerAttention:
-    stack, per_sample = _per_sample(array, batch, layer.tensor)
-    if not 0 <= sample < len(stack):
-        raise SelectionError(f"there is no sample {sample}", hint=f"{len(stack)} were fed, counted from 0")
-    weights = np.ascontiguousarray(stack[sample], dtype=np.float32)
-    weights.flags.writeable = False
-    filled = filled_rows(weights)
-    total = weights.sum(axis=-1, dtype=np.float64)
-    error = float(np.abs(total[filled] - 1).max()) if filled.any() else 0.0
-    sides = [
-        name_texts(token_layout(stream, count, shapes, samples_only=per_sample), words)
-        for stream, count in zip((layer.queries, layer.keys), weights.shape[1:], strict=True)
-    ]
-    notes = list(dict.fromkeys(tokens.note for tokens in sides if tokens.note))
-    if not per_sample:
-        notes.append(f"{len(stack)} windows of {batch} sample: window {sample} is shown")
-    if error > 0.01:
-        notes.append(f"rows sum to 1 ± {error:.2g}")
-    empty = int(np.count_nonzero(~filled))
-    if empty:
-        notes.append(f"{empty} rows are masked as a whole")
-    return LayerAttention(
-        layer.name, layer.tensor, layer.kind, order, tuple(range(len(weights))), weights, sides[0], sides[1], error,
-        empty, " · ".join(notes),
-    )  # fmt: skip
-
-
-def _per_sample(array: npt.NDArray[Any], batch: int, name: str) -> tuple[npt.NDArray[Any], bool]:
-    """Return weights as (N, heads, Q, K), and whether N is the batch rather than windows."""
-    if array.ndim < 2 or 0 in array.shape:
-        raise SelectionError(f"tensor {name!r} of shape {array.shape} holds no attention", hint="choose another layer")
-    if array.ndim == 2:
-        return array[None, None], True
-    if array.ndim == 3:
-        merged = array.shape[0] % batch == 0
-        heads = array.shape[0] // batch if merged else array.shape[0]
-        stack = array.reshape(-1, heads, *array.shape[-2:])
-        return stack, merged or len(stack) == 1
-    stack = array.reshape(-1, *array.shape[-3:])
-    return stack, len(stack) in (1, batch)
+    if layer is None:
+        return list(layers)
+    count = max([one.order for one in layers] + list(refused), default=-1) + 1
+    if re.fullmatch(r"-?[0-9]{1,9}", layer):
+        number = int(layer) if not layer.startswith("-") else int(layer) + count
+        if number in refused:
+            raise SelectionError(f"attention layer {number}: {refused[number]}", hint="choose another layer")
+        chosen = [one for one in layers if one.order == number]
+    else:
+        chosen = [one for one in layers if layer in one.name]
+    if not chosen:
+        raise SelectionError(
+            f"there is no attention layer {layer!r}",
+            hint=f"there are {count}, 0 to {count - 1}; the first is {printable(layers[0].name, 80)}",
+        )
+    return chosen
 
 
 def choose_layers(maps: AttentionMaps, layer: str | None, head: int | None) -> AttentionMaps:
@@ -265,19 +252,7 @@ def choose_layers(maps: AttentionMaps, layer: str | None, head: int | None) -> A
     Raises:
         SelectionError: There is no such layer or head.
     """
-    chosen = list(maps.layers)
-    if layer is not None:
-        number = int(layer) if layer.lstrip("-").isdigit() else None
-        count = len(chosen)
-        if number is not None:
-            chosen = [one for one in chosen if one.order == (number if number >= 0 else number + count)]
-        else:
-            chosen = [one for one in chosen if layer in one.name]
-        if not chosen:
-            raise SelectionError(
-                f"there is no attention layer {layer!r}",
-                hint=f"there are {count}, 0 to {count - 1}; the first is {printable(maps.layers[0].name, 80)}",
-            )
+    chosen = layers_named(maps.layers, layer, {})
     if head is not None:
         most = max(chosen, key=lambda one: len(one.heads))
         chosen = [one.of_head(head) for one in chosen if head in one.heads] or [most.of_head(head)]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxviz.analysis.channel_scores import channel_ranges, hoyer_sparsity
+from onnxviz.analysis.map_axes import Slices, axis_letters, channels_first, cut_volume, numeric_array
 from onnxviz.analysis.scale import PERCENTILE, ColorScale, color_scale
-from onnxviz.analysis.statistics import is_numeric, to_float
+from onnxviz.analysis.tokens import Tokens
 from onnxviz.errors import SelectionError
-from onnxviz.graph.kinds import KINDS
 
 if TYPE_CHECKING:
     from onnxviz.runtime.record import TensorRecord
@@ -21,10 +23,7 @@ __all__ = ["FeatureMaps", "Score", "axis_letters", "feature_maps", "hoyer_sparsi
 
 Score = Literal["energy", "index", "sparsity"]
 Kind = Literal["grid", "image", "vector"]
-
-# Operators whose outputs have their channels second whatever the rank.
-_CHANNELS_SECOND = KINDS["conv"] | KINDS["pool"] | {"BatchNormalization", "InstanceNormalization", "PRelu"}
-_RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
+_MOST_ASIDE = 8  # tokens beside the patches whose values are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +35,15 @@ class FeatureMaps:
         op_type: The operator that produced it, or None for an input.
         shape: The whole tensor's shape.
         dtype: The whole tensor's type.
-        kind: ``"grid"``: a map a channel. ``"image"``: one map, channels down, time (or position) across.
+        kind: ``"grid"``: a map a channel, or a map a channel and slice. ``"image"``: one map, channels down,
+            positions across.
             ``"vector"``: one map of one row, a column a channel.
         maps: ``(K, H, W)`` float32, read-only; K is 1 for an image or a vector.
-        channels: The channel's index of each map (grid), row (image) or column (vector).
+        channels: The channel's index of each map (grid), row (image) or column (vector); with several slices a channel
+            is there once for each.
         scores: ``(len(channels),)`` float64, the score that ``by`` names; for ``"index"``, the energy.
-        by: The score that the channels were chosen by, highest first; ``"index"`` is the first ones in order.
+        by: The score that the channels were chosen by, highest first; ``"index"`` is the first ones in order,
+            ``"request"`` those that were asked for.
         total: Number of channels in the tensor.
         sample: Index of the sample in the batch.
         batch: Size of the batch.
@@ -51,6 +53,10 @@ class FeatureMaps:
         constant: Whether all finite values of a channel are equal, for each channel shown.
         constant_total: Number of such channels in the whole tensor.
         note: What was done to get two-dimensional maps; empty where nothing was.
+        across: What lies across an image: ``"position"``, ``"time"`` or ``"token"``.
+        slices: Of a volume, the slice of each map; else empty.
+        cut: What such a slice is called: ``"slice"`` or ``"frame"``.
+        aside: Tokens that stand for no patch, such as CLS: label, and ``(len(channels),)`` float32 values.
     """
 
     name: str
@@ -61,7 +67,7 @@ class FeatureMaps:
     maps: npt.NDArray[np.float32]
     channels: tuple[int, ...]
     scores: npt.NDArray[np.float64]
-    by: Score
+    by: Score | Literal["request"]
     total: int
     sample: int
     batch: int
@@ -70,14 +76,42 @@ class FeatureMaps:
     constant: tuple[bool, ...]
     constant_total: int
     note: str
+    across: str = "position"
+    slices: tuple[int, ...] = ()
+    cut: str = "slice"
+    aside: tuple[tuple[str, npt.NDArray[np.float32]], ...] = ()
+
+    @property
+    def strip(self) -> int:
+        """How many slices of each channel are shown; 1 where there is no more than one map a channel."""
+        return len(self.channels) // max(len(set(self.channels)), 1) if self.slices else 1
 
     @property
     def shown(self) -> str:
         """How many of how many channels are shown, and by what: ``"64 of 512 channels, by energy"``."""
-        if len(self.channels) == self.total:
+        count = len(set(self.channels))
+        if count == self.total:
             return "1 channel" if self.total == 1 else f"all {self.total} channels"
-        order = "in index order" if self.by == "index" else f"by {self.by}"
-        return f"{len(self.channels)} of {self.total} channels, {order}"
+        order = {"index": "in index order", "request": "as asked for"}.get(self.by, f"by {self.by}")
+        return f"{count} of {self.total} channels, {order}"
+
+    def first(self, count: int) -> FeatureMaps:
+        """Return a grid's first maps; several slices of a channel stay together."""
+        count = max(count // self.strip, 1) * self.strip
+        if self.kind != "grid" or count >= len(self.channels):
+            return self
+        return replace(
+            self, maps=self.maps[:count], channels=self.channels[:count], scores=self.scores[:count],
+            ranges=self.ranges[:count], constant=self.constant[:count], slices=self.slices[:count],
+            aside=tuple((label, values[:count]) for label, values in self.aside),
+        )  # fmt: skip
+
+    def best(self, count: int) -> tuple[int, ...]:
+        """Return the places within ``channels`` of the highest scores, the highest first; as asked for, or in order."""
+        order = (
+            range(len(self.channels)) if self.by in ("index", "request") else np.argsort(-self.scores, kind="stable")
+        )
+        return tuple(int(i) for i in list(order)[:count])
 
     def captions(self) -> list[str]:
         """Return the parts of the caption: channels, scale, clipping, constant channels, how the maps were made."""
@@ -101,161 +135,102 @@ def feature_maps(
     by: Score = "energy",
     sample: int = 0,
     name: str | None = None,
+    channels: Sequence[int] | None = None,
+    slices: Slices = None,
+    along: str | None = None,
+    tokens: Tokens | None = None,
+    across: str | None = None,
+    rows: int | None = None,
 ) -> FeatureMaps:
     """Return the channels of an activation as two-dimensional maps.
 
-    ``(N, C, H, W)`` gives a map a channel; ``(N, C, D, H, W)`` the middle slice of each volume; ``(N, C, L)`` and
-    ``(N, T, C)`` one image with the channels down and time or position
-    across, all of them; ``(N, C)`` and ``(N, C, 1, 1)`` one row.
+    ``(N, C, H, W)`` gives a map a channel; ``(N, C, D, H, W)`` slices of each volume, the middle one unless others are
+    named; ``(N, C, L)`` and ``(N, T, C)`` one image with the channels down and time or position across;
+    ``(N, C)`` and ``(N, C, 1, 1)`` one row. ``(N, T, C)`` with ``tokens`` of which some are patches gives a map a
+    channel, the other tokens set aside.
     The first axis is taken as the batch unless ``layout`` says otherwise. The outputs of LSTM, GRU and RNN, which are
     time-first, are recognised by their operator.
 
-    Energy is the mean of ``x²`` over a channel's finite values. Sparsity is Hoyer's
-    ``(√n - L1/L2) / (√n - 1)`` (Hoyer 2004, JMLR 5, section 3.1): 0 for a flat channel, 1 for a single spike; a
-    channel of zeros has 0. Ties keep the order of the channels.
+    Energy is the mean of ``x²`` over a channel's finite values. Sparsity is Hoyer's: see :func:`hoyer_sparsity`. Ties
+    keep the order of the channels. Scores, scale and constancy are those of whole volumes, and of patches alone.
 
     Args:
         record: A captured tensor, or an array.
         layout: ``"NCHW"`` or ``"NHWC"``, for any rank: channels second, or last. Or a letter an axis, such as
-            ``"CHW"``, ``"HWC"``, ``"HW"``, ``"NTC"``. None takes ``"NCHW"``, and at rank 3 ``"NTC"`` unless a
-            convolution or the like made it.
-        top: Largest number of maps; None for all. Images and vectors always show every channel.
+            ``"CHW"``, ``"HWC"``, ``"HW"``, ``"NTC"``, ``"NCTHW"``. None takes ``"NCHW"``, and at rank 3 ``"NTC"``
+            unless a convolution or the like made it.
+        top: Largest number of channels of a grid; None for all. Images and vectors show every channel.
         by: ``"energy"``, ``"sparsity"`` or ``"index"`` (the first ones).
         sample: Which sample of the batch.
         name: The tensor's name where ``record`` is an array.
+        channels: Which channels, in this order; ``top`` and ``by`` then choose nothing.
+        slices: Which slices of a volume; ignored elsewhere.
+        along: The axis that a volume is cut along: ``"depth"``, ``"height"``, ``"width"``, ``"time"`` or its letter; by
+            default the first.
+        tokens: What the positions of ``(N, T, C)`` stand for.
+        across: What lies across an image; by default ``"time"`` for recurrence and the letter T, else ``"position"``.
+        rows: Most channels of an image: those of the highest score, in the order of their index; None for all.
 
     Raises:
         SelectionError: The tensor has no such view: a scalar, text, an empty tensor, more than three spatial axes; or
-            ``layout``, ``by`` or ``sample`` does not fit it.
+            ``layout``, ``by``, ``sample``, ``channels`` or ``slices`` does not fit it.
 
     >>> maps = feature_maps(np.arange(8.0).reshape(1, 2, 2, 2), by="energy")
     >>> maps.channels, maps.maps.shape, maps.shown
     ((1, 0), (2, 2, 2), 'all 2 channels')
+    >>> feature_maps(np.zeros((1, 9, 2, 2)), channels=[7, 2]).shown
+    '2 of 9 channels, as asked for'
     """
-    if isinstance(record, np.ndarray):
-        array, title, op_type, dtype = record, name or "array", None, str(record.dtype)
-    else:
-        array, title, op_type, dtype = record.array, name or record.name, record.op_type, record.dtype
-    _check(array, title, by, top)
+    _check(by, top)
+    array, title, op_type, dtype = numeric_array(record, name)
     axes = axis_letters(array.shape, title, op_type, layout)
-    batch = array.shape[axes.index("N")] if "N" in axes else 1
-    if not -batch <= sample < batch:
-        raise SelectionError(f"{title} has no sample {sample}", hint=f"its batch holds {batch}, counted from 0")
-    sample %= batch
-    block = _channels_first(array, axes, sample)
-    kind, block, note = _arrange(block, title, axes)
-    total = block.shape[0]
-    energy, low, high = _per_channel(block)
-    scores = hoyer_sparsity(block) if by == "sparsity" else energy
-    order = np.arange(total) if by == "index" else np.argsort(-scores, kind="stable")
-    if kind != "grid":
-        order = np.arange(total)
-    elif top is not None:
-        order = order[:top]
-    scale = color_scale(block, percentile=100.0 if kind == "vector" else PERCENTILE)
-    maps = _flat_maps(kind, block, order)
+    block, letters, sample, batch = channels_first(array, axes, sample, title)
+    whole, view = _arrange(block, title, axes, letters, (slices, along, tokens, across))
+    total = len(whole)
+    energy, low, high = channel_ranges(whole)
+    scores = hoyer_sparsity(whole) if by == "sparsity" else energy
+    order = _order(scores, title, view.kind, (top, rows), by, channels)
+    repeated = np.repeat(order, max(len(view.cuts), 1))
+    maps = _flat_maps(view, whole, order)
     maps.flags.writeable = False
+    constant = ~(low < high)
     return FeatureMaps(
-        name=title,
-        op_type=op_type,
-        shape=tuple(array.shape),
-        dtype=dtype,
-        kind=kind,
-        maps=maps,
-        channels=tuple(int(i) for i in order),
-        scores=scores[order],
-        by=by,
-        total=total,
-        sample=sample,
-        batch=batch,
-        scale=scale,
-        ranges=np.stack([low, high], axis=1)[order],
-        constant=tuple(bool(c) for c in ~(low < high)[order]),
-        constant_total=int(np.count_nonzero(~(low < high))) if kind != "vector" else 0,
-        note=note,
-    )
+        name=title, op_type=op_type, shape=tuple(array.shape), dtype=dtype, kind=view.kind, maps=maps,
+        channels=tuple(repeated.tolist()), scores=scores[repeated], by=by if channels is None else "request",
+        total=total, sample=sample, batch=batch,
+        scale=color_scale(whole, percentile=100.0 if view.kind == "vector" else PERCENTILE),
+        ranges=np.stack([low, high], axis=1)[repeated], constant=tuple(constant[repeated].tolist()),
+        constant_total=int(np.count_nonzero(constant)) if view.kind != "vector" else 0, note=view.note,
+        across=view.across, slices=view.cuts * len(order), cut=view.cut,
+        aside=tuple((label, values[order]) for label, values in view.aside),
+    )  # fmt: skip
 
 
-def hoyer_sparsity(block: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return Hoyer's sparsity of each channel of ``(C, …)`` over its finite values, as ``(C,)`` between 0 and 1.
-
-    >>> hoyer_sparsity(np.array([[0.0, 0.0, 0.0, 5.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])).tolist()
-    [1.0, 0.0, 0.0]
-    """
-    scores = np.zeros(len(block))
-    for i, channel in enumerate(block):
-        values = np.abs(channel[np.isfinite(channel)].astype(np.float64))
-        peak = values.max(initial=0.0)
-        if values.size < 2 or peak == 0:
-            continue
-        values /= peak
-        root = math.sqrt(values.size)
-        scores[i] = (root - values.sum() / math.sqrt(np.square(values).sum())) / (root - 1)
-    return np.clip(scores, 0.0, 1.0)
-
-
-def _check(array: npt.NDArray[Any], title: str, by: str, top: int | None) -> None:
+def _check(by: str, top: int | None) -> None:
     if by not in get_args(Score):
         raise SelectionError(f"channels cannot be chosen by {by!r}", hint=f"choose from {', '.join(get_args(Score))}")
     if top is not None and top < 1:
         raise SelectionError(f"the top {top} channels are none", hint="ask for 1 or more")
-    if not is_numeric(array.dtype):
-        raise SelectionError(f"{title} holds {array.dtype}, which has no feature maps", hint="choose a numeric tensor")
-    if not array.ndim or not array.size:
-        what = "is a scalar" if not array.ndim else f"is empty, of shape {array.shape}"
-        raise SelectionError(f"{title} {what}: it has no feature maps", hint="choose a tensor with channels")
 
 
-def axis_letters(shape: tuple[int, ...], title: str, op_type: str | None = None, layout: str | None = None) -> str:
-    """Return a letter an axis: N batch, C channels, anything else spatial.
+@dataclass(frozen=True, eq=False)
+class _View:
+    """How a block becomes maps: its kind, its slices (``(C, slices, H, W)``) where it is cut, and what is said."""
 
-    Args:
-        shape: The tensor's sizes.
-        title: Its name, for errors.
-        op_type: The operator that made it; the outputs of LSTM, GRU and RNN are time-first.
-        layout: As :func:`feature_maps` takes it.
-
-    Raises:
-        SelectionError: ``layout`` does not fit, or there are more than five axes.
-
-    >>> axis_letters((1, 8, 5, 5), "conv"), axis_letters((1, 50, 64), "tokens"), axis_letters((9, 2, 1, 4), "y", "LSTM")
-    ('NCHW', 'NWC', 'TDNC')
-    """
-    rank = len(shape)
-    if layout is None and op_type in _RECURRENT and rank == 4:
-        return "TDNC"  # Y: time, directions, batch, units
-    if layout is None and op_type in _RECURRENT and rank == 3:
-        return "DNC"  # the last state
-    if layout is None or layout in ("NCHW", "NHWC"):
-        last = layout == "NHWC" or (layout is None and rank == 3 and op_type not in _CHANNELS_SECOND)
-        if rank == 1:
-            return "C"
-        if rank > 5:
-            raise SelectionError(f"{title} has {rank} axes: no feature maps", hint="choose a tensor of up to 5 axes")
-        spatial = "DHW"[5 - rank :]
-        return f"N{spatial}C" if last else f"NC{spatial}"
-    if len(layout) != rank or layout.count("C") > 1 or layout.count("N") > 1 or not layout.isalpha():
-        raise SelectionError(
-            f"layout {layout!r} does not fit {title}, of shape {tuple(shape)}",
-            hint="give NCHW, NHWC, or one letter an axis, such as CHW, HW or NTC",
-        )
-    return layout
+    kind: Kind
+    note: str = ""
+    across: str = "position"
+    cuts: tuple[int, ...] = ()
+    cut: str = "slice"
+    sliced: npt.NDArray[np.float32] | None = None
+    aside: tuple[tuple[str, npt.NDArray[np.float32]], ...] = ()
 
 
-def _channels_first(array: npt.NDArray[Any], axes: str, sample: int) -> npt.NDArray[np.float32]:
-    """Return one sample as float32 ``(C, *spatial)``."""
-    if "N" in axes:
-        array = array.take(sample, axis=axes.index("N"))
-        axes = axes.replace("N", "")
-    if axes in ("TDC", "DC"):  # recurrent: directions times units are the channels
-        units = array.shape[-2] * array.shape[-1]
-        return to_float(array.reshape(*array.shape[:-2], units).T)
-    array = np.moveaxis(array, axes.index("C"), 0) if "C" in axes else array[None]
-    return to_float(array)
-
-
-def _arrange(block: npt.NDArray[np.float32], title: str, axes: str) -> tuple[Kind, npt.NDArray[np.float32], str]:
-    """Return the kind of view, the block as ``(C, H, W)``, ``(C, L)`` or ``(C,)``, and what was done."""
+def _arrange(
+    block: npt.NDArray[np.float32], title: str, axes: str, letters: str, options: tuple[Any, ...]
+) -> tuple[npt.NDArray[np.float32], _View]:
+    """Return the block that scores and scale are of, ``(C, …)``, and how it becomes maps."""
+    slices, along, tokens, across = options
     spatial = block.shape[1:]
     if len(spatial) > 3:
         raise SelectionError(
@@ -263,32 +238,72 @@ def _arrange(block: npt.NDArray[np.float32], title: str, axes: str) -> tuple[Kin
         )
     if math.prod(spatial) == 1 and "C" in axes:
         shape = f"({', '.join('N' if a == 'N' else 'C' if a == 'C' else '1' for a in axes)})"
-        return "vector", block.reshape(-1), f"{shape} vector as one row"
+        return block.reshape(len(block), 1), _View("vector", f"{shape} vector as one row")
     if len(spatial) == 3:
-        middle = spatial[0] // 2
-        note = f"3-D volume, middle slice {middle} of {spatial[0]}" if spatial[0] > 1 else ""
-        return "grid", block[:, middle], note
+        sliced, cuts, word = cut_volume(block, title, letters, slices, along)
+        return block, _View("grid", _volume_note(sliced, block, cuts, word, along), cuts=cuts, cut=word, sliced=sliced)
     if len(spatial) == 2 and (1 not in spatial or "C" not in axes):
-        return "grid", block, ""
-    return "image", block.reshape(len(block), -1), "1-D: channel × position image"
+        return block, _View("grid")
+    if len(spatial) == 1 and tokens is not None and len(tokens) == spatial[0] and tokens.image is not None:
+        return _token_maps(block, tokens)
+    across = across or ("time" if letters in ("T", "TD") or "T" in axes else "position")
+    return block.reshape(len(block), -1), _View("image", f"1-D: channel × {across} image", across)
 
 
-def _per_channel(
-    block: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return energy, smallest and largest finite value of each channel; NaN ranges where nothing is finite."""
-    flat = block.reshape(len(block), -1)
-    energy = np.zeros(len(flat))
-    low, high = (np.full(len(flat), np.nan, np.float32) for _ in range(2))
-    for i, channel in enumerate(flat):
-        values = channel[np.isfinite(channel)]
-        if values.size:
-            energy[i] = np.mean(np.square(values, dtype=np.float64))
-            low[i], high[i] = values.min(), values.max()
-    return energy, low, high
+def _volume_note(
+    sliced: npt.NDArray[np.float32], block: npt.NDArray[np.float32], cuts: tuple[int, ...], word: str, along: str | None
+) -> str:
+    count = block.size * len(cuts) // max(sliced.size, 1)
+    if count == 1:
+        return ""
+    what = "video" if word == "frame" else "3-D volume"
+    cut = f" along {along}" if along else ""
+    if len(cuts) > 1:
+        return f"{what}, {len(cuts)} of {count} {word}s a channel{cut}"
+    return f"{what}, {'middle ' if cuts[0] == count // 2 else ''}{word} {cuts[0]} of {count}{cut}"
 
 
-def _flat_maps(kind: Kind, block: npt.NDArray[np.float32], order: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+def _token_maps(block: npt.NDArray[np.float32], tokens: Tokens) -> tuple[npt.NDArray[np.float32], _View]:
+    """Return the patches of ``(C, T)`` as ``(C, rows, columns)``, and the values of the other tokens."""
+    patches = tokens.image
+    assert patches is not None
+    assert patches.grid is not None
+    maps = block[:, patches.start : patches.stop].reshape(len(block), *patches.grid)
+    others = [i for i in range(len(tokens)) if not patches.start <= i < patches.stop]
+    note = f"tokens as {patches.grid[0]} × {patches.grid[1]} patches"
+    if others:
+        names = dict.fromkeys(block_.name for block_ in tokens.blocks if block_ is not patches)
+        note += f", {', '.join(list(names)[:3])} set aside"
+    kept = [i for i in others if any(b.kind == "learned" and b.start <= i < b.stop for b in tokens.blocks)]
+    aside = tuple((tokens.labels[i], block[:, i]) for i in kept[:_MOST_ASIDE])
+    return maps, _View("grid", f"{note} ({tokens.note})" if tokens.note else note, aside=aside)
+
+
+def _order(
+    scores: npt.NDArray[np.float64], title: str, kind: Kind, most: tuple[int | None, int | None], by: Score,
+    channels: Sequence[int] | None,
+) -> npt.NDArray[np.intp]:  # fmt: skip
+    """Return the channels that are shown, in their order."""
+    total = len(scores)
+    if channels is not None:
+        wrong = next((i for i in channels if not 0 <= i < total), None)
+        if wrong is not None or not channels:
+            raise SelectionError(
+                f"{title} has no channel {wrong}" if channels else f"no channel of {title} is named",
+                hint=f"it has {total}, 0 to {total - 1}",
+            )
+        return np.array(list(dict.fromkeys(channels)), np.intp)
+    ranked = np.arange(total) if by == "index" else np.argsort(-scores, kind="stable")
     if kind == "grid":
+        return ranked[: most[0]]
+    if kind == "image" and most[1] is not None and total > most[1]:
+        return np.sort(ranked[: most[1]])
+    return np.arange(total)
+
+
+def _flat_maps(view: _View, block: npt.NDArray[np.float32], order: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    if view.sliced is not None:
+        return view.sliced[order].reshape(-1, *view.sliced.shape[2:])
+    if view.kind == "grid":
         return block[order]
-    return block.reshape(1, *((len(block), -1) if kind == "image" else (1, -1))).copy()
+    return block.reshape(len(block), -1)[order].reshape(1, *((len(order), -1) if view.kind == "image" else (1, -1)))

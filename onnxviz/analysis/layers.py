@@ -7,55 +7,27 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxviz.analysis.feature_maps import FeatureMaps, Score, feature_maps
+from onnxviz.analysis.feature_maps import FeatureMaps, Score
+from onnxviz.analysis.feature_sheet import feature_sheet
 from onnxviz.analysis.weights import LayerWeights
 from onnxviz.errors import SelectionError
-from onnxviz.graph.inline import inline_functions
-from onnxviz.graph.kinds import KINDS
-from onnxviz.graph.layouts import tensor_layouts
-from onnxviz.graph.shapes import infer_shapes
 from onnxviz.runtime.record import Capture
 
 __all__ = ["layer_feature_maps", "select_weights"]
 
-_LAYER_OPS = frozenset().union(
-    *(KINDS[kind] for kind in ("conv", "linear", "pool", "activation", "norm", "attention", "recurrent"))
-)
 _MAIN_ROLES = ("weight", "recurrence", "embedding")
 
 
 def layer_feature_maps(
     model: ir.Model, captured: Capture, *, every: bool = False, top: int = 64, by: Score = "energy"
 ) -> list[FeatureMaps]:
-    """Return the feature maps of a capture, in the model's order.
-
-    Args:
-        model: The model that was captured.
-        captured: Its tensors.
-        every: All tensors that have maps; by default those of layers (convolution, pooling, activation, linear,
-            normalisation, attention, recurrence) and the outputs, or all if the model has no such layer.
-        top: Most channels a tensor.
-        by: How channels are chosen; see :func:`onnxviz.analysis.feature_maps.feature_maps`.
+    """Return the feature maps of a capture, in the model's order: see
+    :func:`onnxviz.analysis.feature_sheet.feature_sheet`, which tells what has none as well.
 
     Raises:
         SelectionError: None of the tensors can be drawn; the text says why the first one cannot.
     """
-    names = list(captured)
-    if not every:
-        layers = {n for n in names if captured[n].op_type in _LAYER_OPS}
-        shown = layers.union(captured.outputs) if layers else set(names)
-        names = [n for n in names if n in shown]
-    layouts = tensor_layouts(infer_shapes(inline_functions(model)))
-    drawn: list[FeatureMaps] = []
-    refused: SelectionError | None = None
-    for name in names:
-        try:
-            drawn.append(feature_maps(captured[name], layout=layouts.get(name), top=top, by=by))
-        except SelectionError as error:
-            refused = refused or error
-    if not drawn:
-        raise refused or SelectionError("the model has no tensors to draw")
-    return drawn
+    return list(feature_sheet(model, captured, every=every, top=top, by=by).maps)
 
 
 def select_weights(layers: Sequence[LayerWeights], patterns: str | Sequence[str] | None = None) -> list[LayerWeights]:

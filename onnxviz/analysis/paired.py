@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.analysis.feature_maps import FeatureMaps, Score, feature_maps
+from onnxviz.analysis.feature_maps import FeatureMaps, Score, axis_letters, feature_maps
 from onnxviz.analysis.scale import PERCENTILE, color_scale
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.kinds import KINDS
@@ -18,7 +18,9 @@ from onnxviz.graph.model import copy_model
 from onnxviz.graph.select import node_tensors, select
 from onnxviz.runtime.record import Capture, TensorRecord
 
-__all__ = ["NotDrawn", "asked_for", "missing", "observable", "paired_maps"]
+__all__ = ["NotDrawn", "asked_for", "missing", "observable", "paired_maps", "shared_axes"]
+
+_BY_CHANNEL = {"BatchNormalization", "InstanceNormalization", "PRelu"}
 
 
 @dataclass(frozen=True)
@@ -85,20 +87,40 @@ def paired_maps(
     """
     first = _replaced(records[0], before)
     second = _replaced(records[1], after)
-    if layout is None and first.op_type != second.op_type and before.ndim == 3:
+    if before.shape == after.shape:
+        layout = shared_axes(records, before.shape, layout)
+    elif layout is None and first.op_type != second.op_type and before.ndim == 3:
         layout = "NCHW" if _channels_second(first) or _channels_second(second) else None
     entering = feature_maps(first, layout=layout, top=top, by=by, sample=sample)
     leaving = feature_maps(second, layout=layout, top=None, by="index", sample=sample)
     if leaving.kind == "grid" and leaving.total == entering.total:
         leaving = _chosen(leaving, entering.channels)
-    both = np.concatenate([_values(before, entering), _values(after, leaving)])
+    batch = layout.index("N") if layout is not None and "N" in layout else 0
+    both = np.concatenate([_values(before, entering, batch), _values(after, leaving, batch)])
     scale = color_scale(both, percentile=100.0 if entering.kind == "vector" else PERCENTILE)
     return replace(entering, scale=scale), replace(leaving, scale=scale, by=entering.by)
 
 
-def _values(array: npt.NDArray[Any], fm: FeatureMaps) -> npt.NDArray[Any]:
+def shared_axes(records: tuple[TensorRecord, TensorRecord], shape: tuple[int, ...], layout: str | None) -> str | None:
+    """Return the axes of two tensors of one shape, a letter each, so that both are read alike.
+
+    What made the first decides, such as an LSTM, whose batch is not its first axis; then what made the second.
+
+    Args:
+        records: What enters and what leaves.
+        shape: Of both.
+        layout: Where the graph tells; see :func:`onnxviz.analysis.feature_maps.axis_letters`.
+    """
+    if not shape or len(shape) > 5:
+        return layout
+    if layout is None and len(shape) == 3 and any(_channels_second(record) for record in records):
+        layout = "NCHW"
+    return axis_letters(shape, records[0].name, records[0].op_type, layout)
+
+
+def _values(array: npt.NDArray[Any], fm: FeatureMaps, batch: int) -> npt.NDArray[Any]:
     """Return the values of the sample that maps show, those of channels not shown included."""
-    one = array[fm.sample] if fm.batch > 1 and len(array) == fm.batch else array
+    one = array.take(fm.sample, axis=batch) if fm.batch > 1 and array.shape[batch] == fm.batch else array
     return np.asarray(one).reshape(-1).astype(np.float64)
 
 
@@ -119,7 +141,7 @@ def _replaced(record: TensorRecord, array: npt.NDArray[Any]) -> TensorRecord:
 
 
 def _channels_second(record: TensorRecord) -> bool:
-    return record.op_type in KINDS["conv"] | KINDS["pool"] | {"BatchNormalization", "InstanceNormalization"}
+    return record.op_type in KINDS["conv"] | KINDS["pool"] | _BY_CHANNEL
 
 
 def missing(captured: Capture, *names: str) -> NotDrawn | None:

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxviz.graph.node_attributes import int_attribute
+
 __all__ = ["Windows", "ties", "windows_of"]
 
 
@@ -23,12 +25,16 @@ class Windows:
         strides: Steps between windows.
         pads: Positions of padding before the first input position.
         dilations: Steps between the taken positions of a window.
+        pads_end: Positions of padding after the last input position; empty where they are as many as before it.
+        also: What else changes the numbers, in words.
     """
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     pads: tuple[int, ...]
     dilations: tuple[int, ...]
+    pads_end: tuple[int, ...] = ()
+    also: tuple[str, ...] = ()
 
     def bounds(self, position: Sequence[int], shape: Sequence[int]) -> list[tuple[int, int]]:
         """Return first and last + 1 input position of the window of an output position, an axis each, padding left out.
@@ -57,11 +63,28 @@ class Windows:
         """
         size = "×".join(map(str, self.kernel))
         parts = [f"{size} windows" if len(self.kernel) > 1 else f"windows of {size}", f"stride {_short(self.strides)}"]
-        if any(self.pads):
+        if self.pads_end not in ((), self.pads):
+            parts.append(f"pad {_short(self.pads)} before and {_short(self.pads_end)} after")
+        elif any(self.pads):
             parts.append(f"pad {_short(self.pads)}")
         if any(d != 1 for d in self.dilations):
             parts.append(f"dilation {_short(self.dilations)}")
-        return ", ".join(parts)
+        return ", ".join([*parts, *self.also])
+
+    def outside(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Return which positions ``(*pooled, R)`` lie in no place of their window; -1 (none) is never outside.
+
+        >>> Windows((2,), (2,), (0,), (1,)).outside(np.array([[1], [1]])).tolist()
+        [False, True]
+        """
+        found = np.zeros(positions.shape[:-1], bool)
+        for axis, size in enumerate(positions.shape[:-1]):
+            shape = [1] * found.ndim
+            shape[axis] = -1
+            start = (np.arange(size) * self.strides[axis] - self.pads[axis]).reshape(shape)
+            place, rest = np.divmod(positions[..., axis] - start, self.dilations[axis])
+            found |= (rest != 0) | (place < 0) | (place >= self.kernel[axis])
+        return np.asarray(found & (positions[..., 0] >= 0))
 
 
 def _short(numbers: Sequence[int]) -> str:
@@ -84,7 +107,8 @@ def windows_of(node: ir.Node, before: Sequence[int], after: Sequence[int]) -> Wi
     kernel = tuple(node.attributes.get_ints("kernel_shape", (1,) * rank))
     strides = tuple(node.attributes.get_ints("strides", ()) or (1,) * rank)
     dilations = tuple(node.attributes.get_ints("dilations", ()) or (1,) * rank)
-    pads = tuple(node.attributes.get_ints("pads", ()) or (0,) * 2 * rank)[:rank]
+    given = tuple(node.attributes.get_ints("pads", ()) or (0,) * 2 * rank)
+    pads, ends = given[:rank], given[rank:]
     auto = node.attributes.get_string("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         total = [
@@ -92,9 +116,22 @@ def windows_of(node: ir.Node, before: Sequence[int], after: Sequence[int]) -> Wi
             for i, o, k, s, d in zip(before, after, kernel, strides, dilations, strict=True)
         ]
         pads = tuple(t // 2 if auto == "SAME_UPPER" else t - t // 2 for t in total)
+        ends = tuple(t - p for t, p in zip(total, pads, strict=True))
     elif auto == "VALID":
-        pads = (0,) * rank
-    return Windows(kernel, strides, pads, dilations)
+        pads = ends = (0,) * rank
+    return Windows(kernel, strides, pads, dilations, ends, tuple(_also(node, any(pads) or any(ends))))
+
+
+def _also(node: ir.Node, padded: bool) -> list[str]:
+    """Return what an operator does otherwise than is its habit."""
+    said = []
+    if int_attribute(node, "ceil_mode", 0):
+        said.append("sizes rounded up")
+    if padded and int_attribute(node, "count_include_pad", 0):
+        said.append("padding counts in the mean")
+    if node.op_type == "LpPool":
+        said.append(f"p = {int_attribute(node, 'p', 2)}: the p-norm of a window")
+    return said
 
 
 def ties(before: npt.NDArray[Any], after: npt.NDArray[Any], windows: Windows) -> npt.NDArray[np.bool_]:

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.analysis.activation_curves import dequantizer
 from onnxviz.analysis.feature_maps import FeatureMaps, Score
 from onnxviz.analysis.numeric import is_numeric
-from onnxviz.analysis.paired import NotDrawn, asked_for, missing, paired_maps
+from onnxviz.analysis.paired import NotDrawn, missing, paired_maps
+from onnxviz.analysis.pool_plan import GLOBAL, WINDOWED, Method, PoolPlan, is_pool, plan_pooling
 from onnxviz.analysis.pool_windows import Windows, ties, windows_of
 from onnxviz.errors import ExecutionError, SelectionError
-from onnxviz.graph.constants import constant_tensor
-from onnxviz.graph.layouts import tensor_layouts
-from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.quantised import dequantizer
 from onnxviz.runtime.piece import run_piece
 from onnxviz.runtime.record import Capture
-from onnxviz.runtime.values import constant_array
 
 __all__ = ["PoolPlan", "PoolView", "Pooling", "Survivors", "is_pool", "plan_pooling", "pool_views"]
-
-Method = Literal["max", "average", "Lp"]
-
-_WINDOWED: dict[str, Method] = {
-    "MaxPool": "max", "NhwcMaxPool": "max", "AveragePool": "average", "QLinearAveragePool": "average",
-    "LpPool": "Lp",
-}  # fmt: skip
-_GLOBAL: dict[str, Method] = {
-    "GlobalMaxPool": "max", "GlobalAveragePool": "average", "QLinearGlobalAveragePool": "average",
-    "GlobalLpPool": "Lp", "ReduceMean": "average", "ReduceMax": "max",
-}  # fmt: skip
-_OTHER = {"MaxRoiPool", "RoiAlign", "MaxUnpool", "MaxpoolWithMask"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +28,14 @@ class Survivors:
 
     Attributes:
         positions: ``(K, *pooled, R)`` int64: the input position that each output position is a copy of, an entry a
-            spatial axis; -1 where there is none (a window of NaN).
+            spatial axis; -1 where there is none (NaN in the window).
         tied: ``(K, *pooled)``: whether others in the window hold the same value.
         ties: Share of the windows that are tied, over all channels of the sample.
         kept: Share of the input positions that survive, over all channels of the sample.
         distinct: Number of them, each counted once.
         differing: Number of output positions whose value is not that at the position told; 0 unless something is wrong.
+        outside: Number of survivors that lie in no place of their window, over all channels of the sample: then the
+            windows of onnxruntime are others than the standard's, and ties are not known.
     """
 
     positions: npt.NDArray[np.int64]
@@ -58,6 +44,7 @@ class Survivors:
     kept: float
     distinct: int
     differing: int
+    outside: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +65,9 @@ class PoolView:
         spans: ``(C, 2)`` smallest and largest value of each channel before global pooling; None for others.
         slices: Which slice of a volume is shown before and after; None where it is none.
         note: What a reader should know; empty where there is nothing.
+        nan: Number of NaN that enter and that leave, in the sample.
+        inf: Number of infinite values, likewise.
+        signals: Of one-dimensional maps, the channels to draw, in their order.
     """
 
     name: str
@@ -93,15 +83,27 @@ class PoolView:
     spans: npt.NDArray[np.float64] | None
     slices: tuple[int, int] | None
     note: str
+    nan: tuple[int, int] = (0, 0)
+    inf: tuple[int, int] = (0, 0)
+    signals: tuple[int, ...] = ()
 
     def captions(self) -> list[str]:
         """Return what is done, and what survives, in words."""
         parts = [self.windows.text() if self.windows is not None else f"{self.method} over the whole map"]
-        if self.survivors is not None and self.windows is not None:
-            parts.append(f"{100 * self.survivors.kept:.3g} % of positions survive")
-            parts.append(f"{100 * self.survivors.ties:.3g} % of windows tied")
-            if self.survivors.differing:
-                parts.append(f"{self.survivors.differing} values differ from the position told")
+        kept = self.survivors
+        if kept is not None and self.windows is not None:
+            parts.append(f"{100 * kept.kept:.3g} % of positions survive")
+            if not kept.outside:
+                parts.append(f"{100 * kept.ties:.3g} % of windows tied")
+        elif kept is not None:
+            parts.append(f"largest value tied in {100 * kept.ties:.3g} % of channels")
+        if kept is not None and kept.differing:
+            parts.append(f"{kept.differing} values differ from the position told")
+        if kept is not None and kept.outside:
+            parts.append("onnxruntime's windows are not the standard's here, so none is framed")
+        for (enter, leave), what in ((self.nan, "NaN"), (self.inf, "Inf")):
+            if enter or leave:
+                parts.append(f"{enter} {what} enter, {leave} leave (hatched)")
         return [*parts, self.note] if self.note else parts
 
 
@@ -113,91 +115,13 @@ class Pooling:
         model_name: Of the model.
         views: One a layer, in the graph's order.
         not_drawn: What was asked for and cannot be shown.
+        note: What a reader should know of the input; empty where there is nothing.
     """
 
     model_name: str
     views: tuple[PoolView, ...]
     not_drawn: tuple[NotDrawn, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class PoolPlan:
-    """Which pooling layers to look at.
-
-    Attributes:
-        model: The model that the nodes are of.
-        nodes: The pooling nodes.
-        not_drawn: Tensors that were asked for and leave no pooling.
-        layouts: Tensor name -> layout, where the graph tells.
-    """
-
-    model: ir.Model
-    nodes: tuple[ir.Node, ...]
-    not_drawn: tuple[NotDrawn, ...]
-    layouts: dict[str, str]
-
-    @property
-    def tensors(self) -> list[str]:
-        """Names of what enters and leaves, each once."""
-        return list(dict.fromkeys(str(v.name) for n in self.nodes for v in (n.inputs[0], n.outputs[0]) if v))
-
-
-def is_pool(node: ir.Node) -> bool:
-    """Whether a node may be a pooling layer; a mean or maximum may, where it runs over all of a map."""
-    return node.op_type in _WINDOWED or node.op_type in _GLOBAL
-
-
-def plan_pooling(model: ir.Model, tensors: str | Sequence[str] | None = None) -> PoolPlan:
-    """Find the pooling layers to look at: pooling operators, and means or maxima over all spatial axes.
-
-    Args:
-        model: As :func:`onnxviz.analysis.paired.observable` returns it.
-        tensors: Which, by what leaves them; None for all.
-
-    Raises:
-        SelectionError: There is none.
-    """
-    inferred = infer_shapes(model)
-    layouts = tensor_layouts(inferred)
-    ranks = {str(v.name): v.shape.rank() for n in inferred.graph for v in n.outputs if v.shape is not None}
-    nodes = [node for node in model.graph if is_pool(node) and _is_layer(node, layouts, ranks)]
-    asked = asked_for(model, tensors)
-    refused: list[NotDrawn] = []
-    if asked is not None:
-        outputs = {node.outputs[0] for node in nodes}
-        refused = sorted((_refused(value) for value in asked if value not in outputs), key=lambda one: one.name)
-        nodes = [node for node in nodes if node.outputs[0] in asked]
-    if not nodes:
-        if refused:
-            raise SelectionError(f"{refused[0].name}: {refused[0].reason}", hint="leave --tensor out to see all")
-        raise SelectionError(
-            "the model has no pooling layer", hint="strided convolutions shrink maps too: see `features`"
-        )
-    return PoolPlan(model, tuple(nodes), tuple(refused), layouts)
-
-
-def _refused(value: ir.Value) -> NotDrawn:
-    node = value.producer()
-    op = node.op_type if node is not None else "an input"
-    if op in _OTHER:
-        return NotDrawn(str(value.name), f"the windows of {op} depend on another input: see `features`")
-    return NotDrawn(str(value.name), f"it leaves {op}, which is no pooling")
-
-
-def _is_layer(node: ir.Node, layouts: dict[str, str], ranks: dict[str, int]) -> bool:
-    if not node.inputs or node.inputs[0] is None or constant_tensor(node.inputs[0]) is not None:
-        return False
-    if not node.op_type.startswith("Reduce"):
-        return True
-    name = str(node.inputs[0].name)
-    rank = ranks.get(name)
-    if rank is None or (rank < 4 and name not in layouts):
-        return False
-    axes = node.attributes.get_ints("axes", None)
-    if axes is None and len(node.inputs) > 1 and (tensor := constant_tensor(node.inputs[1])) is not None:
-        axes = constant_array(tensor).reshape(-1).tolist()
-    spatial = range(1, rank - 1) if layouts.get(name) == "NHWC" else range(2, rank)
-    return axes is not None and {axis % rank for axis in axes} == set(spatial)
+    note: str = ""
 
 
 def pool_views(
@@ -245,24 +169,79 @@ def _view(plan: PoolPlan, node: ir.Node, captured: Capture, top: int | None, by:
     if layout == "NHWC":
         before = np.moveaxis(before, -1, 1)
         after = np.moveaxis(after, -1, 1) if after.ndim == before.ndim else after
-    everywhere = node.op_type in _GLOBAL
+    everywhere = node.op_type in GLOBAL
     if everywhere:
         after = after.reshape(*before.shape[:2], *[1] * (before.ndim - 2))
     maps = paired_maps(before, after, records, layout="NCHW", top=top, by=by, sample=sample)
     at = maps[0].sample
     view = PoolView(
-        name, source, node.op_type, (_GLOBAL if everywhere else _WINDOWED)[node.op_type], *shapes, None, *maps,
-        None, None, None, note,
+        name, source, node.op_type, (GLOBAL if everywhere else WINDOWED)[node.op_type], *shapes, None, *maps,
+        None, None, None, note, _count(np.isnan, before[at], after[at]), _count(np.isinf, before[at], after[at]),
     )  # fmt: skip
     if everywhere:
-        flat = before[at].reshape(before.shape[1], -1).astype(np.float64)
-        spans = np.stack([np.fmin.reduce(flat, axis=1), np.fmax.reduce(flat, axis=1)], axis=1)
-        return replace(view, spans=spans)
+        return _everywhere(view, before[at], after[at])
     windows = windows_of(node, before.shape[2:], after.shape[2:])
-    view = replace(view, windows=windows)
+    view = _as_maps(replace(view, windows=windows), before[at], after[at], top)
     if view.method == "max":
         view = _with_survivors(view, plan.model, node, before[at : at + 1], after[at : at + 1])
     return _sliced(view, before[at], after[at]) if before.ndim == 5 else view
+
+
+def _count(what: Any, *arrays: npt.NDArray[Any]) -> tuple[int, int]:
+    first, second = (int(np.count_nonzero(what(a))) if a.dtype.kind == "f" else 0 for a in arrays)
+    return first, second
+
+
+def _everywhere(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> PoolView:
+    """Return a view of global pooling: the range of each channel, and where a maximum lies."""
+    flat = before.reshape(len(before), -1).astype(np.float64)
+    spans = np.stack([np.fmin.reduce(flat, axis=1), np.fmax.reduce(flat, axis=1)], axis=1)
+    view = replace(view, spans=spans)
+    if view.method != "max":
+        return view
+    left = after.reshape(-1).astype(np.float64)
+    alive = ~np.isnan(left)
+    equal = flat == left[:, None]
+    place = np.where(alive, equal.argmax(axis=1), 0)
+    at = np.stack(np.unravel_index(place, before.shape[1:]), axis=-1).astype(np.int64)
+    at[~alive] = -1
+    tied, found = equal.sum(axis=1) > 1, int(np.count_nonzero(alive))
+    wrong = int(np.count_nonzero(alive & ~equal.any(axis=1)))
+    shown, ones = list(view.before.channels), (1,) * (before.ndim - 1)
+    survivors = Survivors(
+        at[shown].reshape(len(shown), *ones, -1), tied[shown].reshape(len(shown), *ones), float(tied.mean()),
+        found / flat.size, found, wrong,
+    )  # fmt: skip
+    return replace(view, survivors=survivors)
+
+
+def _as_maps(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any], top: int | None) -> PoolView:
+    """Return a view whose maps keep their spatial axes where one has size 1: of signals rows, of others grids."""
+    scores, total = view.before.scores, view.before.total
+    if before.ndim == 2:
+        order = np.arange(total) if view.before.by == "index" else np.argsort(-scores, kind="stable")
+        both = [
+            replace(fm, kind="image", maps=array[None].astype(np.float32))
+            for fm, array in ((view.before, before), (view.after, after))
+        ]
+        return replace(view, before=both[0], after=both[1], signals=tuple(int(i) for i in order[:top]))
+    entering, leaving = view.before, view.after
+    if entering.kind != "grid":
+        order = np.arange(total) if entering.by == "index" else np.argsort(-scores, kind="stable")
+        entering = _grid(entering, before, [int(i) for i in order[:top]])
+    if leaving.kind != "grid":
+        leaving = _grid(leaving, after, list(entering.channels))
+    return replace(view, before=entering, after=leaving)
+
+
+def _grid(fm: FeatureMaps, array: npt.NDArray[Any], channels: list[int]) -> FeatureMaps:
+    """Return maps of some channels; ``fm`` describes all of them in order."""
+    array = array[:, array.shape[1] // 2] if array.ndim == 4 else array
+    constant = tuple(fm.constant[i] for i in channels)
+    return replace(
+        fm, kind="grid", maps=array[channels].astype(np.float32), channels=tuple(channels), scores=fm.scores[channels],
+        ranges=fm.ranges[channels], constant=constant, note="",
+    )  # fmt: skip
 
 
 def _numbers(
@@ -305,20 +284,24 @@ def _survivors(
     indices: npt.NDArray[Any],
 ) -> Survivors:
     assert view.windows is not None
-    told = indices[0]
+    told, left = indices[0], after[0].astype(values.dtype)
     flat = values.reshape(-1)
-    alive = told >= 0
-    at_index = flat[np.where(alive, told, 0)]
-    same = (at_index == after[0].astype(values.dtype)) | ~alive
-    distinct = int(np.unique(told[alive]).size)
-    channels = list(view.before.channels)
-    spatial = values.shape[2:]
-    inside = np.where(alive, told, 0)[channels] % int(np.prod(spatial))
-    positions = np.stack(np.unravel_index(inside, spatial), axis=-1).astype(np.int64)
-    positions[~alive[channels]] = -1
-    tied = ties(values[0], found[0], view.windows)
+    alive = (told >= 0) & ~np.isnan(left)
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        alive &= found[0] == left  # the kernel that gives indices treats NaN unlike the one that gives values alone
+    told = np.where(alive, told, 0)
+    same = (flat[told] == left) | ~alive
+    survives = np.zeros(flat.size, bool)
+    survives[told[alive]] = True
+    distinct = int(np.count_nonzero(survives))
+    channels, spatial = list(view.before.channels), values.shape[2:]
+    positions = np.stack(np.unravel_index(told % int(np.prod(spatial)), spatial), axis=-1).astype(np.int64)
+    positions[~alive] = -1
+    outside = sum(int(np.count_nonzero(view.windows.outside(one))) for one in positions)
+    tied = ties(values[0], found[0], view.windows) & (outside == 0)
     share = float(tied.mean()) if tied.size else 0.0
-    return Survivors(positions, tied[channels], share, distinct / flat.size, distinct, int(np.count_nonzero(~same)))
+    wrong = int(np.count_nonzero(~same))
+    return Survivors(positions[channels], tied[channels], share, distinct / flat.size, distinct, wrong, outside)
 
 
 def _sliced(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> PoolView:

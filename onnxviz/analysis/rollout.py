@@ -39,8 +39,9 @@ def rollout(layers: Sequence[LayerAttention], *, residual: float = 0.5) -> Rollo
 
     With ``A_l`` the mean over the heads of layer l and ``r`` the weight of the residual connection (0.5 in the paper),
     ``Ã_l = (1 - r) A_l + r I``, its rows scaled to sum to 1, and ``R = Ã_L ⋯ Ã_2 Ã_1``. A row that is masked as a whole
-    stays where it is (a row of I). Layers of cross-attention are left out, which ``note`` says: what they bring in from
-    other tokens is not followed.
+    stays where it is (a row of I). Only layers whose results reach the last one along the residual stream are taken:
+    not the encoder of a decoder, nor another tower. Layers of cross-attention are left out, which ``note`` says: what
+    they bring in from other tokens is not followed.
 
     Args:
         layers: Layers, first to last.
@@ -68,15 +69,30 @@ def rollout(layers: Sequence[LayerAttention], *, residual: float = 0.5) -> Rollo
         what = "all is cross-attention" if not own else "queries and keys differ in number"
         raise SelectionError(f"rollout needs self-attention over the same tokens: {what}", hint="leave out --rollout")
     last = square[-1]
-    stream = [one for one in square if one.queries.blocks == last.queries.blocks]
+    reached = _reached(layers, last)
+    stream = [one for one in square if one.queries.blocks == last.queries.blocks and one.order in reached]
     count = last.weights.shape[1]
     matrix = np.eye(count)
     for layer in stream:
-        filled = np.stack([filled_rows(head) for head in layer.weights])
-        heads = np.where(filled[..., None], layer.weights, np.eye(count)).astype(np.float64)
-        mixed = (1 - residual) * heads.mean(axis=0) + residual * np.eye(count)
+        filled = np.asarray(filled_rows(layer.weights).any(axis=0))
+        mean = np.where(filled[:, None], layer.mean(), np.eye(count))
+        mixed = (1 - residual) * mean + residual * np.eye(count)
         matrix = mixed / mixed.sum(axis=-1, keepdims=True) @ matrix
     left = len(layers) - len(stream)
     said = [f"{left} of {len(layers)} layers left out (cross-attention or other tokens)" if left else "", last.note]
     note = " · ".join(part for part in said if part)
     return Rollout(matrix, last.queries, tuple(layer.title for layer in stream), residual, note)
+
+
+def _reached(layers: Sequence[LayerAttention], last: LayerAttention) -> set[int]:
+    """Return the layers whose results enter the stream of the last one; all, where the graph does not tell."""
+    above = {layer.order: layer.after for layer in layers}
+    if any(after is None for after in above.values()):
+        return set(above)
+    found, pending = set(), [last.order]
+    while pending:
+        order = pending.pop()
+        if order not in found:
+            found.add(order)
+            pending += above.get(order) or ()
+    return found

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from onnxviz.errors import InputError
 
-__all__ = ["SampleLabels", "sample_labels"]
+__all__ = ["SampleLabels", "label_order", "sample_labels"]
 
 _SAMPLE = {"file", "filename", "path", "name", "image", "sample", "index", "id"}
 _LABEL = {"label", "class", "target", "category", "y"}
@@ -38,6 +40,10 @@ class SampleLabels:
         """The index of each sample's class in ``classes``; -1 where it has none."""
         place = {label: i for i, label in enumerate(self.classes)}
         return tuple(-1 if label is None else place[label] for label in self.labels)
+
+    def first(self, count: int) -> SampleLabels:
+        """Return the classes of the first samples."""
+        return replace(self, labels=self.labels[:count])
 
 
 def sample_labels(names: Sequence[str], source: str | os.PathLike[str] | None = None) -> SampleLabels | None:
@@ -78,7 +84,9 @@ def _folders(names: Sequence[str], *, required: bool) -> SampleLabels | None:
 def _rows(path: Path) -> list[list[str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
+            text = file.read()
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+        rows = [[cell.strip() for cell in row] for row in reader if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"labels cannot be read from {path}: {getattr(error, 'strerror', None) or error}") from error
     if not rows:
@@ -86,8 +94,17 @@ def _rows(path: Path) -> list[list[str]]:
     return rows
 
 
+def _delimiter(text: str) -> str:
+    """Return what separates columns: a semicolon or a tab where no line has a comma and every line has one of it."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    for other in ";\t":
+        if lines and "," not in text and all(other in line for line in lines):
+            return other
+    return ","
+
+
 def _ordered(rows: list[list[str]], names: Sequence[str], path: Path) -> tuple[list[str | None], tuple[str, ...]]:
-    if len(rows) == len(names) + 1 and rows[0][0].lower() in _LABEL:
+    if rows[0][0].lower() in _LABEL and (len(rows) == len(names) + 1 or rows.count(rows[0]) == 1):
         rows = rows[1:]
     if len(rows) != len(names):
         raise InputError(
@@ -100,7 +117,9 @@ def _ordered(rows: list[list[str]], names: Sequence[str], path: Path) -> tuple[l
 def _matched(rows: list[list[str]], names: Sequence[str], path: Path) -> tuple[list[str | None], tuple[str, ...]]:
     header = [cell.lower() for cell in rows[0]]
     sample, label = 0, 1
-    if any(cell in _LABEL for cell in header):
+    keys = _keys(names)
+    known = {key for own in keys for key in own}
+    if any(cell in _LABEL for cell in header) and not known.intersection(_key(cell) for cell in rows[0]):
         label = next(i for i, cell in enumerate(header) if cell in _LABEL)
         sample = next((i for i, cell in enumerate(header) if cell in _SAMPLE and i != label), 1 if label == 0 else 0)
         rows = rows[1:]
@@ -108,36 +127,52 @@ def _matched(rows: list[list[str]], names: Sequence[str], path: Path) -> tuple[l
         raise InputError(f"{path} has a line without a label: {short[0][0][:80]!r}")
     table: dict[str, str] = {}
     for row in rows:
-        if table.setdefault(row[sample], row[label]) != row[label]:
-            raise InputError(f"{path} gives {row[sample][:80]!r} two labels: {table[row[sample]]} and {row[label]}")
-    given = [next((table[key] for key in keys if key in table), None) for keys in _keys(names)]
+        key = _key(row[sample])
+        if table.setdefault(key, row[label]) != row[label]:
+            raise InputError(f"{path} gives {row[sample][:80]!r} two labels: {table[key]} and {row[label]}")
+    found = [next((key for key in own if key in table), None) for own in keys]
+    if not any(found):  # numbers are asked last, for all: the file 7.png is not the sample number 7
+        found = [str(i) if str(i) in table else None for i in range(len(names))]
+    given = [(table[key] or None) if key is not None else None for key in found]
     missing = sum(label is None for label in given)
     if missing == len(given):
         raise InputError(
             f"{path} names none of the {len(names)} samples", hint=f"the first sample is called {names[0]!r}"
         )
     notes = [f"{missing} of {len(names)} samples have no label in {path.name}"] if missing else []
-    unknown = len(table) - (len(given) - missing)
+    unknown = len(table.keys() - set(found))
     if unknown > 0:
         notes.append(f"{unknown} labels of {path.name} belong to no sample")
     return given, tuple(notes)
 
 
+def _key(cell: str) -> str:
+    """Return a table's name of a sample as names are written here."""
+    return cell.replace("\\", "/").removeprefix("./")
+
+
 def _keys(names: Sequence[str]) -> list[list[str]]:
-    """Return under what a table may name each sample: path, file name and stem where they are unique, number."""
+    """Return under what a table may name each sample: path, file name and stem where they are unique."""
     base, stem = ([getattr(PurePosixPath(name), part) for name in names] for part in ("name", "stem"))
     unique = [{key for key, count in Counter(keys).items() if count == 1} for keys in (base, stem)]
     return [
-        [name, *(key for key, once in ((base[i], unique[0]), (stem[i], unique[1])) if key in once), str(i)]
+        [name, *(key for key, once in ((base[i], unique[0]), (stem[i], unique[1])) if key in once)]
         for i, name in enumerate(names)
     ]
 
 
 def _sorted(labels: set[str]) -> tuple[str, ...]:
-    def key(label: str) -> tuple[bool, float, str]:
-        try:
-            return False, float(label), label
-        except ValueError:
-            return True, 0.0, label
+    return tuple(sorted(labels, key=label_order))
 
-    return tuple(sorted(labels, key=key))
+
+def label_order(label: str) -> tuple[bool, float, str]:
+    """Return a key that sorts classes: numbers by their value, then names; ``"nan"`` is a name.
+
+    >>> sorted(["b", "10", "nan", "9"], key=label_order)
+    ['9', '10', 'b', 'nan']
+    """
+    try:
+        value = float(label)
+    except ValueError:
+        value = math.nan
+    return (False, value, label) if math.isfinite(value) else (True, 0.0, label)

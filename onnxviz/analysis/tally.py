@@ -12,7 +12,7 @@ from onnxviz.analysis.activation_curves import Curve
 from onnxviz.analysis.histogram import Histogram
 from onnxviz.analysis.numeric import to_float
 
-__all__ = ["Tally", "tally"]
+__all__ = ["Tallies", "Tally", "tally"]
 
 _PART = 1 << 22  # values looked at at a time
 
@@ -30,6 +30,7 @@ class Tally:
         nan: Number of NaN.
         total: Number of values.
         bins: How the values are spread over given bins; None where none were given.
+        inf: Number of infinite values.
     """
 
     high: npt.NDArray[np.float64]
@@ -39,6 +40,7 @@ class Tally:
     nan: int
     total: int
     bins: Histogram | None
+    inf: int = 0
 
     def merge(self, other: Tally) -> Tally:
         """Return the counts of both sets of values together."""
@@ -50,9 +52,21 @@ class Tally:
             zero=self.zero + other.zero,
             flat=None if self.flat is None or other.flat is None else self.flat + other.flat,
             nan=self.nan + other.nan,
+            inf=self.inf + other.inf,
             total=self.total + other.total,
             bins=self.bins.merge(other.bins) if both else None,  # type: ignore[union-attr, arg-type]
         )
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """What is counted of one tensor: by the function that it enters, and under ``""`` as what leaves one."""
+
+    by_use: dict[str, Tally]
+
+    def merge(self, other: Tallies) -> Tallies:
+        """Return the counts of both together."""
+        return Tallies({key: one.merge(other.by_use[key]) for key, one in self.by_use.items()})
 
 
 def tally(
@@ -97,4 +111,4 @@ def tally(
     if edges is not None and counts is not None:
         bins = Histogram(edges, counts, "linear", below, above, nan, inf, zero, int(array.size))
     known = flat if curve is not None and len(curve.y) == 1 else None
-    return Tally(high, low, zero, known, nan, int(array.size), bins)
+    return Tally(high, low, zero, known, nan, int(array.size), bins, inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -79,12 +80,13 @@ class Tokens:
         """
         text = query.strip()
         lowered = [label.lower() for label in self.labels]
-        if text in self.labels and not text.isdigit():
+        number = re.fullmatch(r"[0-9]{1,9}", text) is not None
+        if text in self.labels and not number:
             return self.labels.index(text)
         for wanted in (text.lower().replace(" ", ""), f"[{text.lower()}]"):
-            if wanted in lowered and not wanted.isdigit():
+            if wanted in lowered and not number:
                 return lowered.index(wanted)
-        if text.isdigit() and int(text) < len(self):
+        if number and int(text) < len(self):
             return int(text)
         grid = self.image
         ways = [f"an index from 0 to {len(self) - 1}"]

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from onnxviz.analysis.activations import Activations
+from onnxviz.analysis.attention import AttentionMaps
 from onnxviz.analysis.paired import NotDrawn
 from onnxviz.analysis.pooling import Pooling
+from onnxviz.analysis.tokens import Tokens
 
-__all__ = ["activation_data", "pooling_data"]
+__all__ = ["activation_data", "attention_data", "pooling_data"]
 
 
 def activation_data(found: Activations) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -36,7 +38,8 @@ def activation_data(found: Activations) -> tuple[dict[str, np.ndarray], dict[str
             "number": i, "name": view.name, "source": view.source, "function": view.function,
             "shape": list(view.shape), "samples": view.samples, "values": view.values, "zeroed": view.zeroed,
             "saturated": view.saturated, "dead_channels": None if view.dead is None else len(view.dead),
-            "channels": view.channels, "note": view.note,
+            "channels": view.channels, "nan_before": view.nan[0], "nan_after": view.nan[1],
+            "inf_before": view.inf[0], "inf_after": view.inf[1], "note": view.note,
         })  # fmt: skip
     manifest = {"format": "onnxviz.activations/1", "model": found.model_name, "samples": found.samples, "views": rows}
     return arrays, {**manifest, "not_drawn": _refused(found.not_drawn)}
@@ -66,11 +69,33 @@ def pooling_data(found: Pooling) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             "pads_begin": None if windows is None else list(windows.pads),
             "dilations": None if windows is None else list(windows.dilations),
             "survive": None if view.survivors is None else view.survivors.kept,
+            "pads_end": None if windows is None else list(windows.pads_end),
             "tied": None if view.survivors is None else view.survivors.ties,
+            "outside": None if view.survivors is None else view.survivors.outside,
+            "nan_before": view.nan[0], "nan_after": view.nan[1], "inf_before": view.inf[0], "inf_after": view.inf[1],
             "slices": None if view.slices is None else list(view.slices), "note": view.note,
         })  # fmt: skip
-    manifest = {"format": "onnxviz.pooling/1", "model": found.model_name, "views": rows}
+    manifest = {"format": "onnxviz.pooling/1", "model": found.model_name, "note": found.note, "views": rows}
     return arrays, {**manifest, "not_drawn": _refused(found.not_drawn)}
+
+
+def attention_data(maps: AttentionMaps) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays of :meth:`onnxviz.analysis.attention.AttentionMaps.arrays`, and a manifest of the layers."""
+    rows = [
+        {
+            "number": layer.order, "name": layer.name, "tensor": layer.tensor, "kind": layer.kind,
+            "heads": list(layer.heads), "queries": layer.weights.shape[1], "keys": layer.weights.shape[2],
+            "row_sum_error": layer.error, "rows_masked": layer.empty, "rows_nan": layer.broken, "note": layer.note,
+            "query_grids": _grids(layer.queries), "key_grids": _grids(layer.keys),
+        }
+        for layer in maps.layers
+    ]  # fmt: skip
+    manifest = {"format": "onnxviz.attention/1", "model": maps.model_name, "layers": rows, "notes": list(maps.notes)}
+    return maps.arrays(), {**manifest, "refused": maps.refused}
+
+
+def _grids(tokens: Tokens) -> dict[str, list[int]]:
+    return {block.name: list(block.grid) for block in tokens.blocks if block.grid is not None}
 
 
 def _refused(not_drawn: tuple[NotDrawn, ...]) -> list[dict[str, str]]:

@@ -13,10 +13,11 @@ import onnx_ir as ir
 from onnxviz.analysis.weight_roles import Slot
 from onnxviz.graph.constants import constant_tensor
 
-__all__ = ["Source", "apply_slot", "dequantize", "quantization_of", "trace"]
+__all__ = ["Source", "apply_slot", "codes_of", "dequantize", "quantization_of", "trace"]
 
 Array = npt.NDArray[Any]
 
+_N_BITS = (("N", 0), ("K", 0), ("bits", 4), ("block_size", 32))
 _MOST_STEPS = 256  # nodes between a stored tensor and its use; a chain of Concats could go on for ever
 
 
@@ -38,9 +39,9 @@ class Source:
     steps: tuple[ir.Node, ...]
     value: ir.Value
 
-    def values(self) -> Array:
-        """Read the tensors and run the steps on them."""
-        return _evaluate(self.value, lambda tensor: tensor.numpy())
+    def values(self, *, as_codes: bool = False) -> Array:
+        """Read the tensors and run the steps on them; ``as_codes`` leaves out those that quantise and dequantise."""
+        return _evaluate(self.value, lambda tensor: tensor.numpy(), as_codes)
 
     def stored(self) -> Array:
         """Read the tensor as the file stores it; where several are joined, what the steps make of them."""
@@ -94,18 +95,20 @@ def _data_inputs(node: ir.Node) -> Sequence[ir.Value | None]:
     return node.inputs if node.op_type == "Concat" else node.inputs[:1]
 
 
-def _evaluate(value: ir.Value, read: Callable[[ir.TensorProtocol], Array]) -> Array:
+def _evaluate(value: ir.Value, read: Callable[[ir.TensorProtocol], Array], as_codes: bool = False) -> Array:
     tensor = constant_tensor(value)
     if tensor is not None:
         return read(tensor)
     node = value.producer()
     if node is None:
         raise ValueError(f"{value.name} is not constant")
-    arrays = [_evaluate(item, read) for item in _data_inputs(node) if item is not None]
+    arrays = [_evaluate(item, read, as_codes) for item in _data_inputs(node) if item is not None]
     if node.op_type == "Concat":
         return np.concatenate(arrays, axis=_int(node, "axis", 0))
     if node.op_type == "Split":
         return _split(arrays[0], node)[node.outputs.index(value)]
+    if as_codes and node.op_type in ("QuantizeLinear", "DequantizeLinear", "Cast"):
+        return arrays[0]
     return _STEPS[node.op_type](arrays[0], node)
 
 
@@ -270,14 +273,22 @@ def apply_slot(array: Array, slot: Slot, node: ir.Node) -> Array:
     return dequantize(array, scale, zero, axis)
 
 
+def codes_of(array: Array, slot: Slot, node: ir.Node) -> Array:
+    """Return stored integers in the axes of :func:`apply_slot`'s result: 4-bit codes are unpacked to ``(N, K)``."""
+    if slot.form != "nbits":
+        return array
+    rows, columns, bits, block = (_int(node, name, default) for name, default in _N_BITS)
+    codes: Array = _unpack(array.reshape(rows, -(-columns // block), -1), bits)[..., :block]
+    return codes.reshape(rows, -1)[:, :columns]
+
+
 def _is_quantized(dtype: np.dtype[Any]) -> bool:
     return "int" in dtype.name or "float8" in dtype.name or "float4" in dtype.name
 
 
 def _n_bits(array: Array, node: ir.Node) -> Array:
     """Unpack com.microsoft MatMulNBits: ``(N, blocks, bytes)`` uint8, lowest bits first, to ``(N, K)`` float32."""
-    rows, columns = _int(node, "N", 0), _int(node, "K", 0)
-    bits, block = _int(node, "bits", 4), _int(node, "block_size", 32)
+    rows, columns, bits, block = (_int(node, name, default) for name, default in _N_BITS)
     blocks = -(-columns // block)
     values = _unpack(array.reshape(rows, blocks, -1), bits)[..., :block].astype(np.float32)
     scales, zeros = _constant(node, 2), _constant(node, 3)

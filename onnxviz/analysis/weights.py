@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,9 @@ import onnx_ir as ir
 from onnxviz.analysis.histogram import Histogram, histogram
 from onnxviz.analysis.statistics import TensorStatistics, describe, is_numeric, to_float
 from onnxviz.analysis.weight_roles import GENERIC, ROLES, Slot, orient, orientation
-from onnxviz.analysis.weight_values import Source, apply_slot, quantization_of, trace
+from onnxviz.analysis.weight_values import Source, apply_slot, codes_of, quantization_of, trace
 from onnxviz.errors import ModelError
+from onnxviz.graph.affine import integer_attribute
 from onnxviz.graph.inline import inline_functions
 
 __all__ = ["LayerWeights", "layer_weights", "weights_in_words"]
@@ -41,6 +42,7 @@ class LayerWeights:
         orientation: What the axes of :attr:`kernel` are, such as ``"(out, in)"``; empty where the role says it.
         quantization: How it is quantised, such as ``"int8, a scale per channel (64)"``; None where it is not.
         steps: Operators between the stored tensor and the node, in the order they run.
+        as_codes: Whether :attr:`kernel` gives stored integers in place of what they stand for: see :meth:`codes`.
     """
 
     layer: str
@@ -56,6 +58,35 @@ class LayerWeights:
     _source: Source = field(repr=False)
     _slot: Slot = field(repr=False)
     _node: ir.Node = field(repr=False)
+    as_codes: bool = False
+
+    def codes(self) -> LayerWeights:
+        """Return the same weight with the stored integers as its :attr:`kernel`; one that is not quantised as it is."""
+        return replace(self, as_codes=True) if self.quantization else self
+
+    @property
+    def node(self) -> ir.Node:
+        """The node that uses the tensor, in the model with functions inlined."""
+        return self._node
+
+    @property
+    def bits(self) -> int:
+        """Bits of a stored value; of packed codes (MatMulNBits) those of one code."""
+        if self._slot.form == "nbits":
+            return integer_attribute(self._node, "bits", 4)
+        return round(8 * float(self._source.tensor.dtype.itemsize))
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of a convolution, which each read input channels of their own; 1 elsewhere."""
+        if not self.orientation.endswith("*kernel)"):
+            return 1
+        return integer_attribute(self._node, "group", 1)
+
+    @property
+    def signed(self) -> bool:
+        """Whether a picture of :attr:`kernel` has a scale symmetric about 0: all but unsigned codes."""
+        return not (self.as_codes and "uint" in self._source.tensor.dtype.numpy().name)
 
     @property
     def parameters(self) -> int:
@@ -84,6 +115,9 @@ class LayerWeights:
         return self._read(self._values)
 
     def _values(self) -> npt.NDArray[np.float32]:
+        if self.as_codes:
+            codes = codes_of(self._source.values(as_codes=True), self._slot, self._node)
+            return to_float(orient(codes, self._slot.form, self._node))
         values = apply_slot(self._source.values(), self._slot, self._node)
         return to_float(orient(values, self._slot.form, self._node))
 
@@ -115,6 +149,8 @@ class LayerWeights:
 
     def _step(self, kernel: npt.NDArray[np.float32]) -> float | None:
         """Return the distance between two values of a tensor that is quantised with one scale."""
+        if self.as_codes:
+            return 1.0
         if self.quantization is None or not self.quantization.endswith("one scale") or not kernel.size:
             return None
         levels = int(self.raw.max()) - int(self.raw.min())
@@ -147,10 +183,14 @@ def layer_weights(model: ir.Model) -> list[LayerWeights]:
     return found
 
 
-def weights_in_words(model: ir.Model) -> dict[str, str]:
+def weights_in_words(model: ir.Model, layers: Sequence[LayerWeights] | None = None) -> dict[str, str]:
     """Return in words how the values of each learned tensor are spread, by its name.
 
     Tensors beyond 200 million elements in all are not read.
+
+    Args:
+        model: The model.
+        layers: Its weights, where they were found already: what is known of them is not worked out again.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
     ...   g (float[1, 2] x) => (float[1, 2] y) <float[2, 2] w = {0, 1, 2, 3}> {y = MatMul(x, w)}''')
@@ -159,7 +199,7 @@ def weights_in_words(model: ir.Model) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     seen = 0
-    for layer in layer_weights(model):
+    for layer in layer_weights(model) if layers is None else layers:
         seen += layer.parameters
         if seen > _MOST_SUMMARISED:
             found[layer.tensor] = "not summarised: the model is too large"
@@ -222,7 +262,8 @@ def _learned_slots(node: ir.Node) -> list[Slot]:
     if node.op_type == "Attention" and node.domain != "com.microsoft":
         return []
     role = GENERIC.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-    if role is not None and all(value is None or trace(value) is not None for value in node.inputs):
+    constant = all(value is None or trace(value) is not None for value in node.inputs)
+    if role is not None and constant and node.op_type not in ("Expand", "Tile"):
         return []  # arithmetic of constants: what uses its result is the layer
     slots = ROLES.get(node.op_type, ()) if role is None else [Slot(i, role) for i in range(len(node.inputs))]
     return [slot for slot in slots if slot.position < len(node.inputs)]

@@ -9,21 +9,24 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from onnxviz.api.attention import attention, attention_weights
-from onnxviz.api.common import check_outputs, reducer
+from onnxviz.api.common import PICTURES, check_outputs, reducer, save_view
+from onnxviz.api.features import features
+from onnxviz.api.flow import flow, flow_numbers
 from onnxviz.api.gradient import gradient
 from onnxviz.api.graphs import graph, graph_diff
+from onnxviz.api.neurons import neuron_views, neurons
+from onnxviz.api.project import project, projection
 from onnxviz.api.views import activations, pooling
+from onnxviz.api.weights import weight_table, weights
 from onnxviz.graph.files import atomic_write
 from onnxviz.graph.io import as_model, open_model, save_model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from matplotlib.figure import Figure
 
-    from onnxviz.analysis.feature_maps import Score
     from onnxviz.converters.parity import Parity
     from onnxviz.converters.registry import ConversionResult
     from onnxviz.graph.expose import Rewritten
@@ -41,12 +44,10 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "gradient",
-    "graph",
-    "graph_diff", "inspect", "open_model", "plan", "pooling", "profile", "report", "save_model", "weights",
+    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
+    "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan",
+    "pooling", "profile", "project", "projection", "report", "save_model", "weight_table", "weights",
 ]  # fmt: skip
-
-_PICTURES = (".png", ".svg", ".pdf")
 
 
 def inspect(model: Model, *, dims: Mapping[str, int] | None = None) -> ModelSummary:
@@ -82,7 +83,7 @@ def convert(
             "without a comparison there is nothing to write or to compare in another precision",
             hint="leave out --no-parity, or --parity and --precision",
         )
-    check_outputs((output, (".onnx",)), *((file, (".json", *_PICTURES)) for file in files))
+    check_outputs((output, (".onnx",)), *((file, (".json", *PICTURES)) for file in files))
     try:
         if executes_code(source):
             memory = None if max_memory is None else parse_bytes(max_memory)
@@ -113,7 +114,7 @@ def _write_parity(files: Sequence[Path_], parity: Parity | None) -> None:
         else:
             from onnxviz.plots.parity import plot_parity
 
-            _save_figure(plot_parity(parity.layers), path)
+            save_view(plot_parity(parity.layers), path)
 
 
 def expose(model: Model, tensors: str | Sequence[str] | None = None, output: Path_ | None = None) -> Rewritten:
@@ -216,73 +217,6 @@ def plan(model: Model, inputs: Feed = None, tensors: str | Sequence[str] = "*", 
     return plan_capture(as_model(model), inputs, tensors, **options)
 
 
-def features(
-    model: Model,
-    inputs: Feed = None,
-    tensors: str | Sequence[str] | None = None,
-    output: Path_ | None = None,
-    *,
-    top: int = 64,
-    by: Score = "energy",
-    scale: Literal["shared", "channel"] = "shared",
-    **options: Any,
-) -> Figure:
-    """Draw feature maps: a grid of one tensor's channels, or a sheet with a row a layer for several.
-
-    Args:
-        model: A path or an opened model.
-        inputs: What to feed it; None feeds seeded random numbers.
-        tensors: Which tensors; by default those of the layers (convolution, pooling, activation, …).
-        output: ``.png``, ``.svg`` or ``.pdf``.
-        top: Most channels of a grid.
-        by: How channels are chosen: ``"energy"``, ``"sparsity"`` or ``"index"``.
-        scale: One colour scale for a grid, or one a channel.
-        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
-    """
-    from onnxviz.analysis.layers import layer_feature_maps
-    from onnxviz.plots.feature_maps import plot_feature_maps, plot_feature_sheet
-
-    check_outputs((output, _PICTURES))
-    opened = as_model(model)
-    captured = capture(opened, inputs, "*" if tensors is None else tensors, bodies=False, **options)
-    maps = layer_feature_maps(opened, captured, every=tensors is not None, top=top, by=by)
-    if len(maps) == 1:
-        figure = plot_feature_maps(maps[0], scale=scale)
-    else:
-        title = f"Feature maps of {captured.model_name}"
-        figure = plot_feature_sheet(maps, picture=captured.picture, title=title)
-    _save_figure(figure, output)
-    return figure
-
-
-def weights(model: Model, output: Path_ | None = None, layers: str | Sequence[str] | None = None) -> Figure:
-    """Draw the weights, a row a layer: kernels or matrix, histogram, range.
-
-    Args:
-        model: A path or an opened model.
-        output: ``.png``, ``.svg`` or ``.pdf``.
-        layers: Names or globs of layers or weight tensors, ``op:TYPE``; by default all, biases and norms left out.
-    """
-    from onnxviz.analysis.layers import select_weights
-    from onnxviz.analysis.weights import layer_weights
-    from onnxviz.graph.model import model_name
-    from onnxviz.plots.weight_sheet import plot_weight_sheet
-
-    check_outputs((output, _PICTURES))
-    opened = as_model(model)
-    chosen = select_weights(layer_weights(opened), layers)
-    figure = plot_weight_sheet(chosen, title=f"Weights of {model_name(opened)}")
-    _save_figure(figure, output)
-    return figure
-
-
-def _save_figure(figure: Figure, output: Path_ | None) -> None:
-    if output is not None:
-        from onnxviz.plots.save import save_figure
-
-        save_figure(figure, output)
-
-
 def report(
     model: Model,
     inputs: Feed = None,
@@ -291,22 +225,36 @@ def report(
     labels: Sequence[str] | Path_ | None = None,
     **options: Any,
 ) -> Report:
-    """Build the report: one self-contained HTML page with the model card, architecture, feature maps and weights.
+    """Build the report: one self-contained HTML page with the model card, architecture, feature maps, views, weights.
+
+    The model is run once for all of it.
 
     Args:
         model: A path or an opened model.
         inputs: What to feed it; None feeds seeded random numbers.
         output: The ``.html`` file.
-        labels: Class names, or a file with one a line (or a JSON list or object).
+        labels: Class names, or a file with one a line (or a JSON list or object); a ``.csv`` file names the class of
+            each of several samples, which neurons and projections show.
         options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
     """
     from onnxviz.analysis.classification import load_labels
     from onnxviz.report.page import build_report
+    from onnxviz.report.prepare import prepare
+    from onnxviz.runtime.capture import batches_of
 
     check_outputs((output, (".html", ".htm")))
     opened = as_model(model)
-    names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
-    page = build_report(opened, capture(opened, inputs, bodies=False, **options), labels=names)
+    file = labels if isinstance(labels, (str, os.PathLike)) else None
+    classes = file if file is not None and os.fspath(file).lower().endswith(".csv") else None
+    names: Sequence[str] | None = None
+    if classes is None:
+        names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
+    prepared = prepare(opened)
+    reading = {name: options.pop(name) for name in ("preprocessing", "dims", "seed") if name in options}
+    batches = batches_of(opened, inputs, **reading)
+    captured = prepared.run(opened, lambda model: capture(model, batches, bodies=False, **options))
+    several = batches if batches.samples > 1 and batches.names else None
+    page = build_report(opened, captured, labels=names, prepared=prepared, batches=several, sample_classes=classes)
     if output is not None:
         page.save(output)
     return page
@@ -332,7 +280,7 @@ def profile(
     from onnxviz.runtime.profile import profile as profile_model
 
     files = [] if output is None else [output] if isinstance(output, (str, os.PathLike)) else list(output)
-    check_outputs(*((file, (".json", *_PICTURES)) for file in files), (trace, (".json",)))
+    check_outputs(*((file, (".json", *PICTURES)) for file in files), (trace, (".json",)))
     _check_distinct([*files, *([] if trace is None else [trace])])
     measured = profile_model(as_model(model), inputs, **options)
     for file in files:
@@ -341,7 +289,7 @@ def profile(
         else:
             from onnxviz.plots.profile import plot_profile
 
-            _save_figure(plot_profile(measured), file)
+            save_view(plot_profile(measured), file)
     if trace is not None:
         from onnxviz.runtime.trace import save_trace
 

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxviz.graph.files import check_output
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
+    from matplotlib.figure import Figure
 
-__all__ = ["check_outputs", "reducer"]
+    from onnxviz.analysis.paired import NotDrawn
+    from onnxviz.runtime.batches import Batches
+    from onnxviz.runtime.capture import Feed
+
+    Path_ = str | os.PathLike[str]
+
+__all__ = [
+    "DATA", "PICTURES", "batches_for", "check_outputs", "reducer", "save_view",
+    "split_options", "tell_refused", "write_numbers",
+]  # fmt: skip
+
+#: The endings of pictures, and of the numbers behind them.
+PICTURES = (".png", ".svg", ".pdf")
+DATA = (".npz",)
+_READING = ("preprocessing", "dims", "seed")
 
 
 def check_outputs(*outputs: tuple[str | os.PathLike[str] | None, Sequence[str]]) -> None:
@@ -27,3 +43,48 @@ def reducer(model: ir.Model, per_channel: bool) -> Callable[[str, Any], Any]:
 
     axes = channel_axes(model) if per_channel else {}
     return lambda name, array: Summary.of(array, channel_axis=axes.get(name))
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of reading inputs (``preprocessing``, ``dims``, ``seed``) and those of running a model.
+
+    >>> split_options({"seed": 3, "providers": "cpu"})
+    ({'seed': 3}, {'providers': 'cpu'})
+    """
+    reading = {name: options[name] for name in _READING if name in options}
+    return reading, {name: value for name, value in options.items() if name not in _READING}
+
+
+def batches_for(
+    model: ir.Model, inputs: Feed, batch: int | None, options: Mapping[str, Any]
+) -> tuple[Batches, dict[str, Any]]:
+    """Return the batches of a feed, and the options that running them takes."""
+    from onnxviz.runtime.capture import batches_of
+
+    reading, run = split_options(options)
+    return batches_of(model, inputs, batch=batch, **reading), run
+
+
+def tell_refused(tell: Callable[[str], None] | None, not_drawn: Sequence[NotDrawn], most: int = 40) -> None:
+    """Tell a line for each tensor that is not drawn, the last one counting the rest."""
+    if tell is None:
+        return
+    for one in not_drawn[:most]:
+        tell(f"not drawn: {one.name}: {one.reason}")
+    if len(not_drawn) > most:
+        tell(f"not drawn: {len(not_drawn) - most} more")
+
+
+def write_numbers(path: Path_, arrays: Mapping[str, np.ndarray], manifest: dict[str, Any]) -> None:
+    """Write the numbers behind a picture."""
+    from onnxviz.runtime.storage import write_arrays
+
+    write_arrays(os.fspath(path), arrays, manifest)
+
+
+def save_view(figure: Figure, output: Path_ | None) -> None:
+    """Write a figure where a file is named."""
+    if output is not None:
+        from onnxviz.plots.save import save_figure
+
+        save_figure(figure, output)

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from onnxviz.api.common import check_outputs
+from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, save_view, tell_refused, write_numbers
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx_ir as ir
     from matplotlib.figure import Figure
 
     from onnxviz.analysis.feature_maps import Score
-    from onnxviz.analysis.paired import NotDrawn
-    from onnxviz.runtime.batches import Batches
     from onnxviz.runtime.capture import Feed
 
     Model = ir.Model | str | os.PathLike[str]
     Path_ = str | os.PathLike[str]
 
 __all__ = ["activations", "pooling"]
-
-_PICTURES = (".png", ".svg", ".pdf")
-_DATA = (".npz",)
-_READING = ("preprocessing", "dims", "seed")
 
 
 def activations(
@@ -65,30 +59,28 @@ def activations(
     Raises:
         SelectionError: The model has no such function, or none of those asked for can be shown.
     """
-    from onnxviz.analysis.activations import activation_views, over_all, plan_activations, sample_count
+    from onnxviz.analysis.activations import activation_views, over_all, plan_activations
     from onnxviz.analysis.paired import observable
     from onnxviz.plots.activations import plot_activations
     from onnxviz.runtime.capture import capture
 
-    check_outputs((output, _PICTURES), (data, _DATA))
+    check_outputs((output, PICTURES), (data, DATA))
     opened = observable(as_model(model), lambda node: True)
     plan = plan_activations(opened, tensors)
-    batches, run = _batches(opened, inputs, batch, options)
+    batches, run = batches_for(opened, inputs, batch, options)
     first = capture(opened, batches.first(), plan.tensors, bodies=False, **run)
     found = activation_views(plan, first, top=top, by=by, sample=sample, more=len(batches) > 1)
     if len(batches) > 1:
         counted: dict[str, Any] = {"keep": False, "reduce": plan.reducer(found.views), "progress": progress}
         every = capture(opened, batches, plan.tensors, bodies=False, **counted, **run)
-        # batches that were given ready made count as one each
-        ready = batches.samples == len(batches)
-        found = over_all(found, every, every.samples * (sample_count(first) if ready else 1))
-    _tell(tell, found.not_drawn)
+        found = over_all(found, every)
+    tell_refused(tell, found.not_drawn)
     if data is not None:
         from onnxviz.analysis.view_data import activation_data
 
-        _write(data, *activation_data(found))
+        write_numbers(data, *activation_data(found))
     figure = plot_activations(found)
-    _save(figure, output)
+    save_view(figure, output)
     return figure
 
 
@@ -109,13 +101,13 @@ def pooling(
 
     Args:
         model: A path or an opened model.
-        inputs: What to feed it; of several batches the first is drawn; None feeds seeded random numbers.
+        inputs: What to feed it; of several samples one is drawn; None feeds seeded random numbers.
         tensors: Which layers, by the tensors that leave them (names, ``op:TYPE``); by default all.
         output: ``.png``, ``.svg`` or ``.pdf``.
         data: ``.npz``: the numbers behind the picture.
         top: Most channels of a layer.
         by: How channels are chosen, by what enters: ``"energy"``, ``"sparsity"`` or ``"index"``.
-        sample: Which sample of the batch is drawn.
+        sample: Which sample is drawn, of all that are given.
         tell: Called with a line for each tensor that was asked for and cannot be shown.
         options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
 
@@ -127,45 +119,20 @@ def pooling(
     from onnxviz.plots.pooling import plot_pooling
     from onnxviz.runtime.capture import capture
 
-    check_outputs((output, _PICTURES), (data, _DATA))
+    check_outputs((output, PICTURES), (data, DATA))
     opened = observable(as_model(model), is_pool)
     plan = plan_pooling(opened, tensors)
-    batches, run = _batches(opened, inputs, None, options)
-    first = capture(opened, batches.first(), plan.tensors, bodies=False, **run)
-    found = pool_views(plan, first, top=top, by=by, sample=sample)
-    _tell(tell, found.not_drawn)
+    batches, run = batches_for(opened, inputs, None, options)
+    feed, place = batches.holding(sample) if len(batches) > 1 else (batches.first(), sample)
+    first = capture(opened, feed, plan.tensors, bodies=False, **run)
+    found = pool_views(plan, first, top=top, by=by, sample=place)
+    if len(batches) > 1:
+        found = replace(found, note=f"sample {sample} of {batches.samples} is shown")
+    tell_refused(tell, found.not_drawn)
     if data is not None:
         from onnxviz.analysis.view_data import pooling_data
 
-        _write(data, *pooling_data(found))
+        write_numbers(data, *pooling_data(found))
     figure = plot_pooling(found)
-    _save(figure, output)
+    save_view(figure, output)
     return figure
-
-
-def _batches(
-    model: ir.Model, inputs: Feed, batch: int | None, options: Mapping[str, Any]
-) -> tuple[Batches, dict[str, Any]]:
-    """Return the batches of a feed, and the options that running them takes."""
-    from onnxviz.runtime.capture import batches_of
-
-    reading = {name: options[name] for name in _READING if name in options}
-    return batches_of(model, inputs, batch=batch, **reading), {k: v for k, v in options.items() if k not in _READING}
-
-
-def _tell(tell: Callable[[str], None] | None, not_drawn: Sequence[NotDrawn]) -> None:
-    for one in not_drawn if tell is not None else ():
-        tell(f"not drawn: {one.name}: {one.reason}")  # type: ignore[misc]
-
-
-def _write(path: Path_, arrays: Mapping[str, np.ndarray], manifest: dict[str, Any]) -> None:
-    from onnxviz.runtime.storage import write_arrays
-
-    write_arrays(os.fspath(path), arrays, manifest)
-
-
-def _save(figure: Figure, output: Path_ | None) -> None:
-    if output is not None:
-        from onnxviz.plots.save import save_figure
-
-        save_figure(figure, output)

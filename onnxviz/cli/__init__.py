@@ -20,11 +20,14 @@ from onnxviz.cli.convert import convert
 from onnxviz.cli.doctor import doctor
 from onnxviz.cli.expose import expose
 from onnxviz.cli.features import features
+from onnxviz.cli.flow import flow
 from onnxviz.cli.gradient import gradient
 from onnxviz.cli.graph import graph
 from onnxviz.cli.inspect import inspect
+from onnxviz.cli.neurons import neurons
 from onnxviz.cli.pooling import pooling
 from onnxviz.cli.profile import profile
+from onnxviz.cli.project import project
 from onnxviz.cli.report import report
 from onnxviz.cli.weights import weights
 from onnxviz.errors import OnnxvizError, printable
@@ -48,9 +51,12 @@ for verb in (
     features,
     activations,
     pooling,
+    neurons,
     weights,
+    project,
     attention,
     gradient,
+    flow,
     profile,
     report,
     doctor,

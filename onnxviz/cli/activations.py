@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, draws_a_picture, runs_a_model
+from onnxviz.cli.options import Batch, Input, ModelFile, Sample, draws_a_picture, runs_a_model, tell
 from onnxviz.cli.progress import shown_progress
 
 
@@ -24,10 +24,8 @@ def activations(
     by: Annotated[
         Literal["energy", "sparsity", "index"], typer.Option("--by", help="How channels are chosen.")
     ] = "energy",
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Which sample of the first batch is drawn.")] = 0,
-    batch: Annotated[
-        int | None, typer.Option("--batch", help="Samples a batch, where the model leaves it open.")
-    ] = None,
+    sample: Sample = 0,
+    batch: Batch = None,
     *,
     output: Path | None,
     data: Path | None,
@@ -35,10 +33,9 @@ def activations(
 ) -> None:
     """Draw activation functions: curve, what enters, maps before and after; zeroed, saturated and dead are counted."""
     from onnxviz.api import activations as draw
-    from onnxviz.errors import printable
 
     with shown_progress() as progress:
         draw(
             model, input, tensor, output, data=data, top=top, by=by, sample=sample, batch=batch, progress=progress,
-            tell=lambda line: typer.echo(printable(line), err=True), **options,
+            tell=tell, **options,
         )  # fmt: skip

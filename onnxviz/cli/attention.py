@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, draws_a_picture, runs_a_model
+from onnxviz.cli.options import Input, ModelFile, Sample, draws_a_picture, runs_a_model, tell
 from onnxviz.errors import InputError
 
 
@@ -23,7 +23,12 @@ def attention(
     head: Annotated[int | None, typer.Option("--head", min=0, metavar="H", help="One head, from 0.")] = None,
     query: Annotated[
         str | None,
-        typer.Option("--query", "-q", metavar="Q", help="Whose attention: cls, an index, ROW,COLUMN, a word, or all."),
+        typer.Option(
+            "--query",
+            "-q",
+            metavar="Q",
+            help="Whose attention, in grid and rollout: cls, an index, ROW,COLUMN, a word, or all.",
+        ),
     ] = None,
     view: Annotated[
         Literal["auto", "grid", "matrix", "blocks", "rollout", "heads"],
@@ -39,7 +44,10 @@ def attention(
         str | None,
         typer.Option("--tokens", metavar="FILE|LIST", help="Words: a token a line, a tokenizer.json, or a,cat,sat."),
     ] = None,
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Which sample of the batch.")] = 0,
+    sample: Sample = 0,
+    window: Annotated[
+        int, typer.Option("--window", min=0, metavar="W", help="Which window of the sample, for attention in windows.")
+    ] = 0,
     *,
     output: Path | None,
     data: Path | None,
@@ -51,6 +59,6 @@ def attention(
     if rollout and view not in ("auto", "rollout"):
         raise InputError(f"--rollout and --view {view} are two pictures", hint="give one of them")
     draw_attention(
-        model, input, output, view="rollout" if rollout else view, query=query, data=data, residual=residual,
-        layer=layer, head=head, tokens=tokens, sample=sample, **options,
+        model, input, layer, output, data=data, view="rollout" if rollout else view, query=query, residual=residual,
+        head=head, tokens=tokens, sample=sample, window=window, tell=tell, **options,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from onnxviz.errors import InputError
+from onnxviz.errors import InputError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from onnxviz.runtime.inputs import InputRecord
 
 __all__ = [
-    "Data", "Dims", "Input", "ModelFile", "console", "dims", "draws_a_picture", "echo_json", "picture_path",
-    "runs_a_model", "tell_inputs",
+    "Batch", "Data", "Dims", "Input", "Labels", "ModelFile", "Sample", "Seed", "Vocabulary", "console", "dims",
+    "draws_a_picture", "echo_json", "picture_path", "runs_a_model", "tell", "tell_inputs",
 ]  # fmt: skip
 
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
+_OTHER_FILES = ("table", "architecture")
 Verb = Callable[..., int | None]
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
@@ -53,7 +54,19 @@ Dims = Annotated[
     list[str] | None,
     typer.Option("--dim", metavar="NAME=N", help="Size of an open dimension (NAME, or INPUT:AXIS); may be repeated."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of random inputs.")]
+Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Samples a batch, where the model leaves it open.")]
+Sample = Annotated[int, typer.Option("--sample", min=0, help="Which sample is drawn.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels", metavar="folders|FILE.csv",
+        help="Class of each sample: its folder, or lines of FILE,CLASS; by default folders where there are several.",
+    ),
+]  # fmt: skip
+Vocabulary = Annotated[
+    Path | None, typer.Option("--tokens", metavar="FILE", help="Words of token ids: one a line, or tokenizer.json.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all that is random: inputs, clusters, t-SNE, …")]
 Provider = Annotated[str, typer.Option("--provider", help="auto, cpu, cuda, … or several: cuda,cpu.")]
 OpLibrary = Annotated[
     Path | None,
@@ -157,16 +170,18 @@ def _picture(output: Output = None, format: Format = None, data: Data = None) ->
 def draws_a_picture(verb: Verb) -> Verb:
     """Give a verb ``--output``, ``--format`` and ``--data``; what is written is printed at its end.
 
-    It gets the arguments ``output``, None where only the numbers are asked for, and ``data``.
+    It gets the arguments ``output``, None where only other files are asked for, and ``data``. Other files are those of
+    its options ``table`` and ``architecture``; the table ``-`` is none.
     """
 
     def command(**given: Any) -> int | None:
         output, form, data = (given.pop(name) for name in ("output", "format", "data"))
-        if output is not None or form is not None or data is None:
+        others = [data, *(given.get(name) for name in _OTHER_FILES)]
+        if output is not None or form is not None or not any(others):
             output = picture_path(output, form, f"{given['model'].stem}_{verb.__name__}")
         code = verb(**given, output=output, data=data)
-        for file in (output, data):
-            if file is not None:
+        for file in (output, *others):
+            if file is not None and str(file) != "-":
                 typer.echo(str(file))
         return code
 
@@ -211,6 +226,11 @@ def _with_options(verb: Verb, command: Verb, shared: Callable[..., Any], instead
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     del command.__dict__["__wrapped__"]  # typer would read the signature of what is wrapped
     return command
+
+
+def tell(line: str) -> None:
+    """Say on standard error what is true of a picture, such as what it does not show."""
+    typer.echo(printable(line), err=True)
 
 
 def console() -> Console:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, draws_a_picture, runs_a_model
+from onnxviz.cli.options import Input, ModelFile, Sample, draws_a_picture, runs_a_model, tell
 
 
 @runs_a_model
@@ -23,7 +23,7 @@ def pooling(
     by: Annotated[
         Literal["energy", "sparsity", "index"], typer.Option("--by", help="How channels are chosen.")
     ] = "energy",
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Which sample of the first batch is drawn.")] = 0,
+    sample: Sample = 0,
     *,
     output: Path | None,
     data: Path | None,
@@ -31,9 +31,8 @@ def pooling(
 ) -> None:
     """Draw pooling layers: maps before and after, with the pixels that survive and the windows marked."""
     from onnxviz.api import pooling as draw
-    from onnxviz.errors import printable
 
     draw(
         model, input, tensor, output, data=data, top=top, by=by, sample=sample,
-        tell=lambda line: typer.echo(printable(line), err=True), **options,
+        tell=tell, **options,
     )  # fmt: skip

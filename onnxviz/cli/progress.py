@@ -11,8 +11,8 @@ __all__ = ["shown_progress"]
 
 
 @contextmanager
-def shown_progress(wanted: bool = True) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on a terminal once there are several batches, and nothing in a pipe."""
+def shown_progress(wanted: bool = True, what: str = "batches") -> Iterator[Callable[[int, int], None] | None]:
+    """Show a bar on a terminal once there are several batches (or ``what`` else is counted), and nothing in a pipe."""
     if not wanted or not sys.stderr.isatty():
         yield None
         return
@@ -24,7 +24,7 @@ def shown_progress(wanted: bool = True) -> Iterator[Callable[[int, int], None] |
 
         def show(done: int, of: int) -> None:
             if of > 1 and not task:
-                task.append(bar.add_task("batches", total=of))
+                task.append(bar.add_task(what, total=of))
             if task:
                 bar.update(task[0], completed=done)
 

@@ -21,7 +21,7 @@ def report(
     *,
     options: dict[str, Any],
 ) -> None:
-    """Write one self-contained HTML page: model card, answer, architecture, feature maps, statistics, weights."""
+    """Write one self-contained HTML page: model card, answer, architecture, feature maps, views, weights, tensors."""
     from onnxviz.api import report as write_report
 
     page = write_report(model, input, output, labels=labels, **options)

@@ -18,6 +18,7 @@ from onnxviz.diagram.header import model_line
 from onnxviz.diagram.hierarchy import shown_tree
 from onnxviz.diagram.nested import draw_nested
 from onnxviz.diagram.overlay import Overlay, Scale, legend_group, metric_overlay, number_text, value_of
+from onnxviz.diagram.paths import with_paths
 from onnxviz.diagram.result import FORMATS, Architecture
 from onnxviz.diagram.seen import Seen
 from onnxviz.diagram.text import ellipsize
@@ -146,11 +147,15 @@ class _Plan:
             tree, closed = shown_tree(
                 self.model, self.found, self.hierarchy, self.depth, fold, unfold, inside_nodes=self.inside_nodes
             )
-            finished = draw_nested(tree, closed, name, line, paint=paint(tree.elements), seen=seen)
+            painted = paint(tree.elements)
+            finished = draw_nested(tree, closed, name, line, paint=painted, seen=seen)
         else:
             found = fold_elements(self.found, choose_groups(self.hierarchy, None, fold, unfold))
             kinds = [element.kind for element in found.elements if element.kind]
-            finished = Drawing(found, paint(found.elements), seen=seen).finish(name, line, kinds)
+            painted = paint(found.elements)
+            finished = Drawing(found, painted, seen=seen).finish(name, line, kinds)
+        if painted is not None and painted.paths:
+            finished = with_paths(finished, painted.paths)
         return replace(finished, scene=apply_theme(finished.scene, theme))
 
 
@@ -172,4 +177,5 @@ def overlay_paint(elements: Sequence[Element], overlay: Overlay) -> Paint:
         told,
         lambda x, y: legend_group(overlay, scale, x, y, shown),
         values=[value if value is None or math.isfinite(value) else None for value in values],
+        paths=overlay.paths,
     )

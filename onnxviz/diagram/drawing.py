@@ -17,7 +17,7 @@ from onnxviz.diagram.layout import FloatArray, Layout, compute_layout
 from onnxviz.diagram.names import Names, element_name
 from onnxviz.diagram.ranks import Ranking, rank_nodes
 from onnxviz.diagram.result import Architecture, diagram_edge, diagram_node
-from onnxviz.diagram.scene import Group, Scene
+from onnxviz.diagram.scene import Group, Scene, Text
 from onnxviz.diagram.seen import Seen, ShapeKind, shapes_legend
 from onnxviz.diagram.text import text_width
 from onnxviz.diagram.wires import (
@@ -55,6 +55,7 @@ class Paint:
         legend: Draws the legend at (x, y); returns the y below it.
         signs: Put before headings; the notes are then drawn too.
         values: The numbers behind the colours.
+        paths: Ways that are drawn as strong lines, by their tensors.
     """
 
     fills: list[str | None]
@@ -62,6 +63,7 @@ class Paint:
     legend: Callable[[float, float], tuple[Group, float]]
     signs: list[str] = field(default_factory=list)
     values: list[float | None] = field(default_factory=list)
+    paths: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,8 @@ def heading(
     if paint is not None:
         legend, below = paint.legend(PAD, below)
         groups.append(legend)
+        texts = [item for item in legend.items if isinstance(item, Text) and item.anchor == "start"]
+        wide = max(wide, *(item.x + item.width - PAD for item in texts), 0.0)
     if (told := shapes_legend(shapes, PAD, below + 5.0)) is not None:
         groups.append(told[0])
         below = told[1]

@@ -78,8 +78,8 @@ window.OnnxvizPainter = (() => {
     dimmed(element) { return this.state.traced && !this.state.traced[element]; }
 
     wires(level, at, seen) {
-      const { context: c, scale, state } = this, plain = new Path2D(), dashed = new Path2D(), marked = new Path2D();
-      const heads = [new Path2D(), new Path2D()], traced = state.traced, chosen = state.selected;
+      const { context: c, scale, state } = this, plain = new Path2D(), dashed = new Path2D(), marked = new Path2D(), keyed = new Path2D();
+      const heads = [new Path2D(), new Path2D(), new Path2D()], traced = state.traced, chosen = state.selected;
       const member = (i) => i < level.count ? level.members[i] : -1;
       for (let i = 0; i < level.s.length; i++) {
         if (level.f[i] & 1 || level.most[i] < seen.x0 || level.least[i] > seen.x1) continue;
@@ -89,10 +89,11 @@ window.OnnxvizPainter = (() => {
         const from = member(a), to = member(b);
         const near = chosen >= 0 && (from === chosen || to === chosen);
         const along = traced && (from < 0 || traced[from]) && (to < 0 || traced[to]);
-        const strong = near || along, line = strong ? marked : level.f[i] & 4 ? dashed : plain;
+        const strong = near || along, key = level.f[i] & 8;
+        const line = strong ? marked : key ? keyed : level.f[i] & 4 ? dashed : plain;
         this.course(line, level, i, at, y0, y1, seen);
         if (scale > 0.3 && b < level.count && !level.open.has(b)) {
-          const x = at.x(level.to[i]), y = at.y(y1), k = Math.min(scale, 1.6), head = heads[strong ? 1 : 0];
+          const x = at.x(level.to[i]), y = at.y(y1), k = Math.min(scale, 1.6), head = heads[strong ? 1 : key ? 2 : 0];
           head.moveTo(x - 3 * k, y - 6 * k); head.lineTo(x + 3 * k, y - 6 * k); head.lineTo(x, y); head.closePath();
         }
       }
@@ -100,6 +101,8 @@ window.OnnxvizPainter = (() => {
       c.lineWidth = Math.max(0.5, Math.min(1.6, 1.1 * scale)); c.strokeStyle = c.fillStyle = this.paper("line");
       c.stroke(plain); c.fill(heads[0]);
       c.setLineDash([4 * scale, 3 * scale]); c.stroke(dashed); c.setLineDash([]);
+      c.lineWidth = Math.max(1.5, 3 * scale); c.strokeStyle = c.fillStyle = this.paper("key");
+      c.stroke(keyed); c.fill(heads[2]);
       c.globalAlpha = 1;
       c.lineWidth = Math.max(1.2, 1.8 * scale); c.strokeStyle = c.fillStyle = this.paper("trace");
       c.stroke(marked); c.fill(heads[1]);
@@ -273,10 +276,13 @@ window.OnnxvizPainter = (() => {
     // Lines go on from the frame's border to where they are used inside, and from inside to the border.
     through(inner) {
       const { context: c, scale, view } = this, x = (v) => (inner.ox + v - view.x) * scale, y = (v) => (inner.oy + v - view.y) * scale;
-      c.beginPath(); c.strokeStyle = this.paper("line"); c.lineWidth = Math.max(0.5, Math.min(1.6, 1.1 * scale));
-      for (const i of inner.gate.values()) { c.moveTo(x(inner.cx[i]), y(-HEAD)); c.lineTo(x(inner.cx[i]), y(inner.cy[i])); }
-      for (const i of inner.leave.values()) { c.moveTo(x(inner.cx[i]), y(inner.cy[i])); c.lineTo(x(inner.cx[i]), y(inner.height + 14)); }
-      c.stroke();
+      if (!inner.keyed) inner.keyed = new Set(Array.from(inner.f).flatMap((flag, k) => flag & 8 ? [inner.s[k], inner.t[k]] : []));
+      const plain = new Path2D(), keyed = new Path2D(), line = (i) => inner.keyed.has(i) ? keyed : plain;
+      const draw = (i, from, to) => { line(i).moveTo(x(inner.cx[i]), y(from)); line(i).lineTo(x(inner.cx[i]), y(to)); };
+      for (const i of inner.gate.values()) draw(i, -HEAD, inner.cy[i]);
+      for (const i of inner.leave.values()) draw(i, inner.cy[i], inner.height + 14);
+      c.strokeStyle = this.paper("line"); c.lineWidth = Math.max(0.5, Math.min(1.6, 1.1 * scale)); c.stroke(plain);
+      c.strokeStyle = this.paper("key"); c.lineWidth = Math.max(1.5, 3 * scale); c.stroke(keyed);
     }
   }
   return Painter;

@@ -388,6 +388,8 @@ window.onnxvizGraph = (() => {
           made("a", { href: `#${boxes.id[element]}`, title: "A link to this block" }, "link")),
         ...(this.options.links && Object.hasOwn(this.options.links, boxes.id[element])
           ? [made("p", {}, made("a", { class: "graph-values", href: `#${this.options.links[boxes.id[element]]}` }, "Show its values ↓"))] : []),
+        ...(this.options.views && Object.hasOwn(this.options.views, boxes.id[element])
+          ? [made("p", {}, ...this.options.views[boxes.id[element]].map(([what, id]) => made("a", { class: "graph-view", href: `#${id}` }, what)))] : []),
         made("table", {}, ...facts),
         ...notes.map((note) => made("p", {}, named(note))),
         ...section("Attributes", attributes.map(([key, value]) => row(key, named(value)))),
@@ -456,7 +458,7 @@ window.onnxvizGraph = (() => {
     try {
       const data = await unpacked(part("graph"));
       // Where on the page a block's values are shown: JSON with an address a block.
-      if (root.dataset.links) options.links = JSON.parse(part("links").textContent).blocks;
+      if (root.dataset.links) ({ blocks: options.links, views: options.views } = JSON.parse(part("links").textContent));
       const viewer = new Viewer(root, data, null, options);
       // What a click shows comes after the first picture.
       requestAnimationFrame(() => setTimeout(async () => {

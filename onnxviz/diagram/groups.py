@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from onnxviz.diagram.elements import Element, Elements, Members, Wire
-from onnxviz.graph.constants import constant_tensor, is_parameter
+from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.learned import learned_inputs
 from onnxviz.graph.scopes import Scope
 
 __all__ = ["Part", "fold_elements", "group_element", "split_cyclic"]
@@ -115,8 +116,9 @@ def _taken_apart(wires: Sequence[Wire], chosen: Mapping[int, Part], cyclic: set[
 def group_element(group: Scope, members: Sequence[Element]) -> Element:
     """Return the block of a group."""
     nodes = tuple(element.node for element in members if element.node is not None)
-    weights = {value: constant_tensor(value) for node in nodes for value in node.inputs if value is not None}
-    parameters = sum(tensor.size for tensor in weights.values() if tensor is not None and is_parameter(tensor))
+    values = {node.inputs[position]: None for node in nodes for position in learned_inputs(node)}
+    weights = [constant_tensor(value) for value in values]
+    parameters = sum(tensor.size for tensor in weights if tensor is not None)
     return Element("group", "group", members=Members(group, nodes, parameters))
 
 

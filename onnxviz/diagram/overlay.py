@@ -41,12 +41,14 @@ class Overlay:
         values: Name of a node, or of its first tensor -> the number. Nodes without one stay grey.
         unit: Written behind numbers, such as ``"µs"``.
         total: A group's number is the sum of its nodes'; else the largest of them.
+        paths: Ways through the graph that are drawn as strong lines: the tensors of each, one after the other.
     """
 
     title: str
     values: Mapping[str, float]
     unit: str = ""
     total: bool = True
+    paths: tuple[tuple[str, ...], ...] = ()
 
 
 def _parameters(node: ir.Node) -> float | None:

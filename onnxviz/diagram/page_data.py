@@ -18,11 +18,11 @@ import onnx_ir as ir
 from onnxviz.diagram.blocks import Block, annotated, make_block
 from onnxviz.diagram.details import attribute_text, dims_text, input_name
 from onnxviz.diagram.drawing import Drawing, Paint
-from onnxviz.diagram.elements import Element
+from onnxviz.diagram.elements import Element, Wire
 from onnxviz.diagram.hierarchy import Level, Tree
 from onnxviz.diagram.layout import Layout
 from onnxviz.diagram.names import Names, element_name, element_parameters
-from onnxviz.diagram.palette import INK, KIND_TITLES, LINE, MUTED, WARNING, glyph, kind_style
+from onnxviz.diagram.palette import INK, KEY, KIND_TITLES, LINE, MUTED, WARNING, glyph, kind_style
 from onnxviz.diagram.ranks import rank_between
 from onnxviz.diagram.scene import Image
 from onnxviz.diagram.seen import OBSERVED, SYMBOLIC, Seen
@@ -45,7 +45,8 @@ _ROLES = ("node", "group", "input", "output", "constant", "missing")
 _PAPER = {
     "paper": "#ffffff", "ink": INK, "muted": MUTED, "line": LINE, "warning": WARNING, "terminal": "#eef1f4",
     "terminalLine": "#3c4043", "missing": "#fdecea", "constant": "#fbfbfb", "lower": "#ffffff", "frame": "#f7f6fb",
-    "frameLine": "#8a84ad", "mark": "#d9480f", "trace": "#1864ab", "symbolic": SYMBOLIC, "observed": OBSERVED,
+    "frameLine": "#8a84ad", "mark": "#d9480f", "trace": "#1864ab", "key": KEY, "symbolic": SYMBOLIC,
+    "observed": OBSERVED,
 }  # fmt: skip
 
 
@@ -86,6 +87,10 @@ class _Data:
         self.colours: dict[str, int] = {}
         self.layouts: dict[bytes, Layout] = {}
         self.tensors: dict[ir.Value, int] = {}
+        self.nexts: dict[str, set[str]] = {}  # tensor -> the next ones on the ways that are drawn strong
+        for way in paint.paths if paint is not None else ():
+            for tensor, after in zip(way, (*way[1:], ""), strict=True):
+                self.nexts.setdefault(tensor, set()).add(after)
 
     def collect(self) -> tuple[dict[str, Any], list[Any]]:
         levels = [self._level(level) for level in self.tree.levels.values()]
@@ -180,6 +185,8 @@ class _Data:
             if last - first > 1:
                 between += np.interp(middle[first + 1 : last], path[:, 1], path[:, 0]).round(1).tolist()
         flags = layout.stub * 1 + layout.back * 2 + np.array([w.outer for w in wires], dtype=np.int64) * 4
+        if self.paint is not None and self.paint.paths:
+            flags += 8 * np.array([self._strong(level, wire) for wire in wires], dtype=np.int64)
         return {
             "s": [wire.source for wire in wires],
             "t": [wire.target for wire in wires],
@@ -189,6 +196,16 @@ class _Data:
             "e": _rounded(np.array(end)),
             "m": between,
         }
+
+    def _strong(self, level: Level, wire: Wire) -> bool:
+        """Whether a wire lies on a way that is drawn as a strong line."""
+        nexts = self.nexts.get(wire.value.name or "", set())
+        target, boxes = level.boxes.elements[wire.target], level.boxes.elements
+        if not nexts or target.role == "output":
+            return "" in nexts
+        if wire.target >= len(level.members):  # it leaves the group: for what is not made in here
+            return not any(_makes(element, nexts) for element in boxes)
+        return _makes(target, nexts)
 
     def _details(self, element: Element, position: int) -> list[Any]:
         """Return what is shown of an element: see ``describe`` in ``graph_viewer.js``."""
@@ -225,6 +242,12 @@ class _Data:
                 shape = dims_text(list(tensor.shape))
                 said = self.weights.get(value.name or "", "")
                 yield [_shown(value.name or "(constant)"), f"{dtype_name(value) or ''} {shape}".strip(), said]
+
+
+def _makes(element: Element, tensors: set[str]) -> bool:
+    """Whether one of some tensors comes out of an element."""
+    nodes = element.members.nodes if element.members is not None else (element.node,) if element.node else ()
+    return any(value.name in tensors for node in nodes for value in node.outputs)
 
 
 def _strip(block: Block) -> list[Any]:

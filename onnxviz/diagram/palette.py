@@ -12,12 +12,14 @@ from functools import cache
 
 from onnxviz.diagram.scene import Path
 
-__all__ = ["INK", "KIND_TITLES", "LINE", "MUTED", "WARNING", "KindStyle", "glyph", "kind_style"]
+__all__ = ["INK", "KEY", "KIND_TITLES", "LINE", "MUTED", "WARNING", "KindStyle", "glyph", "kind_style"]
 
 INK = "#1b1b1b"
 MUTED = "#5a6068"
 LINE = "#6b727b"
 WARNING = "#b3261e"
+#: Of ways through a graph that stand out.
+KEY = "#0b5cad"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -17,7 +17,15 @@ from onnxviz.diagram.text import fit_text, text_width
 from onnxviz.errors import printable
 from onnxviz.graph.constants import constant_tensor
 
-__all__ = ["Bundle", "bundle_items", "bundle_tooltip", "collect_bundles", "incoming_stub_items", "wire_label"]
+__all__ = [
+    "Bundle",
+    "bundle_items",
+    "bundle_tooltip",
+    "collect_bundles",
+    "incoming_stub_items",
+    "strong_items",
+    "wire_label",
+]
 
 LABEL = 9.0
 LABEL_HEIGHT = 13.0
@@ -104,6 +112,15 @@ def bundle_items(
         x, y = box[0] + box[2] / 2 + bundle.offset + dx + 4.0, box[1] + box[3] + dy + 10.5
         items += label_items(ShapeLabel(bundle.label, bundle.kind), float(x), float(y), LABEL)
     return tuple(items)
+
+
+def strong_items(courses: Sequence[FloatArray], color: str) -> tuple[Item, ...]:
+    """Return lines with arrowheads along some courses, over those that are there, so that a way through stands out."""
+    lines, heads = _Pen(), _Pen()
+    for corners in courses:
+        lines.curve(corners)
+        heads.arrow(corners[-1])
+    return (lines.path(stroke=color, stroke_width=3.0), heads.path(fill=color, stroke=color, stroke_width=1.5))
 
 
 class _Pen:

@@ -22,9 +22,10 @@ POINTWISE = frozenset(
     }
 )  # fmt: skip
 _ELEMENTWISE = POINTWISE | {"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Neg", "Min", "Max", "Identity", "Cast"}
+_FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16}
 _DEEP = 6  # nodes from a function's input to the operator that gives it its shape
 _MOST_READERS = 16  # of the tensor that a pattern starts from
-_SCALED = {"Erf", "Tanh", "Clip"}  # patterns that may end in a product with a number
+_SCALED = {"Erf": 0.5, "Tanh": 0.5, "Clip": 1 / 6}  # patterns that may end in a product with this number
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +62,32 @@ def activation_sites(model: ir.Model) -> list[ActivationSite]:
     sites: list[ActivationSite] = []
     used: set[ir.Node] = set()
     for node in order:
-        if node.op_type not in POINTWISE or node in used:
+        if (node.op_type not in POINTWISE and not _is_maximum(node)) or node in used:
             continue
-        site = _pattern(node, order, readers) or (_single(node) if node.op_type != "Erf" else None)
+        site = _pattern(node, order, readers)
+        if site is None or used.intersection(site.nodes):  # what another function has is not taken from it
+            site = _single(node) if node.op_type != "Erf" else None
         if site is not None and not used.intersection(site.nodes):
             used.update(site.nodes)
             sites.append(site)
     return sites
 
 
+def _is_maximum(node: ir.Node) -> bool:
+    """Whether a node is ReLU written as the larger of a tensor and 0."""
+    if node.op_type != "Max" or len(node.inputs) != 2 or any(value is None for value in node.inputs):
+        return False
+    numbers = [tensor for value in node.inputs if (tensor := constant_tensor(value)) is not None]
+    if len(numbers) != 1 or math.prod(numbers[0].shape.numpy()) != 1 or numbers[0].dtype not in _FLOATS:
+        return False
+    return not numbers[0].numpy().reshape(-1)[0]
+
+
 def _single(node: ir.Node) -> ActivationSite | None:
     """Return an operator by itself, where everything but its first input is constant."""
+    if _is_maximum(node):
+        source = next(value for value in node.inputs if value is not None and constant_tensor(value) is None)
+        return ActivationSite(source, node.outputs[0], (node,), node.op_type)
     if not node.inputs or node.inputs[0] is None or constant_tensor(node.inputs[0]) is not None:
         return None
     if any(value is not None and constant_tensor(value) is None for value in node.inputs[1:]):
@@ -142,19 +158,31 @@ def _is_scalar(value: ir.Value) -> bool:
     return tensor is not None and math.prod(tensor.shape.numpy()) == 1
 
 
+def _ends_it(seed: ir.Node, product: ir.Node, after: ir.Node) -> bool:
+    """Whether a product with a number belongs to a function: the half of GELU, the sixth of hard swish.
+
+    Any other number is a scale of its own, as that of a layer.
+    """
+    others = [value for value in after.inputs if value is not None and value is not product.outputs[0]]
+    if after.op_type not in ("Mul", "Div") or len(others) != 1 or not _is_scalar(others[0]):
+        return False
+    if seed.op_type != "Clip" and seed.outputs[0] in product.inputs:  # x · tanh(x), without the 1 +
+        return False
+    tensor = constant_tensor(others[0])
+    assert tensor is not None
+    number = float(tensor.numpy().reshape(-1)[0])
+    if after.op_type == "Div":
+        number = 1 / number if number and others[0] is after.inputs[1] else math.nan
+    return abs(number - _SCALED[seed.op_type]) < 1e-3
+
+
 def _site(
     source: ir.Value, last: ir.Node, seed: ir.Node, inside: list[ir.Node], order: dict[ir.Node, int]
 ) -> ActivationSite | None:
     """Return the nodes between a source and a product, and a number that the product is multiplied by."""
     readers = list(last.outputs[0].consumers())
-    if seed.op_type in _SCALED and len(readers) == 1 and readers[0] in order:
-        after = readers[0]
-        others = [value for value in after.inputs if value is not None and value is not last.outputs[0]]
-        numbers = len(others) == 1 and _is_scalar(others[0])
-        if (after.op_type == "Mul" and numbers) or (
-            after.op_type == "Div" and numbers and others[0] is after.inputs[1]
-        ):
-            inside, last = [*inside, after], after
+    if seed.op_type in _SCALED and len(readers) == 1 and readers[0] in order and _ends_it(seed, last, readers[0]):
+        inside, last = [*inside, readers[0]], readers[0]
     needed: set[ir.Node] = set()
     pending = [last]
     members = set(inside)

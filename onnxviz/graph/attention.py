@@ -12,27 +12,19 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from onnxviz.errors import SelectionError, listed
-from onnxviz.graph.fused_attention import FUSED, FusedSite, expand_fused, node_label
+from onnxviz.errors import SelectionError, listed, printable
+from onnxviz.graph.attention_sites import PRODUCTS, Site, softmax_ranks, softmax_site
+from onnxviz.graph.fused_attention import FUSED, FusedSite, RefusedAttention, expand_fused
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import copy_model
+from onnxviz.graph.node_attributes import node_label
 from onnxviz.graph.scopes import scope_name, scopes
-from onnxviz.graph.shapes import infer_shapes
 from onnxviz.graph.token_streams import TokenStream, data_inputs, is_fixed, token_stream, upwards
 
 __all__ = ["AttentionGraph", "AttentionNode", "find_attention"]
 
-_PRODUCTS = {"MatMul": (0, 1), "Einsum": (0, 1), "FusedMatMul": (0, 1), "MatMulInteger": (0, 1), "Gemm": (0, 1),
-             "QLinearMatMul": (0, 3)}  # fmt: skip
-_BEFORE = {"Add", "Sub", "Mul", "Div", "Where", "Cast", "CastLike", "Reshape", "Identity", "Transpose", "Squeeze",
-           "Unsqueeze", "Clip", "Max", "Min", "QuantizeLinear", "DequantizeLinear", "Tanh", "Dropout", "Expand",
-           "Slice", "Flatten"}  # fmt: skip
-_AFTER = {"Dropout", "Cast", "CastLike", "Identity", "Reshape", "Transpose", "Where", "Mul", "QuantizeLinear",
-          "DequantizeLinear", "Squeeze", "Unsqueeze", "Expand", "Pad", "Slice", "DynamicQuantizeLinear",
-          "Flatten"}  # fmt: skip
 _VIEWS = {"Reshape", "Transpose", "Identity", "Cast", "Flatten", "Squeeze", "Unsqueeze", "QuantizeLinear",
           "DequantizeLinear", "DynamicQuantizeLinear"}  # fmt: skip
-_FAR = 16  # steps between a product and the Softmax; masks of several terms take about 8
 
 
 @dataclass(frozen=True)
@@ -48,6 +40,8 @@ class AttentionNode:
         kind: ``"self"`` where keys and queries come from the same tokens, else ``"cross"``.
         queries: Where the queries come from.
         keys: Where the keys come from.
+        order: Place among all attention of the model, from 0, those that keep their weights counted.
+        after: Places of the layers whose results enter the stream that its queries come from.
     """
 
     name: str
@@ -57,6 +51,8 @@ class AttentionNode:
     kind: Literal["self", "cross"]
     queries: TokenStream
     keys: TokenStream
+    order: int
+    after: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -66,12 +62,23 @@ class AttentionGraph:
     Attributes:
         model: The model to run: functions inlined, and every fused operator made to give its weights.
         layers: In the graph's order.
-        refused: A line for each fused operator whose weights cannot be had.
+        refused: Fused operators whose weights cannot be had, by their place among all attention.
     """
 
     model: ir.Model
     layers: tuple[AttentionNode, ...]
-    refused: tuple[str, ...]
+    refused: Mapping[int, RefusedAttention]
+
+    def refusals(self) -> str:
+        """Return how many layers keep their weights, which and why, in one line; empty where none does."""
+        if not self.refused:
+            return ""
+        every = len(self.layers) + len(self.refused)
+        why: dict[str, list[str]] = {}
+        for one in self.refused.values():
+            why.setdefault(one.reason, []).append(printable(node_label(one.node), 40))
+        told = "; ".join(f"{listed(names, 2)} ({reason})" for reason, names in why.items())
+        return f"{len(self.refused)} of {every} attention layers keep their weights: {told}"
 
     def tensors(self, layers: Iterable[AttentionNode] | None = None) -> list[str]:
         """Return the tensors to capture: weights, and those whose shapes lay out the tokens; each once."""
@@ -83,28 +90,20 @@ class AttentionGraph:
         return [name for name in names if name in made]
 
 
-@dataclass(frozen=True)
-class _Site:
-    weights: ir.Value
-    node: ir.Node
-    query: ir.Value
-    key: ir.Value
-    ends: tuple[ir.Node, ...]
-
-
 def find_attention(model: ir.Model) -> AttentionGraph:
     """Find every attention of the main graph.
 
     A Softmax over the last axis is attention where a product of two activations leads to it (through scales, masks,
     casts, reshapes) and its output is multiplied with an activation. The ONNX operator ``Attention`` (opset 23) is made
-    to give its weights as its fourth output (``qk_matmul_output_mode = 3``), and com.microsoft ``Attention`` and
-    ``MultiHeadAttention`` without masks get nodes beside them that compute the weights; others are refused by name.
+    to give its weights as its fourth output (``qk_matmul_output_mode = 3``), and com.microsoft ``Attention``,
+    ``MultiHeadAttention`` and ``QAttention`` get nodes beside them that compute the weights; others are refused.
 
     Args:
         model: The model; it is not changed.
 
     Raises:
         SelectionError: There is none, or only such as keep their weights to themselves.
+        ModelError: A node's attribute has a type that its operator does not know.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
     ...   g (float[1, 2, 5, 4] q, float[1, 2, 7, 4] m) => (float[1, 2, 5, 4] y) {
@@ -115,29 +114,35 @@ def find_attention(model: ir.Model) -> AttentionGraph:
     """
     flat = inline_functions(model)
     fused: list[FusedSite] = []
-    refused: list[str] = []
+    refused: list[RefusedAttention] = []
     if any(node.op_type in FUSED for node in flat.graph):
         flat = copy_model(flat) if flat is model else flat
         fused, refused = expand_fused(flat)
-    sites = [_Site(f.weights, f.node, f.query, f.key, (f.node,)) for f in fused]
+    sites = [Site(f.weights, f.node, f.query, f.key, (f.node,)) for f in fused]
     order = {node: place for place, node in enumerate(flat.graph)}
     own = {f.maker for f in fused}
-    ranks = _ranks(flat)
-    sites += [site for node in flat.graph if node not in own and (site := _site(node, ranks)) is not None]
+    ranks = softmax_ranks(flat)
+    sites += [site for node in flat.graph if node not in own and (site := softmax_site(node, ranks)) is not None]
     if not sites:
         raise _nothing(flat, refused)
     sites.sort(key=lambda site: order[site.node])
-    ends = {node for site in sites for node in site.ends}
+    ends = {node: place for place, site in enumerate(sites) for node in site.ends}
     names = scopes(flat.graph)
     titles = _titles([(site.node, scope_name(names.get(site.node, ()))) for site in sites])
-    layers = tuple(_layer(site, title, ends) for site, title in zip(sites, titles, strict=True))
-    return AttentionGraph(flat, layers, tuple(refused))
+    ranked = sorted([order[site.node] for site in sites] + [order[one.node] for one in refused])
+    places = {at: place for place, at in enumerate(ranked)}
+    layers = []
+    for site, title in zip(sites, titles, strict=True):
+        before = {ends[node] for _, node in upwards(site.query, ends) if node in ends}
+        after = tuple(sorted(places[order[sites[i].node]] for i in before))
+        layers.append(_layer(site, title, ends, places[order[site.node]], after))
+    return AttentionGraph(flat, tuple(layers), {places[order[one.node]]: one for one in refused})
 
 
-def _nothing(model: ir.Model, refused: Sequence[str]) -> SelectionError:
+def _nothing(model: ir.Model, refused: Sequence[RefusedAttention]) -> SelectionError:
     if refused:
         return SelectionError(
-            refused[0] + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""),
+            refused[0].line + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""),
             hint="give the model as it was before attention was fused (export it without optimisation)",
         )
     inside = sorted({
@@ -164,6 +169,7 @@ def _titles(found: Sequence[tuple[ir.Node, str]]) -> list[str]:
         for ending in ("/softmax", ".softmax"):
             if head.endswith(ending):
                 own = own[: len(ending) * -1 - (len(own) - len(head))]
+        own = own or node.name or str(node.outputs[0].name)
         titles.append(own if "/" in own or "." in own else scope or own)
     return [
         title if titles.count(title) == 1 else node.name or str(node.outputs[0].name)
@@ -171,101 +177,15 @@ def _titles(found: Sequence[tuple[ir.Node, str]]) -> list[str]:
     ]
 
 
-def _ranks(model: ir.Model) -> dict[str, int]:
-    """Return the rank of what each Softmax gives, inferred only where an axis counted from the front asks for it."""
-    every = [node for node in model.graph if node.op_type == "Softmax"]
-    if all(_axis(node) == -1 or node.outputs[0].shape is not None for node in every):
-        twins = every
-    else:
-        twins = [node for node in infer_shapes(model).graph if node.op_type == "Softmax"]
-    return {str(n.outputs[0].name): len(n.outputs[0].shape) for n in twins if n.outputs[0].shape is not None}
-
-
-def _site(node: ir.Node, ranks: Mapping[str, int]) -> _Site | None:
-    """Return what lies about a Softmax that is attention's."""
-    if node.op_type != "Softmax" or node.domain not in ("", "ai.onnx") or not _over_the_last_axis(node, ranks):
-        return None
-    score = _score(node)
-    ends = _ends(node.outputs[0])
-    if score is None or not ends:
-        return None
-    first, second = (score.inputs[i] for i in _PRODUCTS[score.op_type])
-    assert first is not None
-    assert second is not None
-    return _Site(_guarded(node.outputs[0]), node, first, second, tuple(ends))
-
-
-def _over_the_last_axis(node: ir.Node, ranks: Mapping[str, int]) -> bool:
-    axis, rank = _axis(node), ranks.get(str(node.outputs[0].name))
-    return axis == -1 or not rank or axis % rank == rank - 1
-
-
-def _axis(node: ir.Node) -> int:
-    attribute = node.attributes.get("axis")
-    axis = attribute.as_int() if attribute is not None and not attribute.is_ref() else None
-    version = node.version or (
-        node.graph.opset_imports.get("", node.graph.opset_imports.get("ai.onnx", 13))
-        if isinstance(node.graph, ir.Graph)
-        else 13
-    )
-    return (-1 if version >= 13 else 1) if axis is None else axis
-
-
-def _score(softmax: ir.Node) -> ir.Node | None:
-    """Return the nearest product of two activations that leads to a Softmax; learned queries may stand on its left."""
-    row: list[ir.Value] = [v for v in softmax.inputs if v is not None]
-    seen = set(row)
-    for _ in range(_FAR):
-        above: list[ir.Value] = []
-        for value in row:
-            node = value.producer()
-            if node is None:
-                continue
-            if node.op_type in _PRODUCTS:
-                right = [node.inputs[i] for i in _PRODUCTS[node.op_type] if i < len(node.inputs)]
-                if len(right) == 2 and right[0] is not None and not is_fixed(right[1]):
-                    return node
-            elif node.op_type in _BEFORE:
-                above += [v for v in data_inputs(node) if v not in seen]
-                seen.update(above)
-        row = above
-    return None
-
-
-def _ends(weights: ir.Value) -> list[ir.Node]:
-    """Return the products with an activation that the weights lead to."""
-    row, seen, found = [weights], {weights}, []
-    for _ in range(_FAR // 2):
-        below = []
-        for value in row:
-            for user in value.consumers():
-                if user.op_type in _PRODUCTS:
-                    if all(not is_fixed(user.inputs[i]) for i in _PRODUCTS[user.op_type]):
-                        found.append(user)
-                elif user.op_type in _AFTER:
-                    below += [v for v in user.outputs if v not in seen]
-                    seen.update(below)
-        row = below
-    return found
-
-
-def _guarded(weights: ir.Value) -> ir.Value:
-    """Return the weights after a guard against rows that are masked as a whole: Where(IsNaN(w), 0, w)."""
-    for user in weights.consumers():
-        condition = user.inputs[0].producer() if user.op_type == "Where" and user.inputs[0] is not None else None
-        if condition is not None and condition.op_type == "IsNaN" and condition.inputs[0] is weights:
-            return user.outputs[0]
-    return weights
-
-
-def _layer(site: _Site, title: str, ends: Collection[ir.Node]) -> AttentionNode:
+def _layer(site: Site, title: str, ends: Collection[ir.Node], order: int, after: tuple[int, ...]) -> AttentionNode:
     query, key = (token_stream(value, ends) for value in (site.query, site.key))
+    made_by = node_label(site.node)
     return AttentionNode(
-        title, str(site.weights.name), node_label(site.node), site.node.op_type, _kind(site), query, key
+        title, str(site.weights.name), made_by, site.node.op_type, _kind(site), query, key, order, after
     )
 
 
-def _kind(site: _Site) -> Literal["self", "cross"]:
+def _kind(site: Site) -> Literal["self", "cross"]:
     """Tell self- from cross-attention: the keys of the former are made of what the queries are projected from."""
     sources = _sources(site.query)
     if not sources:
@@ -292,7 +212,7 @@ def _sources(query: ir.Value) -> set[ir.Value]:
                 found |= {value} if value.is_graph_input() else set()  # not projected at all
                 continue
             operands = data_inputs(node)
-            if (node.op_type in _PRODUCTS or node.op_type == "Conv") and any(is_fixed(v) for v in node.inputs[:4]):
+            if (node.op_type in PRODUCTS or node.op_type == "Conv") and any(is_fixed(v) for v in node.inputs[:4]):
                 found |= {_unshaped(v) for v in operands}
                 continue
             above += [v for v in operands if v not in seen]

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxviz.graph.constants import constant_tensor, is_parameter
+from onnxviz.errors import ModelError
+from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.inline import inline_functions
+from onnxviz.graph.learned import learned_inputs, learned_tensors
 from onnxviz.graph.liveness import tensor_bytes
 
 __all__ = ["NodeBytes", "NodeCost", "model_parameters", "node_bytes", "node_cost"]
@@ -74,9 +77,9 @@ def node_cost(node: ir.Node) -> NodeCost:
     """
     parameters = size = 0
     seen: set[int] = set()
-    for value in node.inputs:
-        tensor = constant_tensor(value)
-        if tensor is not None and is_parameter(tensor) and id(tensor) not in seen:
+    for position in learned_inputs(node):
+        tensor = constant_tensor(node.inputs[position])
+        if tensor is not None and id(tensor) not in seen:
             seen.add(id(tensor))
             parameters += tensor.size
             size += tensor.nbytes
@@ -127,11 +130,15 @@ def _sum(sizes: Iterable[int | None]) -> int | None:
 def model_parameters(model: ir.Model) -> tuple[int, int]:
     """Return how many learned elements a model has, and their size in bytes.
 
-    Each tensor counts once, wherever it stands: initializers and Constant nodes, bodies included. Nothing is loaded.
+    Each tensor counts once, however many nodes share it, bodies and functions included; what no node reads as something
+    learned (:func:`onnxviz.graph.learned.learned_inputs`) does not count. Functions that cannot be inlined are left
+    out. Nothing is loaded.
     """
-    tensors = [v.const_value for graph in model.graphs() for v in graph.initializers.values()]
-    tensors += [constant_tensor(node.outputs[0]) for node in model.graph.all_nodes() if node.op_type == "Constant"]
-    learned = [t for t in tensors if t is not None and is_parameter(t)]
+    try:
+        flat = inline_functions(model)
+    except ModelError:
+        flat = model
+    learned = learned_tensors(flat)
     return sum(t.size for t in learned), sum(t.nbytes for t in learned)
 
 

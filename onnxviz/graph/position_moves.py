@@ -177,6 +177,12 @@ def reshape(node: ir.Node, sight: Sight, _: Facts) -> Sight | None:
             maps.append(sight.axes[i])
             i += 1
             continue
+        if old == 1 and sight.axes[i] is None:  # an axis of one entry orders nothing, wherever it stands
+            i += 1
+            continue
+        if new == 1:
+            maps.append(None)
+            continue
         rest = after[len(maps) + 1] if len(maps) + 1 < len(after) else None
         entry = sight.axes[i]
         split = all(isinstance(d, int) for d in (old, new, rest)) and new * rest == old  # type: ignore[operator]

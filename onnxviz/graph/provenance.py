@@ -11,8 +11,10 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 import onnx_ir as ir
 
-__all__ = ["Provenance", "leaving", "nodes_by_layer", "provenance_of", "set_provenance"]
+__all__ = ["NO_MODULE", "Provenance", "leaving", "nodes_by_layer", "provenance_of", "set_provenance"]
 
+#: What torch.export names as the module of a node that it put in itself, outside of any module.
+NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 _LAYER, _CLASS, _LINE, _FOLDED = "onnxviz.layer", "onnxviz.class", "onnxviz.line", "onnxviz.folded"
 _FRAME = re.compile(r'File "([^"\n]+)", line (\d+)')
 _LIBRARY = re.compile(r"(^|[\\/])(site-packages|dist-packages|torch|keras|onnxviz|python3[.\d]*)[\\/]")
@@ -126,7 +128,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _from_torch(node: ir.Node) -> Provenance | None:
     props = node.metadata_props
     scopes, classes = (_list(props.get(f"pkg.torch.onnx.{key}")) for key in ("name_scopes", "class_hierarchy"))
-    if len(scopes) < 2:
+    if len(scopes) < 2 or NO_MODULE in scopes:
         return None
     layer, folded = scopes[-2], ()
     if "FuseBatchNorm" in props.get("pkg.onnxscript.rewriter.rule_name", ""):

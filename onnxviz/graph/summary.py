@@ -58,7 +58,8 @@ class ModelSummary:
     Attributes:
         opset: Version of the default domain; ``opsets`` has every domain's.
         nodes: Nodes as the file has them, those in bodies of If, Loop and Scan included; ``body_nodes`` counts these.
-        parameters: Learned elements: floats and quantised integers; not shapes, indices and flags.
+        parameters: Learned elements: floats and quantised integers that operators read as weights, each tensor once;
+            not shapes, settings and constants of formulas (:func:`onnxviz.graph.learned.learned_inputs`).
         parameter_bytes: Their size.
         macs: Multiply-accumulates of one run at the sizes in ``assumed``; None if no layer's shape is known.
         macs_unknown: How many nodes ``macs`` leaves out: shapes unknown, or in a body that runs an unknown number of

@@ -9,6 +9,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.node_attributes import int_attribute
 
 __all__ = ["Join", "TokenStream", "data_inputs", "is_fixed", "token_stream", "upwards"]
 
@@ -129,7 +130,7 @@ def token_stream(start: ir.Value, ends: Collection[ir.Node], *, joins: bool = Tr
             planes.append(name)
         elif node.op_type == "Concat" and joins:
             parts = tuple((str(v.name), token_stream(v, ends, joins=False)) for v in node.inputs if v is not None)
-            found.append(Join(name, node.attributes["axis"].as_int(), parts, tuple(map(_fixed_shape, node.inputs))))
+            found.append(Join(name, int_attribute(node, "axis"), parts, tuple(map(_fixed_shape, node.inputs))))
     return TokenStream(tuple(found), tuple(planes), tuple(inputs), tuple(tokens))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from onnxviz.analysis.activations import Activations, ActivationView
+from onnxviz.analysis.activations import Activations, ActivationView, drawn_range
 from onnxviz.analysis.scale import number
 from onnxviz.plots.feature_maps import spread
 from onnxviz.plots.pairs import LABEL_WIDTH, MARGIN, draw_lines, footer_lines, head, image_or_bars, row_text, side_text
@@ -104,9 +104,6 @@ def _notes(view: ActivationView) -> list[str]:
     if view.dead:
         shown = ", ".join(map(str, view.dead[:10]))
         notes.append(f"dead: {shown}{', …' if len(view.dead) > 10 else ''}")
-    for amount, what in ((view.before.scale.nan, "NaN"), (view.before.scale.inf, "Inf")):
-        if amount:
-            notes.append(f"{amount} {what} (hatched)")
     outside = view.entering.below + view.entering.above
     if outside:
         notes.append(f"{100 * outside / view.entering.total:.2g} % outside of the histogram")
@@ -117,8 +114,7 @@ def _notes(view: ActivationView) -> list[str]:
 
 def _curve(axes: Axes, view: ActivationView) -> None:
     edges, counts = view.entering.edges, view.entering.counts
-    reach = 0.2 * max(abs(float(edges[0])), abs(float(edges[-1])))
-    low, high = min(float(edges[0]), -reach), max(float(edges[-1]), reach)
+    low, high = drawn_range(edges)
     behind = axes.twinx()
     behind.stairs(counts, edges, fill=True, color=_HIST, linewidth=0)
     behind.set_ylim(0, max(float(counts.max(initial=0)) * 1.08, 1.0))

@@ -1,4 +1,4 @@
-"""Attention over a picture: a sheet of layers and heads, and rolled out through all layers."""
+"""Attention over a picture: a sheet of layers and heads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from onnxviz.analysis.attention import AttentionMaps, LayerAttention
-from onnxviz.analysis.rollout import Rollout
 from onnxviz.analysis.scale import ColorScale, color_scale, number
 from onnxviz.errors import InputError, SelectionError
 from onnxviz.plots.attention_parts import (
@@ -23,12 +22,9 @@ from onnxviz.plots.attention_parts import (
     capped,
     header,
     header_height,
-    label_axis,
     layer_name,
     layer_notes,
-    short_labels,
     small_text,
-    thin_frame,
 )  # fmt: skip
 from onnxviz.plots.style import INK, MUTED, colorbar, draw_map, inch_axes, new_figure, plain
 
@@ -36,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_attention_grid", "plot_rollout"]
+__all__ = ["draw_over", "mark_even", "mark_query", "masses", "plot_attention_grid", "query_tiles"]
 
 _OVER, _OPAQUE = "#ff5a1f", 0.85  # colour of attention over a picture, and its opacity where it is largest
 
@@ -55,14 +51,6 @@ def _query_row(layer: LayerAttention, query: str | None) -> tuple[int | None, st
         return index, f"patch {tokens.labels[index]} (row, column)"
     label = tokens.labels[index]
     return index, label if label == "CLS" else f"token {index}" + (f" {label!r}" if label != str(index) else "")
-
-
-def _looks(weights: npt.NDArray[Any], row: int | None) -> npt.NDArray[np.float64]:
-    """Return where a query looks, or all on average: ``(heads, K)``."""
-    if row is not None:
-        return weights[:, row].astype(np.float64)
-    kept = np.isfinite(weights).all(axis=-1, keepdims=True)
-    return np.asarray(np.where(kept, weights, 0).sum(axis=1, dtype=np.float64) / np.maximum(kept.sum(axis=1), 1))
 
 
 def plot_attention_grid(maps: AttentionMaps, *, query: str | None = None, title: str | None = None) -> Figure:
@@ -86,7 +74,7 @@ def plot_attention_grid(maps: AttentionMaps, *, query: str | None = None, title:
         raise SelectionError("no attention layer has keys that are patches of a picture", hint="use --view matrix")
     having = _with_query(pictured, query)
     shown, heads, said = capped(AttentionMaps(maps.model_name, tuple(having), None))
-    rows = [_tiles(layer, query) for layer in shown]
+    rows = [query_tiles(layer, query) for layer in shown]
     scale = color_scale(np.concatenate([tile.reshape(-1) for _, tiles, _, _ in rows for tile in tiles]), signed=False)
     over = maps.picture is not None
     columns = heads + (1 if heads > 1 else 0) + over
@@ -110,7 +98,17 @@ def plot_attention_grid(maps: AttentionMaps, *, query: str | None = None, title:
         top += height
     bar = inch_axes(figure, width - MARGIN - 0.42, top - heights[-1] + HEAD, 0.1, heights[-1] - HEAD - GAP)
     colorbar(figure, bar, scale, size=7)
+    mark_even(bar, [1 / layer.weights.shape[2] for layer in shown], scale.vmax)
     return figure
+
+
+def mark_even(bar: Axes, shares: list[float], most: float) -> None:
+    """Mark on a colour bar what each key gets where attention is even, if that is the same for all."""
+    if len(set(shares)) == 1 and shares[0] <= most:
+        bar.plot([0, 1], [shares[0]] * 2, color="white", linewidth=1.0, transform=bar.get_yaxis_transform())
+        small_text(
+            bar, -0.3, shares[0], "even", transform=bar.get_yaxis_transform(), ha="right", va="center", fontsize=6
+        )
 
 
 def _with_query(layers: list[LayerAttention], query: str | None) -> list[LayerAttention]:
@@ -134,16 +132,16 @@ def _with_query(layers: list[LayerAttention], query: str | None) -> list[LayerAt
 _Row = tuple[int | None, list[npt.NDArray[np.float64]], tuple[int, int], str]
 
 
-def _tiles(layer: LayerAttention, query: str | None) -> _Row:
+def query_tiles(layer: LayerAttention, query: str | None) -> _Row:
     """Return the query, what each head (and before them, if there are several, their mean) sees, grid, query's name."""
     block = layer.keys.image
     assert block is not None
     assert block.grid is not None
     row, name = _query_row(layer, query)
-    looks = _looks(layer.weights, row)[:, block.start : block.stop]
+    looks = layer.looks(row)[:, block.start : block.stop]
     tiles = [look.reshape(block.grid) for look in looks]
     if len(tiles) > 1:
-        tiles.insert(0, looks.mean(axis=0).reshape(block.grid))
+        tiles.insert(0, layer.mean_look(row)[block.start : block.stop].reshape(block.grid))
     return row, tiles, block.grid, name
 
 
@@ -158,20 +156,20 @@ def _draw_grid_row(
 ) -> None:
     index, tiles, grid, _ = row
     top, tile, height = place
-    layer_name(figure, layer, top + HEAD, extra=[f"{grid[0]} × {grid[1]} patches", *_masses(layer, index)])
+    layer_name(figure, layer, top + HEAD, extra=_beside(layer, index, grid))
     left = MARGIN + NAMES
     inside = height - HEAD - GAP
     if picture is not None:
         axes = plain(inch_axes(figure, left, top + HEAD, tile, inside))
-        most = _draw_over(axes, picture, tiles[0])
-        _mark_query(axes, layer, index, grid)
+        most = draw_over(axes, picture, tiles[0])
+        mark_query(axes, layer, index, grid)
         small_text(axes, 0, 1.03, f"opaque: {number(most)}", transform=axes.transAxes, va="bottom", fontsize=6.5)
         left += tile + GAP
     several = len(layer.heads) > 1
     for place_, values in enumerate(tiles[: heads + several]):
         axes = plain(inch_axes(figure, left, top + HEAD, tile, inside))
         draw_map(axes, values, scale)
-        _mark_query(axes, layer, index, grid)
+        mark_query(axes, layer, index, grid)
         label = "mean" if several and place_ == 0 else f"head {layer.heads[place_ - several]}"
         small_text(axes, 0, 1.03, label, transform=axes.transAxes, va="bottom")
         total = float(values.sum())
@@ -183,9 +181,14 @@ def _draw_grid_row(
         left += tile + GAP
 
 
-def _masses(layer: LayerAttention, index: int | None) -> list[str]:
+def _beside(layer: LayerAttention, index: int | None, grid: tuple[int, int]) -> list[str]:
+    even = f"even share of {layer.weights.shape[2]} keys: {number(1 / layer.weights.shape[2])}"
+    return [f"{grid[0]} × {grid[1]} patches", even, *masses(layer, index)]
+
+
+def masses(layer: LayerAttention, index: int | None) -> list[str]:
     """Return the shares of the learned tokens among the keys, for the query that is shown."""
-    looks = _looks(layer.weights, index).mean(axis=0)
+    looks = layer.mean_look(index)
     return [
         f"{block.name}: {100 * looks[block.start : block.stop].sum():.0f} %"
         for block in layer.keys.blocks
@@ -193,7 +196,7 @@ def _masses(layer: LayerAttention, index: int | None) -> list[str]:
     ]
 
 
-def _draw_over(axes: Axes, picture: npt.NDArray[Any], values: npt.NDArray[Any]) -> float:
+def draw_over(axes: Axes, picture: npt.NDArray[Any], values: npt.NDArray[Any]) -> float:
     """Draw patches over the picture in one colour, the more opaque the more attention; return the largest value.
 
     The picture is grey, so that all colour is attention's, and what gets none is seen as it is.
@@ -212,7 +215,7 @@ def _draw_over(axes: Axes, picture: npt.NDArray[Any], values: npt.NDArray[Any]) 
     return most
 
 
-def _mark_query(axes: Axes, layer: LayerAttention, index: int | None, grid: tuple[int, int]) -> None:
+def mark_query(axes: Axes, layer: LayerAttention, index: int | None, grid: tuple[int, int]) -> None:
     """Frame the patch that the query is, where it is one of the same picture; its grid may be finer than the keys'."""
     block = layer.queries.image
     if index is None or layer.kind == "cross" or block is None or not block.start <= index < block.stop:
@@ -224,78 +227,3 @@ def _mark_query(axes: Axes, layer: LayerAttention, index: int | None, grid: tupl
     frame = Rectangle(corner, wide, high, fill=False, edgecolor="white", linewidth=1.2, clip_on=False)
     frame.set_path_effects([withStroke(linewidth=2.8, foreground=INK)])  # to be seen on dark, bright and orange
     axes.add_patch(frame)
-
-
-def plot_rollout(
-    result: Rollout,
-    *,
-    picture: npt.NDArray[Any] | None = None,
-    query: str | None = None,
-    title: str = "Attention rollout",
-) -> Figure:
-    """Draw a rollout: over the picture and beside it for patches, as a matrix with words for text.
-
-    Args:
-        result: The rollout.
-        picture: What was fed, ``(H, W, 3)``.
-        query: The output token, as :func:`plot_attention_grid` takes it.
-        title: Above the figure.
-
-    Raises:
-        InputError: No token is named so.
-    """
-    as_layer = LayerAttention(
-        title, title, "self", 0, (0,), result.matrix[None].astype(np.float32), result.tokens, result.tokens, 0.0, 0
-    )
-    layers = result.layers
-    through = f"{len(layers)} layers" if len(layers) > 1 else layers[0]
-    parts = [f"through {through}, residual {result.residual:g} (Abnar & Zuidema 2020)", result.note]
-    if result.tokens.image is None:
-        return _rollout_matrix(result, title, parts)
-    row, tiles, grid, name = _tiles(as_layer, query)
-    scale = color_scale(tiles[0], signed=False)
-    parts = [f"output: {name}", *parts, scale.caption(), *(f"from {mass}" for mass in _masses(as_layer, row))]
-    aspect = min(max(grid[0] / grid[1], 0.25), 4)
-    side, panels = 2.8, 3 if picture is not None else 1
-    width = max(2 * MARGIN + panels * (side + 0.2) + 0.6, 6.0)
-    top = header_height(parts, width) + 0.1
-    figure = new_figure(width, top + side * aspect + 0.4)
-    header(figure, title, parts)
-    left = MARGIN
-    if picture is not None:
-        axes = plain(inch_axes(figure, left, top + HEAD, side, side * aspect))
-        axes.imshow(picture, aspect="auto", interpolation="nearest" if max(picture.shape) <= 64 else "antialiased")
-        small_text(axes, 0, 1.02, "input picture", transform=axes.transAxes, va="bottom", fontsize=8)
-        over = plain(inch_axes(figure, left + side + 0.2, top + HEAD, side, side * aspect))
-        most = _draw_over(over, picture, tiles[0])
-        _mark_query(over, as_layer, row, grid)
-        said = f"over the picture, opaque at {number(most)}"
-        small_text(over, 0, 1.02, said, transform=over.transAxes, va="bottom", fontsize=8)
-        left += 2 * (side + 0.2)
-    axes = plain(inch_axes(figure, left, top + HEAD, side, side * aspect))
-    draw_map(axes, tiles[0], scale)
-    _mark_query(axes, as_layer, row, grid)
-    said = f"rollout, {grid[0]} × {grid[1]} patches"
-    small_text(axes, 0, 1.02, said, transform=axes.transAxes, va="bottom", fontsize=8)
-    colorbar(figure, inch_axes(figure, left + side + 0.1, top + HEAD, 0.1, side * aspect), scale, size=7)
-    return figure
-
-
-def _rollout_matrix(result: Rollout, title: str, parts: list[str]) -> Figure:
-    """Draw a rollout as a matrix, with words where they are legible."""
-    count = len(result.tokens)
-    scale = color_scale(result.matrix, signed=False)
-    parts = ["output tokens down, input tokens across", *parts, scale.caption()]
-    side = min(max(0.3 * count, 3.0), 7.0)
-    room = 0.06 * max(len(label) for label in short_labels(result.tokens)) + 0.25
-    width = max(2 * MARGIN + room + side + 0.8, 6.0)
-    top = header_height(parts, width) + 0.1
-    figure = new_figure(width, top + side + room + 0.2)
-    header(figure, title, parts)
-    axes = inch_axes(figure, MARGIN + room, top, side, side)
-    draw_map(axes, result.matrix, scale)
-    thin_frame(axes)
-    label_axis(axes, result.tokens, count, side, across=True)
-    label_axis(axes, result.tokens, count, side, across=False)
-    colorbar(figure, inch_axes(figure, MARGIN + room + side + 0.1, top, 0.1, side), scale, size=7)
-    return figure

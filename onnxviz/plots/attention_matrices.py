@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxviz.analysis.attention import AttentionMaps, LayerAttention
+from onnxviz.analysis.attention import AttentionMaps, LayerAttention, finite_mean
 from onnxviz.analysis.head_distance import HeadDistances
 from onnxviz.analysis.scale import ColorScale, color_scale, number
 from onnxviz.analysis.tokens import TokenBlock
@@ -116,7 +116,7 @@ def _draw_matrix_row(
     bits = float(known.mean()) if known.size else float("nan")
     extra = [f"{queries} queries × {keys} keys", f"entropy {number(bits)} of {math.log2(keys):.3g} bits"]
     if layer.keys.special:
-        extra.append(f"special tokens get {100 * float(layer.special_mass().mean()):.0f} %")
+        extra.append(f"special tokens get {100 * float(finite_mean(layer.special_mass())):.0f} %")
     layer_name(figure, layer, top + HEAD, extra)
     several = len(layer.heads) > 1
     matrices = [layer.mean(), *layer.weights] if several else list(layer.weights)
@@ -182,7 +182,7 @@ def plot_attention_blocks(maps: AttentionMaps, *, title: str | None = None) -> F
 
 def _draw_blocks(axes: Axes, layer: LayerAttention, scale: ColorScale) -> None:
     mass = layer.block_mass()
-    mean = mass.mean(axis=0)
+    mean = finite_mean(mass)
     draw_map(axes, mean, scale)
     thin_frame(axes)
     for (row, column), share in np.ndenumerate(mean):
@@ -190,7 +190,7 @@ def _draw_blocks(axes: Axes, layer: LayerAttention, scale: ColorScale) -> None:
             continue
         ink = "white" if share < 0.55 else INK
         small_text(axes, column, row - 0.1, f"{100 * share:.0f} %", ha="center", va="center", color=ink, fontsize=9)
-        low, high = 100 * mass[:, row, column].min(), 100 * mass[:, row, column].max()
+        low, high = 100 * np.nanmin(mass[:, row, column]), 100 * np.nanmax(mass[:, row, column])
         if len(mass) > 1:
             small_text(
                 axes, column, row + 0.24, f"{low:.0f} … {high:.0f}", ha="center", va="center", color=ink, fontsize=6

@@ -89,3 +89,10 @@ def label_axis(axes: Axes, tokens: Tokens, count: int, inches: float, *, across:
         axis.set_ticklabels(short_labels(tokens), rotation=90 if across else 0, parse_math=False, fontfamily=FONT)
     else:
         axis.set_ticks(sorted({0, count - 1}))
+        labels = list(axis.get_ticklabels())  # they stand inwards: matrices are side by side
+        if across:
+            labels[0].set_horizontalalignment("left")
+            labels[-1].set_horizontalalignment("right" if count > 1 else "left")
+        else:
+            labels[0].set_verticalalignment("top")
+            labels[-1].set_verticalalignment("bottom" if count > 1 else "top")

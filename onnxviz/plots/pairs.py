@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from onnxviz.analysis.feature_maps import FeatureMaps
 from onnxviz.analysis.paired import NotDrawn
@@ -33,10 +34,35 @@ _MOST_LINES = 8
 
 
 def head(figure: Figure, title: str, lines: Sequence[str]) -> None:
-    """Write the title and what is true of the whole sheet."""
-    figure_text(figure, MARGIN, 0.2, safe(title, 90), fontsize=14, fontweight="bold")
+    """Write the title and what is true of the whole sheet; a title that is too wide is made smaller, then cut."""
+    text, size = _fitted(title, figure.get_size_inches()[0] - 2 * MARGIN)
+    figure_text(figure, MARGIN, 0.2, text, fontsize=size, fontweight="bold")
     for place, line in enumerate(lines):
         figure_text(figure, MARGIN, 0.5 + 0.18 * place, line, fontsize=8.5, color=MUTED)
+
+
+def _fitted(title: str, room: float) -> tuple[str, float]:
+    """Return a title and the size of its letters, so that it takes no more than ``room`` inches.
+
+    >>> _fitted("Pooling of lenet5", 9.0)
+    ('Pooling of lenet5', 14)
+    >>> text, size = _fitted("W" * 90, 5.0)
+    >>> len(text), size
+    (31, 10)
+    """
+    text = safe(title, 90)
+    size = next((size for size in (14, 13, 12, 11) if _wide(text) * size <= room), 10)
+    while _wide(text) * size > room and len(text) > 10:
+        text = safe(title, len(text) - 1)
+    return text, size
+
+
+def _wide(text: str) -> float:
+    """Return the inches that bold text takes, a point large, and a little more: hinted letters are wider."""
+    font = get_font(findfont(FontProperties(family=FONT, weight="bold")))
+    font.set_size(100, 72)
+    font.set_text(text, 0)
+    return float(font.get_width_height()[0]) / 64 / 100 / 72 * 1.03
 
 
 def footer_lines(not_drawn: Sequence[NotDrawn]) -> list[str]:

@@ -156,7 +156,7 @@ def draw_map(
     height, width = values.shape
     bad = ~np.isfinite(np.ma.getdata(values)) & ~np.ma.getmaskarray(values)
     data = np.where(bad, 0, np.ma.getdata(values))
-    if scale.vmax > 1e30:  # float32 would overflow inside the norm
+    if data.size and np.abs(data).max() > 1e30 * min(scale.vmax, 1.0):  # float32 would overflow inside the norm
         data = data.astype(np.float64)
     where = extent or (-0.5, width - 0.5, height - 0.5, -0.5)
     image = axes.imshow(

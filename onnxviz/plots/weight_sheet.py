@@ -9,18 +9,18 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from onnxviz.analysis.scale import ColorScale, color_scale, number
+from onnxviz.analysis.weight_forms import has_kernels, matrix_of
 from onnxviz.analysis.weights import LayerWeights
 from onnxviz.errors import ModelError, SelectionError
 from onnxviz.plots.feature_maps import spread
 from onnxviz.plots.histogram import draw_histogram
 from onnxviz.plots.style import MUTED, colorbar, figure_text, inch_axes, name_lines, new_figure, plain, safe
 from onnxviz.plots.weights import (
+    dequantised,
     draw_matrix,
     draw_mosaic,
     grid_columns,
-    has_kernels,
     kernel_stack,
-    matrix_of,
     mosaic_size,
     pool_matrix,
 )
@@ -98,7 +98,7 @@ def _draw_weight(figure: Figure, lw: LayerWeights, top: float) -> str:
     cell = min(_PICTURE / columns, _PICTURE_HEIGHT / rows, 0.16)
     width, height = max(columns * cell, 1.0), max(rows * cell, 0.5)
     axes = inch_axes(figure, _MARGIN + _LABEL, top, width, height)
-    scale = draw_matrix(axes, matrix, _SHEET_PIXELS)
+    scale = draw_matrix(axes, matrix, _SHEET_PIXELS, signed=lw.signed)
     plain(axes)
     _draw_bar(figure, scale, top, width, height)
     note = pool_matrix(matrix, _SHEET_PIXELS)[1]
@@ -107,7 +107,7 @@ def _draw_weight(figure: Figure, lw: LayerWeights, top: float) -> str:
 
 def _draw_kernels(figure: Figure, lw: LayerWeights, top: float) -> str:
     kernels, note = kernel_stack(lw)
-    scale = color_scale(kernels, signed=True)
+    scale = color_scale(kernels, signed=lw.signed)
     flat = kernels.reshape(-1, *kernels.shape[2:])
     fit = _fit(flat, _CELL)
     part = flat[: fit if fit >= len(flat) else _fit(flat, _READABLE)]
@@ -157,4 +157,4 @@ def _notes(lw: LayerWeights) -> list[str]:
     zeros = f"{100 * h.zero / h.total:.2g} % zeros" if h.total else ""
     bad = [f"{n} {what}" for n, what in ((h.nan, "NaN"), (h.inf, "Inf")) if n]
     notes.append(" · ".join([zeros, *bad]))
-    return [*notes, f"dequantised from {safe(lw.quantization, 40)}" if lw.quantization else ""]
+    return [*notes, *(safe(line, 60) for line in dequantised(lw))]

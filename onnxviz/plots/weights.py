@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from onnxviz.analysis.scale import ColorScale, color_scale
+from onnxviz.analysis.weight_forms import has_kernels, matrix_of
 from onnxviz.analysis.weights import LayerWeights
 from onnxviz.errors import SelectionError
 from onnxviz.plots.style import (
@@ -54,11 +55,6 @@ _FIRST = 16  # filters, and inputs, of those first kernels
 #: Rows and columns of a matrix beyond which it is averaged in blocks.
 MATRIX_LIMIT = (768, 768)
 TOP = 0.85
-
-
-def has_kernels(lw: LayerWeights) -> bool:
-    """Whether a layer's weight is a set of spatial kernels: a convolution's, of more than one element each."""
-    return lw.orientation.endswith("*kernel)") and len(lw.shape) >= 3 and math.prod(lw.shape[2:]) > 1
 
 
 def kernel_stack(lw: LayerWeights) -> tuple[Array, str]:
@@ -155,7 +151,7 @@ def plot_kernels(lw: LayerWeights) -> Figure:
         ModelError: The weight cannot be read.
     """
     kernels, note = kernel_stack(lw)
-    scale = color_scale(kernels, signed=True)
+    scale = color_scale(kernels, signed=lw.signed)
     outputs, inputs = kernels.shape[:2]
     ending = [scale.caption(), *([note] if note else []), *dequantised(lw)]
     if outputs * inputs > _ALL_KERNELS:
@@ -203,7 +199,8 @@ def grid_columns(count: int, aspect: float) -> int:
 
 
 def dequantised(lw: LayerWeights) -> list[str]:
-    return [f"dequantised from {lw.quantization}"] if lw.quantization else []
+    """Return whether a picture shows stored integers or what they stand for."""
+    return [f"{'stored codes of' if lw.as_codes else 'dequantised from'} {lw.quantization}"] if lw.quantization else []
 
 
 def _color_layout(kernels: Array, widest: float) -> tuple[int, float, float]:
@@ -299,25 +296,6 @@ def pool_matrix(matrix: Array, limit: tuple[int, int] = MATRIX_LIMIT) -> tuple[A
     return sums / areas, f"each pixel is the mean of {blocks} values"
 
 
-def matrix_of(lw: LayerWeights) -> tuple[Array, str, str]:
-    """Return a weight as a matrix with the names of its rows and columns: all but the last axis are rows."""
-    kernel = lw.kernel
-    if has_kernels(lw) or lw.orientation.endswith("*kernel)"):
-        return (
-            kernel.reshape(kernel.shape[0], math.prod(kernel.shape[1:])),
-            "output",
-            "input × kernel" if has_kernels(lw) else "input",
-        )
-    if kernel.ndim < 2:
-        return kernel.reshape(1, kernel.size), "", "index"
-    rows, columns = {
-        "(entries, features)": ("entry", "feature"),
-        "(out, in)": ("output", "input"),
-        "(directions, gates × units, in)": ("direction × gate × unit", "input"),
-    }.get(lw.orientation, ("row", "column"))
-    return kernel.reshape(math.prod(kernel.shape[:-1]), kernel.shape[-1]), rows, columns
-
-
 def plot_matrix(lw: LayerWeights, *, ax: Axes | None = None) -> Figure:
     """Draw a weight as a heat map on a scale symmetric about 0; a vector as bars.
 
@@ -348,24 +326,24 @@ def plot_matrix(lw: LayerWeights, *, ax: Axes | None = None) -> Figure:
     cell = min(6.2 / columns, 5.0 / rows, 0.25)
     width, height = max(columns * cell, 1.0), max(rows * cell, 0.8)
     _, note = pool_matrix(matrix)
-    scale = color_scale(pool_matrix(matrix)[0], signed=True)
+    scale = color_scale(pool_matrix(matrix)[0], signed=lw.signed)
     parts = [f"{rows} {down}s down × {columns} {across}s across", scale.caption(), note, *dequantised(lw)]
     figure = weight_figure(lw, max(width + 0.6, 4.2), height + 0.3, [part for part in parts if part])
     axes = inch_axes(figure, MARGIN + 0.5, TOP, width, height)
-    draw_matrix(axes, matrix)
+    draw_matrix(axes, matrix, signed=lw.signed)
     label_axes(axes, across, down)
     colorbar(figure, inch_axes(figure, MARGIN + 0.65 + width, TOP, 0.14, min(height, 3.0)), scale)
     return figure
 
 
-def draw_matrix(axes: Axes, matrix: Array, limit: tuple[int, int] = MATRIX_LIMIT) -> ColorScale:
+def draw_matrix(axes: Axes, matrix: Array, limit: tuple[int, int] = MATRIX_LIMIT, *, signed: bool = True) -> ColorScale:
     """Draw ``(rows, columns)`` as a heat map, or ``(1, columns)`` as bars, and return the scale."""
     rows, columns = matrix.shape
     if rows == 1:
         draw_vector(axes, matrix[0], labels=False)
-        return color_scale(matrix, signed=True)
+        return color_scale(matrix, signed=signed)
     pooled, _ = pool_matrix(matrix, limit)
-    scale = color_scale(pooled, signed=True)
+    scale = color_scale(pooled, signed=signed)
     draw_map(axes, pooled, scale, (-0.5, columns - 0.5, rows - 0.5, -0.5))
     axes.locator_params(integer=True, nbins=6)
     return scale

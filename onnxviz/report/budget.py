@@ -36,7 +36,9 @@ class Panel:
         if self.picture is None:
             return 0
         labels = sum(len(label) + 3 for label in self.picture["labels"])
-        return len(self.picture["png"]) + labels + 26 * len(self.picture["ranges"]) + _OVERHEAD
+        marks = sum(len(str(mark)) + 1 for tile in self.picture.get("marks") or () for mark in tile)
+        tokens = sum(2 * len(label) + 3 for side in self.picture.get("tokens") or () for label in side)
+        return len(self.picture["png"]) + labels + marks + tokens + 26 * len(self.picture["ranges"]) + _OVERHEAD
 
     def make(self, level: int) -> None:
         if self.draw is not None:

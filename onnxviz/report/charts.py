@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from typing import TYPE_CHECKING
+
 import numpy as np
 from markupsafe import Markup, escape
 
@@ -9,7 +13,10 @@ from onnxviz.analysis.histogram import Histogram
 from onnxviz.analysis.scale import number
 from onnxviz.report.formats import short
 
-__all__ = ["histogram_svg"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["figure_image", "histogram_svg"]
 
 _WIDTH, _HEIGHT, _AXIS = 220, 64, 14
 
@@ -42,3 +49,21 @@ def histogram_svg(histogram: Histogram, label: str) -> Markup:
         f'<text x="0" y="{_HEIGHT + 11}">{number(float(edges[0]))}</text>'
         f'<text x="{_WIDTH}" y="{_HEIGHT + 11}" text-anchor="end">{number(float(edges[-1]))}</text></svg>'
     )
+
+
+def figure_image(figure: Figure, alt: str) -> Markup:
+    """Return a matplotlib figure as an SVG image inside the page, the same bytes for the same figure.
+
+    An image keeps its own styles, which the page's policy would forbid in inline SVG; it stays on white in the dark.
+
+    >>> from matplotlib.figure import Figure
+    >>> str(figure_image(Figure(figsize=(1, 1)), "empty"))[:59]
+    '<img class="figure" alt="empty" src="data:image/svg+xml;bas'
+    """
+    import matplotlib
+
+    target = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "onnxviz", "svg.fonttype": "none"}):
+        figure.savefig(target, format="svg", dpi=96, metadata={"Date": None, "Creator": None})
+    packed = base64.b64encode(target.getvalue()).decode("ascii")
+    return Markup('<img class="figure" alt="{}" src="data:image/svg+xml;base64,{}">').format(short(alt, 200), packed)

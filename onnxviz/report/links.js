@@ -4,12 +4,11 @@
   const $ = (id) => document.getElementById(id);
 
   // ---- tables and search ----
-  const filters = [["find-layer", "#features .layer", "found-layers"], ["find-tensor", "#tensor-table tbody tr", "found-tensors"]]
-    .filter(([id]) => $(id)).map(([id, items, count]) => {
-      const input = $(id), run = () => {
+  const filters = [...document.querySelectorAll("input[data-filter]")].map((input) => {
+      const items = input.dataset.filter, count = document.querySelector(`output[for="${input.id}"]`), run = () => {
         const wanted = input.value.toLowerCase(), all = [...document.querySelectorAll(items)];
         for (const item of all) item.hidden = !item.dataset.find.toLowerCase().includes(wanted);
-        $(count).textContent = wanted ? `${all.filter((item) => !item.hidden).length} of ${all.length}` : "";
+        count.textContent = wanted ? `${all.filter((item) => !item.hidden).length} of ${all.length}` : "";
       };
       input.addEventListener("input", run);
       return { clear: () => { input.value = ""; run(); } };
@@ -35,13 +34,25 @@
 
   // ---- deep links: #features-3, #features-3/c17; the graph follows those to its blocks ----
   function follow() {
-    const [id, channel] = location.hash.slice(1).split("/c"), target = id && $(id);
+    const [id, channel] = location.hash.slice(1).replace(/%20/g, " ").split("/c"), target = id && $(id);
     if (!target) return;
     if (target.hidden) filters.forEach((filter) => filter.clear());
     target.scrollIntoView({ block: target.tagName === "TR" ? "center" : "start" });
     if (channel !== undefined) window.markChannel(id, channel);
   }
   window.addEventListener("hashchange", follow);
+
+  // The graph follows the page's colours until its reader chooses others.
+  const graph = document.querySelector(".onnxviz-graph"), dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const themed = () => {
+    const theme = dark.matches ? "dark" : "light";
+    if (!graph) return;
+    if (!graph.viewer) { graph.dataset.theme = theme; return; }
+    graph.viewer.theme(theme);
+    graph.querySelector('select[aria-label="Colours"]').value = theme;
+  };
+  dark.addEventListener("change", themed);
+  themed();
 
   // What is sticky stands below the header, whose height depends on the width.
   const header = document.querySelector("header");

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from onnxviz.analysis.weights import weights_in_words
+from onnxviz.analysis.weights import LayerWeights, weights_in_words
 from onnxviz.diagram.interactive import GraphData, graph_data
 
 __all__ = ["Diagram", "draw_diagram"]
@@ -51,9 +51,26 @@ class Diagram:
                 found[block] = "answer"
         return found
 
+    def views(self, links: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, list[tuple[str, str]]]:
+        """Return the views of what each block writes: what a link is called, and the id that it leads to.
 
-def draw_diagram(model: ir.Model) -> Diagram:
+        Args:
+            links: Tensor name -> its views, as :func:`onnxviz.report.views.link_views` returns them.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for block, names in self.tensors.items():
+            if not block.startswith("output-"):
+                for what, where in (link for name in names for link in links.get(name, ())):
+                    found.setdefault(block, {}).setdefault(what, where)
+        return {block: list(known.items()) for block, known in found.items()}
+
+
+def draw_diagram(model: ir.Model, weights: Sequence[LayerWeights] | None = None) -> Diagram:
     """Draw the architecture for the page.
+
+    Args:
+        model: The model.
+        weights: Its weights, where they were found already.
 
     >>> model = ir.from_onnx_text(
     ...     '<ir_version: 8, opset_import: ["": 17]> g (float[1, 2] x) => (float[1, 2] y) {y = Neg(x)}'
@@ -64,7 +81,7 @@ def draw_diagram(model: ir.Model) -> Diagram:
     count = model.graph.num_nodes()
     if count > _BLOCKS:  # not worth the drawing: it could not be kept
         return Diagram(None, note=f"the architecture ({count:,} nodes) is left out: draw it with `onnxviz graph`")
-    graph = graph_data(model, weights_in_words(model))
+    graph = graph_data(model, weights_in_words(model, weights))
     size = (len(graph.data) + len(graph.details)) / 1e6
     if size > _LIMIT / 1e6:
         return Diagram(None, note=f"the architecture ({size:.1f} MB) is left out: draw it with `onnxviz graph`")

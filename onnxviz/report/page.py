@@ -18,9 +18,11 @@ from markupsafe import Markup
 
 from onnxviz._version import __version__
 from onnxviz.analysis.statistics import statistics
+from onnxviz.analysis.weight_table import weight_table
 from onnxviz.diagram.html import content_hash, page_environment, save_page
 from onnxviz.diagram.interactive import SCRIPTS, STYLE
 from onnxviz.diagram.interactive import asset as graph_asset
+from onnxviz.graph.model import model_name
 from onnxviz.graph.provenance import provenance_of
 from onnxviz.graph.summary import inspect_model
 from onnxviz.plots.style import DIVERGING, SEQUENTIAL
@@ -28,14 +30,36 @@ from onnxviz.report import formats
 from onnxviz.report.budget import Panel, fill
 from onnxviz.report.links import Diagram, draw_diagram
 from onnxviz.report.overview import answers, fed_dims, in_words, model_facts, outputs, picture_url
+from onnxviz.report.prepare import Prepared, prepare, without_extras
 from onnxviz.report.sections import feature_panels, weight_panels
+from onnxviz.report.view_activations import activation_section
+from onnxviz.report.view_attention import attention_section
+from onnxviz.report.view_flow import flow_section
+from onnxviz.report.view_heat import heat_section
+from onnxviz.report.view_pooling import pooling_section
+from onnxviz.report.view_samples import neuron_section, projection_section
+from onnxviz.report.views import Section, Seen, View, link_views, make_sections
+from onnxviz.report.weight_rows import WEIGHT_COLUMNS, csv_url, weight_cells
+from onnxviz.runtime.batches import Batches
 from onnxviz.runtime.record import Capture
 
-__all__ = ["Report", "build_report"]
+__all__ = ["VIEWS", "Report", "build_report"]
+
+#: The views that have a section of their own, in the page's order.
+VIEWS: tuple[View, ...] = (
+    View("heat", "Over the picture", "over the picture", heat_section),
+    View("activations", "Activations", "activation", activation_section),
+    View("pooling", "Pooling", "pooling", pooling_section),
+    View("attention", "Attention", "attention", attention_section),
+    View("neurons", "Neurons", "neurons", neuron_section),
+    View("projection", "Projection", "projection", projection_section),
+    View("flow", "Flow", "key path", flow_section),
+)
 
 _BUDGET = 10_000_000  # bytes of a page
 _SLACK, _PANEL_SLACK = 20_000, 900  # bytes kept for notes, and for a layer's captions and markup
 _TABLE_ROWS = 3000  # most rows of any table
+_WEIGHT_ROWS = 1000  # most rows of the table of weights, which has more columns
 
 
 @dataclass(frozen=True)
@@ -63,17 +87,29 @@ class Report:
         save_page(self.html, path, "a report")
 
 
-def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | None = None) -> Report:
+def build_report(
+    model: ir.Model,
+    captured: Capture,
+    *,
+    labels: Sequence[str] | None = None,
+    prepared: Prepared | None = None,
+    batches: Batches | None = None,
+    sample_classes: str | os.PathLike[str] | None = None,
+) -> Report:
     """Build the page of a model and one run of it.
 
-    It holds what was fed, the answer, the model card, the architecture, the feature maps of every layer, the weights
-    and the statistics of every tensor. Values are shipped, not pictures, so the reader can change scales. The page
-    stays within 10 MB; what is left out is said on it and in ``notes``.
+    It holds what was fed, the answer, the model card, the architecture, the feature maps of every layer, the views of
+    :data:`VIEWS`, the weights and the statistics of every tensor. Values are shipped, not pictures, so the reader can
+    change scales. The page stays within 10 MB; what is left out is said on it and in ``notes``.
 
     Args:
         model: The model that was captured.
         captured: Its tensors.
         labels: Class names, for a classifier.
+        prepared: What was run, where that was :func:`onnxviz.report.prepare.prepare` of the model: activation functions
+            that read an input and fused attention can be shown only then.
+        batches: What was fed, where it was several samples: neurons and projections are shown only then.
+        sample_classes: A CSV file with the class of each sample; None takes their folders, where there are several.
 
     Raises:
         ModelError: A function of the model calls itself, or weights that are joined do not fit together.
@@ -86,15 +122,22 @@ def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | 
     >>> build_report(model, capture(model, providers="cpu")).html[:15]
     '<!doctype html>'
     """
+    prepared = prepare(model) if prepared is None else prepared
+    seen = Seen(model, prepared, captured, batches, sample_classes)
+    sections = make_sections(VIEWS, seen)
+    captured = without_extras(captured, prepared.extras)
     summary = inspect_model(model, fed_dims(model, captured))
-    diagram = draw_diagram(model)
+    diagram = draw_diagram(model, seen.weights)
     rows = {row.name: {**row.to_dict(distribution=False), "size": row.size} for row in statistics(captured)}
     features, feature_note = feature_panels(model, captured, rows)
-    weights = weight_panels(model)
+    weights, studied = weight_panels(seen.weights)
+    table = weight_table(seen.weights, model_name(model))
     _link(diagram, features, weights)
+    views = link_views(VIEWS, sections, diagram.makers)
     sources = {value.name: str(provenance_of(node) or "") for node in model.graph for value in node.outputs}
     for panel in features:
         panel.row["source"] = sources.get(panel.row["name"], "")
+        panel.row["views"] = views.get(panel.row["name"], [])
     found = answers(captured, labels)
     content = {
         "summary": summary,
@@ -105,18 +148,33 @@ def build_report(model: ir.Model, captured: Capture, *, labels: Sequence[str] | 
         "outputs": outputs(captured, rows),
         "diagram": diagram,
         "feature_note": feature_note,
+        "sections": sections,
+        "view_links": diagram.views(views),
+        "weight_note": studied,
+        "weight_columns": WEIGHT_COLUMNS,
+        "weight_csv": csv_url(table),
     }
     tables: dict[str, list[Any]] = {
         "tensors": [
             {**_tensor_row(position, row, captured, diagram), "source": sources.get(row["name"], "")}
             for position, row in enumerate(rows.values())
         ],
-        "weight_rows": [panel.row for panel in weights],
+        "weight_rows": [
+            {
+                "id": panel.row["id"] if panel.row["main"] else "",
+                "layer": row.layer,
+                "cells": weight_cells(row),
+                "note": row.note,
+            }
+            for panel, row in list(zip(weights, table.rows, strict=True))[:_WEIGHT_ROWS]
+        ],
         "layers": [{**asdict(layer), "block": diagram.makers.get(layer.output)} for layer in summary.layers],
         "missing": list(captured.not_captured.items()),
     }
     notes = [note for note in (diagram.note, feature_note if features else "") if note]
-    html, notes = _Composer(content, tables, features, weights, notes).compose()
+    if len(weights) > _WEIGHT_ROWS:
+        notes.append(f"the table of weights shows {_WEIGHT_ROWS} of {len(weights)} rows")
+    html, notes = _Composer(content, tables, features, weights, sections, notes).compose()
     return Report(html, captured, in_words(found), tuple(notes))
 
 
@@ -146,11 +204,13 @@ class _Composer:
         tables: dict[str, list[Any]],
         features: list[Panel],
         weights: list[Panel],
+        sections: list[Section],
         notes: list[str],
     ) -> None:
         self.content, self.tables, self.notes = content, tables, notes
         self.features, self.weights = features, weights
-        self.panels = [*features, *weights]
+        norms = [panel.row["norms"] for panel in weights if panel.row["norms"] is not None]
+        self.panels = [*features, *weights, *norms, *(panel for section in sections for panel in section.panels)]
         self.most = _TABLE_ROWS
 
     def compose(self) -> tuple[str, list[str]]:
@@ -179,6 +239,7 @@ class _Composer:
             "diverging": DIVERGING,
             "atlases": {panel.row["id"]: panel.picture for panel in self.panels if panel.picture is not None},
             "blocks": self.content["diagram"].targets(maps, rows),
+            "views": self.content["view_links"],
         }
         return _template().render(
             **self.content,

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxviz.analysis.feature_maps import FeatureMaps
 from onnxviz.analysis.layers import layer_feature_maps, select_weights
 from onnxviz.analysis.scale import color_scale
-from onnxviz.analysis.weights import LayerWeights, layer_weights
+from onnxviz.analysis.weight_norms import kernel_norms
+from onnxviz.analysis.weights import LayerWeights
 from onnxviz.errors import ModelError, SelectionError
+from onnxviz.plots.feature_maps import spread
 from onnxviz.plots.weights import has_kernels, kernel_stack, matrix_of, pool_matrix
 from onnxviz.report.atlas import atlas, pooling_note
 from onnxviz.report.budget import Panel, Picture
 from onnxviz.report.charts import histogram_svg
+from onnxviz.report.weight_charts import weight_charts
 from onnxviz.runtime.record import Capture
 
 __all__ = ["feature_panels", "weight_panels"]
@@ -25,6 +29,9 @@ __all__ = ["feature_panels", "weight_panels"]
 _CHANNELS = 32  # maps a layer
 _LAYERS = 500  # layers with maps
 _KERNELS, _ACROSS = 256, 32  # kernels a weight, and in a row
+_STUDIED = 8  # weights whose spectra and filters are drawn
+_NORMED = 100  # weights whose norms are drawn
+_NORMS = 128  # longest side of the norms of kernels, px
 _MAP, _IMAGE, _KERNEL, _MATRIX = 64, 512, 16, 256  # longest side of a tile by what it shows, px
 
 
@@ -69,31 +76,69 @@ def _draw_features(fm: FeatureMaps, level: int) -> Picture:
     return picture, _sentence(*fm.captions(), pooling_note(picture))
 
 
-def weight_panels(model: ir.Model) -> list[Panel]:
-    """Return every weight: numbers for all, a histogram and a picture for kernels, matrices and the like."""
-    layers = layer_weights(model)
-    shown = {id(lw) for lw in select_weights(layers)} if layers else set()
-    return [_weight_panel(f"weights-{position}", lw, id(lw) in shown) for position, lw in enumerate(layers)]
+def weight_panels(layers: Sequence[LayerWeights]) -> tuple[list[Panel], str]:
+    """Return every weight, and a note where some are not studied.
+
+    All have numbers, kernels and matrices a histogram and a picture, an even spread of them a spectrum and a study of
+    their filters, and spatial kernels their norms.
+    """
+    shown = select_weights(layers) if layers else []
+    main = {id(lw) for lw in shown}
+    matrices = [lw for lw in shown if len(lw.shape) > 1 and lw.parameters]
+    normed = {id(matrices[i]) for i in spread(len(matrices), _NORMED)}
+    studied = {id(matrices[i]) for i in spread(len(matrices), _STUDIED)}
+    panels = [
+        _weight_panel(f"weights-{position}", lw, id(lw) in main, id(lw) in normed, id(lw) in studied)
+        for position, lw in enumerate(layers)
+    ]
+    note = f"spectra and filters are studied of {_STUDIED} of {len(matrices)} weights, evenly spread"
+    note += f"; norms of kernels are drawn of {_NORMED}" if len(matrices) > _NORMED else ""
+    return panels, note if len(matrices) > _STUDIED else ""
 
 
-def _weight_panel(identity: str, lw: LayerWeights, main: bool) -> Panel:
+def _weight_panel(identity: str, lw: LayerWeights, main: bool, normed: bool, studied: bool) -> Panel:
     panel = Panel(
         {
             "id": identity, "layer": lw.layer, "op_type": lw.op_type, "role": lw.role, "tensor": lw.tensor,
             "shape": lw.shape, "dtype": lw.dtype, "quantization": lw.quantization, "parameters": lw.parameters,
             "caption": "", "main": main, "problem": "", "statistics": None, "kind": "", "histogram": "",
+            "norms": None, "study": None,
         }
     )  # fmt: skip
+    if not main:
+        return panel
     try:
         panel.row["statistics"] = {**lw.statistics.to_dict(), "size": lw.parameters}
-        if main and lw.parameters:
+        if lw.parameters:
             panel.row["histogram"] = histogram_svg(lw.histogram, lw.layer)
             panel.row["statistics"]["size"] = lw.histogram.total  # packed 4-bit values count, not their bytes
             panel.row["kind"] = _weight_kind(lw)
+            panel.row["norms"] = _norm_panel(f"{identity}-norms", lw) if normed else None
+            panel.row["study"] = weight_charts(lw) if studied else None
             panel.draw = partial(_draw_weight, lw)
     except ModelError as error:
         panel.row["problem"] = str(error)
     return panel
+
+
+def _norm_panel(identity: str, lw: LayerWeights) -> Panel | None:
+    """Return the norms of kernels as a picture; None for what has no kernels, or one input a filter."""
+    if not has_kernels(lw) or len(lw.shape) > 5 or lw.kernel.shape[1] < 2:
+        return None
+    row = {"id": identity, "name": lw.layer, "kind": "matrix", "caption": ""}
+    return Panel(row, partial(_draw_norms, lw))
+
+
+def _draw_norms(lw: LayerWeights, level: int) -> Picture:
+    found = kernel_norms(lw)
+    values, down, across = np.ma.filled(found.laid_out.astype(np.float64), np.nan), found.rows, found.columns
+    if values.shape[0] > values.shape[1]:  # the longer axis lies across, as in the picture of the kernels
+        values, down, across = values.T, across, down
+    picture = atlas(values[None], [""], color_scale(values, signed=False), side=_NORMS >> level)
+    picture["axes"] = [across, down]
+    blank = "hatched where no kernel exists" if np.ma.getmaskarray(found.laid_out).any() else ""
+    what = f"L2 norm of each kernel: {_count(values.shape[0], down)} down × {_count(values.shape[1], across)} across"
+    return picture, _sentence(what, blank, pooling_note(picture))
 
 
 def _weight_kind(lw: LayerWeights) -> str:

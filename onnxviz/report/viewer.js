@@ -6,10 +6,14 @@
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const luts = Object.fromEntries(Object.entries(data.luts).map(([name, text]) => [name, bytes(text)]));
   const lutOf = (atlas) => luts[atlas.signed ? data.diverging : data.sequential];
-  const scaleSelect = $("scale"), zoomInput = $("zoom"), probe = $("probe");
-  const GAP = 3, INK = "#566070", FONT = "sans-serif";
+  const scaleSelect = $("scale"), zooms = [...document.querySelectorAll("input[data-zoom]")], probe = $("probe");
+  const GAP = 3, FONT = "sans-serif", fed = document.querySelector("img.fed");
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const ink = () => (dark.matches && !printing ? "#aab4c0" : "#566070");
   const format = (v) => (v === null ? "not finite" : Number(v.toPrecision(4)).toString().replace("-", "−"));
   const clamp = (v, low, high) => Math.max(low, Math.min(high, v));
+
+  let printing = false;
 
   // ---- pictures ----
   const loaded = new Map(); // id -> {levels, width}
@@ -28,6 +32,7 @@
     const entry = { levels: new Uint8Array(image.width * image.height), width: image.width };
     for (let i = 0; i < entry.levels.length; i++) entry.levels[i] = pixels[4 * i];
     loaded.set(id, entry);
+    if (data.atlases[id].over && fed) await fed.decode();
     return entry;
   }
 
@@ -42,13 +47,13 @@
 
   // How large the tiles are drawn, and how many stand in a row.
   function layout(canvas, atlas) {
-    const kind = canvas.dataset.kind, size = zoomInput ? Number(zoomInput.value) : 3, [tw, th] = atlas.tile;
-    const count = atlas.labels.length, room = Math.max(180, canvas.closest(".layer").clientWidth - 116);
-    const wraps = kind === "grid" || kind === "filters";
-    const label = kind !== "grid" ? 0 : ownScale(canvas) ? 25 : 13;
+    const kind = canvas.dataset.kind, size = zooms.length ? Number(zooms[0].value) : 3, [tw, th] = atlas.tile;
+    const count = atlas.labels.length, room = Math.max(180, canvas.closest(".sides, .layer").clientWidth - 116);
+    const wraps = ["grid", "heads", "filters"].includes(kind);
+    const label = kind === "heads" ? (atlas.lines ? 25 : 13) : kind !== "grid" ? 0 : ownScale(canvas) ? 25 : 13;
     let sx, sy;
     if (wraps || kind === "kernels") {
-      const want = kind === "grid" ? 18 * size + 18 : 9 * size + 7;
+      const want = kind === "grid" ? 18 * size + 18 : kind === "heads" ? 34 * size + 26 : 9 * size + 7;
       sx = sy = (wraps ? want : Math.min(want, room / atlas.columns - GAP)) / Math.max(tw, th);
     } else if (kind === "vector") {
       [sx, sy] = [Math.min(8 * size, room / tw), 8 * size];
@@ -79,23 +84,39 @@
   function measure(canvas) {
     const at = (canvas.layout = layout(canvas, data.atlases[canvas.dataset.atlas]));
     const key = document.querySelector(`canvas[data-key="${canvas.dataset.atlas}"]`);
-    key.hidden = ownScale(canvas);
+    key.hidden = keyless(canvas);
     key.style.width = "84px"; key.style.height = clamp(at.height, 46, 106) + "px";
     canvas.style.width = at.width + "px"; canvas.style.height = at.height + "px";
     return at;
   }
 
-  function tileImage(sheet, atlas, tile, own, brush) {
+  // Whether a tile lies over the picture that was fed: in one colour, opaque where its value is largest.
+  function isOver(canvas, atlas, tile) {
+    const all = document.querySelector(`input[data-over="${canvas.closest("section").id}"]`);
+    return Boolean(fed && atlas.over && (tile < atlas.over || (all && all.checked)));
+  }
+
+  const keyless = (canvas) => {
+    const atlas = data.atlases[canvas.dataset.atlas];
+    return ownScale(canvas) || (atlas.over && atlas.labels.every((label, tile) => isOver(canvas, atlas, tile)));
+  };
+
+  function tileImage(sheet, atlas, tile, own, over, brush) {
     const [tw, th] = atlas.tile, [low, high] = atlas.ranges[tile], [bottom, top] = limits(atlas, tile, own);
-    const image = brush.createImageData(tw, th), lut = lutOf(atlas);
+    const image = brush.createImageData(tw, th), lut = lutOf(atlas), peak = Math.max(-low, high);
     const left = (tile % atlas.columns) * tw, upper = Math.floor(tile / atlas.columns) * th;
     for (let y = 0; y < th; y++) for (let x = 0; x < tw; x++) {
       const level = sheet.levels[(upper + y) * sheet.width + left + x], at = 4 * (y * tw + x);
+      if (level === 0 && over) continue; // no cell lies here, or its value is not finite
       if (level === 0) { // not finite: hatched
         image.data.set((x + y) % 4 < 2 ? [60, 60, 60, 255] : [255, 200, 60, 255], at);
         continue;
       }
       const value = low + ((level - 1) / 254) * (high - low);
+      if (over) {
+        image.data.set([...(value < 0 ? [40, 110, 255] : [255, 90, 31]), 217 * clamp(peak > 0 ? Math.abs(value) / peak : 0, 0, 1)], at);
+        continue;
+      }
       const entry = 3 * clamp(Math.round(((value - bottom) / (top - bottom)) * 255), 0, 255);
       image.data.set([lut[entry], lut[entry + 1], lut[entry + 2], 255], at);
     }
@@ -110,10 +131,13 @@
     const scratch = document.createElement("canvas");
     [scratch.width, scratch.height] = atlas.tile;
     const brush = scratch.getContext("2d");
-    context.fillStyle = INK;
+    context.fillStyle = ink();
     atlas.labels.forEach((label, tile) => {
-      const [low, high] = atlas.ranges[tile], [px, py] = place(at, tile);
-      brush.putImageData(tileImage(sheet, atlas, tile, own, brush), 0, 0);
+      const [low, high] = atlas.ranges[tile], [px, py] = place(at, tile), over = isOver(canvas, atlas, tile);
+      if (over) {
+        context.filter = "grayscale(1)"; context.drawImage(fed, px, py, at.cellW, at.cellH); context.filter = "none";
+      }
+      brush.putImageData(tileImage(sheet, atlas, tile, own, over, brush), 0, 0);
       context.drawImage(scratch, px, py, at.cellW, at.cellH);
       context.strokeStyle = "#b4bcc6"; context.lineWidth = 1; context.strokeRect(px - 0.5, py - 0.5, at.cellW + 1, at.cellH + 1);
       if (low !== null && low === high && canvas.dataset.kind === "grid") { // constant: no picture to be read
@@ -121,16 +145,37 @@
         context.moveTo(px, py); context.lineTo(px + at.cellW, py + at.cellH); context.stroke();
       }
       if (at.label) {
-        context.font = "10px " + FONT; context.fillText(label, px, py + at.cellH + 10, at.cellW);
+        context.font = "10px " + FONT;
+        const opaque = over ? `opaque: ${low === null ? "not finite" : format(-low > high ? low : high)}` : "";
+        context.fillText(over && !atlas.lines ? `${label} · ${opaque}` : label, px, py + at.cellH + 10, at.cellW);
         context.font = "9px " + FONT;
+        if (atlas.lines) context.fillText(opaque, px, py + at.cellH + 21, at.cellW);
         if (own) context.fillText(low === null ? "not finite" : `${format(low)} … ${format(high)}`, px, py + at.cellH + 21, at.cellW);
       }
     });
+    if (atlas.marks) drawMarks(context, atlas, at);
     if (selected.id === id && selected.tile >= 0) {
       const [px, py] = place(at, selected.tile);
       context.strokeStyle = "#d9480f"; context.lineWidth = 3; context.strokeRect(px + 1.5, py + 1.5, at.cellW - 3, at.cellH - 3);
     }
-    if (!own) drawKey(document.querySelector(`canvas[data-key="${id}"]`), atlas, clamp(at.height, 46, 106));
+    if (!keyless(canvas)) drawKey(document.querySelector(`canvas[data-key="${id}"]`), atlas, clamp(at.height, 46, 106));
+  }
+
+  function drawMarks(context, atlas, at) { // positions that survive; -1 - position where it is one of equals
+    const [tw, th] = atlas.tile, wide = at.cellW / tw, high = at.cellH / th, radius = Math.min(wide, high) / 3.6;
+    if (radius < 0.6) return; // too small to be told apart: larger with the slider
+    context.lineWidth = Math.min(1, radius / 2);
+    atlas.marks.forEach((marks, tile) => {
+      const [px, py] = place(at, tile);
+      for (const mark of marks) {
+        const index = mark < 0 ? -1 - mark : mark, x = index % tw, y = Math.floor(index / tw);
+        context.beginPath();
+        context.arc(px + (x + 0.5) * wide, py + (y + 0.5) * high, radius, 0, 7);
+        context.strokeStyle = mark < 0 ? "#fff" : "#222"; context.fillStyle = "#ff7a45";
+        if (mark >= 0) context.fill();
+        context.stroke();
+      }
+    });
   }
 
   function drawKey(key, atlas, height) {
@@ -141,7 +186,7 @@
       context.fillRect(2, 6 + y, 14, 1);
     }
     context.strokeStyle = "#9aa4b0"; context.strokeRect(2, 6, 14, length);
-    context.fillStyle = INK; context.font = "11px " + FONT;
+    context.fillStyle = ink(); context.font = "11px " + FONT;
     context.fillText(format(atlas.scale[1]), 21, 11, 62);
     context.fillText(format(atlas.scale[0]), 21, height - 3, 62);
     if (atlas.signed) context.fillText("0", 21, height / 2 + 4);
@@ -154,9 +199,12 @@
     const left = (tile % atlas.columns) * tw, upper = Math.floor(tile / atlas.columns) * th;
     const level = sheet.levels[(upper + y) * sheet.width + left + x];
     const value = format(level === 0 ? null : low + ((level - 1) / 254) * (high - low));
-    const column = Math.floor((x * atlas.of[0]) / tw), row = Math.floor((y * atlas.of[1]) / th);
+    const [left0, top0] = atlas.origin || [0, 0];
+    const column = left0 + Math.floor((x * atlas.of[0]) / tw), row = top0 + Math.floor((y * atlas.of[1]) / th);
     const about = atlas.of[0] > tw || atlas.of[1] > th ? "≈" : "=";
-    const where = kind === "grid" ? `channel ${atlas.labels[tile]} [${row}, ${column}]`
+    const noun = atlas.noun ?? "channel ";
+    const where = atlas.tokens ? `${atlas.labels[tile]}: ${atlas.tokens[0][row]} → ${atlas.tokens[1][column]}`
+      : kind === "grid" || kind === "heads" ? `${noun}${atlas.labels[tile]} [${row}, ${column}]`
       : kind === "vector" ? `value ${column}`
       : kind === "image" ? `channel ${row}, position ${column}`
       : kind === "matrix" ? `${atlas.axes[1]} ${row}, ${atlas.axes[0]} ${column}`
@@ -198,7 +246,7 @@
   }
 
   function mark(canvas, tile) { // a channel gets a link of its own
-    if (canvas.dataset.kind !== "grid") return;
+    if (canvas.dataset.kind !== "grid" && canvas.dataset.kind !== "heads") return;
     const id = canvas.dataset.atlas, before = document.querySelector(`canvas[data-atlas="${selected.id}"]`);
     selected = { id, tile };
     history.replaceState(null, "", `#${id}/c${data.atlases[id].labels[tile]}`);
@@ -206,7 +254,6 @@
     draw(canvas);
   }
 
-  let printing = false;
   const canvases = [...document.querySelectorAll("canvas[data-atlas]")], visible = new Set();
   const watcher = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
     visible[isIntersecting ? "add" : "delete"](target);
@@ -224,7 +271,13 @@
     canvas.addEventListener("click", (event) => { const at = hit(canvas, event); if (at) mark(canvas, at.tile); });
   }
   const redraw = () => { canvases.forEach(measure); visible.forEach(draw); };
-  for (const control of [scaleSelect, zoomInput]) if (control) control.addEventListener("input", redraw);
+  if (scaleSelect) scaleSelect.addEventListener("input", redraw);
+  for (const control of document.querySelectorAll("input[data-over]")) control.addEventListener("input", redraw);
+  for (const control of zooms) control.addEventListener("input", () => {
+    zooms.forEach((other) => { other.value = control.value; });
+    redraw();
+  });
+  dark.addEventListener("change", redraw);
   window.addEventListener("resize", redraw);
   // A print does not wait for pictures to be decoded, so they all are, once there is time.
   window.addEventListener("load", async () => { for (const canvas of canvases) await load(canvas.dataset.atlas); });

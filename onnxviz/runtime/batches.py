@@ -16,6 +16,7 @@ from onnxviz.graph.model import copy_model
 from onnxviz.graph.shapes import model_inputs, shape_list
 from onnxviz.runtime.inputs import PICTURES, InputRecord, Inputs, Reader
 from onnxviz.runtime.preprocess import Preprocessing
+from onnxviz.runtime.samples import sample_count
 
 __all__ = ["Batches", "load_batches"]
 
@@ -58,37 +59,62 @@ class Batches:
 
     def __init__(
         self,
-        parts: Sequence[range],
-        read: Any,
-        samples: int,
+        counts: Sequence[int],
+        read: Callable[[int], Inputs],
         left_over: int = 0,
         names: Sequence[str] = (),
         read_one: Callable[[int], dict[str, InputRecord]] | None = None,
     ) -> None:
-        self._parts = parts
+        self._counts = tuple(counts)
         self._read = read
         self._read_one = read_one
-        self.samples = samples
+        self.samples = sum(self._counts)
         self.left_over = left_over
         self.names = tuple(names)
 
     @classmethod
-    def of(cls, inputs: Sequence[Inputs]) -> Batches:
+    def of(cls, model: ir.Model, inputs: Sequence[Inputs]) -> Batches:
         """Return batches that are there already."""
-        return cls([range(i, i + 1) for i in range(len(inputs))], lambda part: inputs[part.start], len(inputs))
+        counts = [1 if _one_picture(batch) else sample_count(model, batch.feeds) for batch in inputs]
+        return cls(counts, lambda index: inputs[index])
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._counts)
 
     def __iter__(self) -> Iterator[tuple[Inputs, int]]:
         """Yield the inputs of each batch and the number of samples that they are."""
-        for part in self._parts:
-            yield self._read(part), len(part)
+        for index, count in enumerate(self._counts):
+            yield self._read(index), count
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of samples of each batch."""
+        return self._counts
 
     def first(self) -> Inputs:
         """Return the first batch."""
-        inputs: Inputs = self._read(self._parts[0])
-        return inputs
+        return self._read(0)
+
+    def batch(self, index: int) -> Inputs:
+        """Return one batch, read when it is asked for."""
+        return self._read(index)
+
+    def holding(self, sample: int) -> tuple[Inputs, int]:
+        """Return the batch that holds a sample, and the place of the sample in it.
+
+        A single batch is returned as it is, whatever the sample: how many it holds is only known by its tensors.
+
+        Raises:
+            InputError: There are fewer samples.
+        """
+        if len(self._counts) == 1:
+            return self.first(), sample
+        before = 0
+        for index, count in enumerate(self._counts):
+            if 0 <= sample < before + count:
+                return self._read(index), sample - before
+            before += count
+        raise InputError(f"there is no sample {sample}", hint=f"{before} were given, counted from 0")
 
     def picture(self, sample: int) -> np.ndarray | None:
         """Return the picture of one sample as the model sees it, (H, W, 3) uint8 RGB; None where it is none.
@@ -98,6 +124,11 @@ class Batches:
         if self._read_one is None:
             return self.first().picture if self.samples == 1 else None
         return next((r.picture for r in self._read_one(sample).values() if r.picture is not None), None)
+
+
+def _one_picture(batch: Inputs) -> bool:
+    """Whether a picture of three axes was fed, whose first size may pass for a batch."""
+    return any(record.picture is not None and len(record.shape) < 4 for record in batch.records)
 
 
 def load_batches(
@@ -137,7 +168,7 @@ def load_batches(
     probe = Reader(model, how, seed)
     streams, single = _streams(probe, sources, batch)
     if not streams:
-        return Batches.of([_read_all(probe, single).inputs(dims or {})])
+        return Batches.of(model, [_read_all(probe, single).inputs(dims or {})])
     counts = {len(stream) for stream in streams.values()}
     if len(counts) > 1:
         told = ", ".join(f"{name}: {len(stream)}" for name, stream in streams.items())
@@ -148,10 +179,12 @@ def load_batches(
     if not whole:
         raise InputError(f"the model takes batches of {size}, and there are {total} samples")
 
-    def read(part: range) -> Inputs:
+    parts = [range(at, min(at + size, whole)) for at in range(0, whole, size)]
+
+    def read(index: int) -> Inputs:
         reader = _read_all(Reader(model, how, seed), single)
         for name, stream in streams.items():
-            _add(reader, name, stream, part, how, seed)
+            _add(reader, name, stream, parts[index], how, seed)
         return reader.inputs(dims or {})
 
     def read_one(sample: int) -> dict[str, InputRecord]:
@@ -161,9 +194,8 @@ def load_batches(
             if stream.rows is None
         }
 
-    parts = [range(at, min(at + size, whole)) for at in range(0, whole, size)]
     leading = next((stream for stream in streams.values() if stream.rows is None), next(iter(streams.values())))
-    return Batches(parts, read, whole, total - whole, leading.names()[:whole], read_one)
+    return Batches([len(part) for part in parts], read, total - whole, leading.names()[:whole], read_one)
 
 
 def _read_all(reader: Reader, single: Sequence[tuple[str, Any] | str]) -> Reader:
@@ -191,6 +223,8 @@ def _streams(
     texts = [os.fspath(source) for source in sources]
     loose = [text for text in texts if reader.split(text)[0] is None and Path(text).suffix.lower() in _FILES]
     several = len(loose) > len(reader.values)
+    if batch is None and (several or any(Path(reader.split(text)[1]).is_dir() for text in texts)):
+        batch = 1  # files go one by one, and the rows of an array beside them as well
     files: list[Path] = []
     for text in texts:
         prefix, path = reader.split(text)
@@ -216,11 +250,16 @@ def _only_input(reader: Reader) -> str:
 
 
 def _folder(path: Path) -> tuple[Path, ...]:
-    found = path.iterdir() if any(_is_sample(p) for p in path.iterdir()) else path.glob("*/*")
+    found = path.iterdir() if any(_is_sample(p) for p in path.iterdir()) else _in_folders(path)
     files = tuple(sorted(p for p in found if _is_sample(p)))
     if not files:
         raise InputError(f"the folder {path} holds no pictures and no .npy files, nor do its sub-folders")
     return files
+
+
+def _in_folders(path: Path) -> list[Path]:
+    """Return what lies in the folders of a folder; hidden ones, such as those of an editor, are no classes."""
+    return [file for file in path.glob("*/*") if not file.parent.name.startswith(".")]
 
 
 def _is_sample(path: Path) -> bool:

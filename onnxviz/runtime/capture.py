@@ -192,11 +192,11 @@ def batches_of(
     if isinstance(inputs, Batches):
         return inputs
     if isinstance(inputs, Inputs):
-        return Batches.of([inputs])
+        return Batches.of(model, [inputs])
     options: dict[str, Any] = {"preprocessing": preprocessing, "dims": dims, "seed": seed}
     if isinstance(inputs, Sequence) and not isinstance(inputs, str) and inputs and isinstance(inputs[0], Mapping):
         parts = [load_batches(model, part, batch=batch, **options) for part in inputs]  # type: ignore[arg-type]
-        return Batches.of([one for part in parts for one, _ in part])
+        return Batches.of(model, [one for part in parts for one, _ in part])
     sources: Any = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs or ()
     return load_batches(model, sources, batch=batch, **options)
 

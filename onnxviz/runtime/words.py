@@ -36,15 +36,15 @@ def read_vocabulary(path: str | os.PathLike[str]) -> dict[int, str]:
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise InputError(f"{file} is larger than a vocabulary", hint=hint)
-        text = file.read_text(encoding="utf-8")
+        text = file.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"the tokens cannot be read: {file}: {reason}", hint=hint) from error
     if file.suffix.lower() != ".json":
-        lines = text.splitlines()
-        if not lines:
+        if not text:
             raise InputError(f"{file} holds no tokens", hint=hint)
-        return dict(enumerate(lines))
+        lines = text.removesuffix("\n").split("\n")  # not splitlines: U+2028, U+0085 and the like are tokens
+        return {i: line.removesuffix("\r") for i, line in enumerate(lines)}
     try:
         vocabulary = _of_json(json.loads(text))
     except (ValueError, RecursionError) as error:
@@ -59,13 +59,18 @@ def _of_json(data: Any) -> dict[int, str]:
     vocab = model.get("vocab") if isinstance(model, dict) else data
     found: dict[int, str] = {}
     if isinstance(vocab, Mapping):
-        found = {i: str(token) for token, i in vocab.items() if isinstance(i, int)}
+        found = {i: str(token) for token, i in vocab.items() if _is_id(i)}
     elif isinstance(vocab, list):  # Unigram: [token, score]
         found = {i: str(entry[0] if isinstance(entry, list) and entry else entry) for i, entry in enumerate(vocab)}
-    for entry in (data.get("added_tokens") or []) if isinstance(data, dict) else []:
-        if isinstance(entry, dict) and isinstance(entry.get("id"), int):
+    added = data.get("added_tokens") if isinstance(data, dict) else None
+    for entry in added if isinstance(added, list) else []:
+        if isinstance(entry, dict) and _is_id(entry.get("id")):
             found[entry["id"]] = str(entry.get("content", ""))
     return found
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def words_of(tokens: str, feeds: Mapping[str, Any], ids: Sequence[str], sample: int, count: int | None) -> list[str]:

@@ -142,7 +142,7 @@ def test_dead_is_counted_over_all_samples() -> None:
     first = activation_views(plan, capture(model, parts[0], plan.tensors, providers="cpu"), more=True)
     assert first.views[0].dead == (1, 2)
     reduce = plan.reducer(first.views)
-    every = over_all(first, capture(model, parts, plan.tensors, keep=False, reduce=reduce, providers="cpu"), 6)
+    every = over_all(first, capture(model, parts, plan.tensors, keep=False, reduce=reduce, providers="cpu"))
     (found,) = every.views
     assert (found.dead, found.samples, found.values) == ((1,), 6, x.size)
     assert found.zeroed == np.mean(x <= 0)
@@ -174,7 +174,116 @@ def test_not_a_number_is_counted_and_kills_no_channel() -> None:
     found = view("y = Relu(x)", x)
     assert (found.entering.nan, found.entering.inf) == (16, 1)
     assert found.dead == ()
-    assert (found.before.scale.nan, found.before.scale.inf) == (32, 2)  # before and after together
+    assert (found.nan, found.inf) == ((16, 16), (1, 1))
+    assert found.captions()[-2:] == ["16 NaN enter, 16 leave (33 %, hatched)", "1 Inf enter, 1 leave (2.1 %, hatched)"]
+
+
+def test_not_a_number_in_samples_that_are_not_drawn_is_told() -> None:
+    x = np.float32(RNG.normal(size=(4, 3, 4, 4)))
+    x[1:, 0] = np.nan
+    found = view("y = Relu(x)", x)
+    assert found.before.scale.nan == 0
+    assert "48 NaN enter, 48 leave (25 %, hatched)" in found.captions()
+
+
+W = ", ".join(f"{v:.3f}" for v in RNG.normal(size=48))
+R = ", ".join(f"{v:.3f}" for v in RNG.normal(size=64))
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "function"),
+    [
+        ("a = Add(x, x) y = PRelu(a, s)", (1, 6, 40), lambda x: np.where(x < 0, 0.25 * x, x)),
+        ("a, h, c = LSTM<hidden_size = 4>(x, w, r) y = Tanh(a)", (5, 2, 3), np.tanh),
+        ("a, h, c = LSTM<hidden_size = 4>(x, w, r) y = Tanh(h)", (5, 2, 3), np.tanh),
+        ("a = Transpose<perm = [0, 2, 1]>(x) y = PRelu(a, t)", (1, 40, 6), lambda x: np.where(x < 0, 0.25 * x, x)),
+    ],
+)
+@pytest.mark.parametrize("sample", [0, 1])
+def test_before_and_after_have_the_same_axes(body: str, shape: tuple[int, ...], function: Any, sample: int) -> None:
+    weights = f"<float[6, 1] s = {{{', '.join(['0.25'] * 6)}}}, float t = {{0.25}}, float[1, 16, 3] w = {{{W}}}, float[1, 16, 4] r = {{{R}}}>"
+    x = RNG.normal(size=shape).astype(np.float32)
+    opened = observable(net(body, ", ".join(map(str, shape)), weights), lambda node: True)
+    plan = plan_activations(opened)
+    captured = capture(opened, {"x": x}, plan.tensors, providers="cpu")
+    if sample and "LSTM" not in body:
+        return
+    (found,) = activation_views(plan, captured, sample=sample).views
+    assert found.before.maps.shape == found.after.maps.shape
+    np.testing.assert_allclose(function(found.before.maps), found.after.maps, atol=1e-5)
+    if "LSTM" in body:
+        assert (found.before.batch, found.before.sample) == (2, sample)
+        states = captured[found.source].array.take(sample, axis=-2)
+        assert np.isin(found.before.maps, states).all()
+
+
+def test_numbers_without_a_batch_are_one_sample() -> None:
+    found = views(net("y = Relu(x)", "5"), np.float32([-1, 2, 3, -4, 5]))
+    assert found.samples == 1
+    assert "over 1 sample" in found.views[0].captions()[-1]
+
+
+@pytest.mark.parametrize(
+    ("body", "weights"),
+    [
+        ("y = Gelu(x)", ""),
+        ('y = Gelu<approximate = "tanh">(x)', ""),
+        ("s = Sigmoid(x) y = Mul(x, s)", ""),
+        ("y = Mish(x)", ""),
+        ("y = Max(x, z)", "<float z = {0}>"),
+    ],
+)
+def test_a_kernel_that_rounds_is_a_rectifier_all_the_same(body: str, weights: str) -> None:
+    """onnxruntime's Gelu with tanh gives +3e-7 at -5.1."""
+    x = np.full((1, 3, 4, 4), 2, np.float32)
+    x[:, 1] = -5.1
+    assert view(body, x, weights=weights).dead == (1,)
+
+
+@pytest.mark.parametrize(
+    ("top", "body"), [(0.004, "y = Clip(x, o, s)"), (4e-6, "y = Clip(x, o, s)"), (4e-6, "m = Min(x, s) y = Relu(m)")]
+)
+def test_knots_nearer_than_the_grid_are_seen(top: float, body: str) -> None:
+    x = np.linspace(0, 2 * top, 96, dtype=np.float32).reshape(1, 1, 8, 12) + np.float32(top / 1000)
+    (found, *_) = views(net(body, "1, 1, 8, 12", f"<float o = {{0}}, float s = {{{top:.9f}}}>"), x).views
+    if "Clip" in body:
+        assert found.saturated == pytest.approx(np.mean(x > top), abs=0.02)
+    else:
+        assert found.saturated == 0  # the Min is no part of the ReLU
+
+
+def test_equal_functions_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxviz.analysis.activation_curves as module
+
+    runs: list[str] = []
+    real = module.run_piece
+
+    def counted(model: ir.Model, nodes: Any, source: ir.Value, *rest: Any, **more: Any) -> Any:
+        runs.append(str(source.name))
+        return real(model, nodes, source, *rest, **more)
+
+    monkeypatch.setattr(module, "run_piece", counted)
+    body = "a = Relu(x) b = LeakyRelu<alpha = 0.1>(a) c = LeakyRelu<alpha = 0.2>(b) d = LeakyRelu<alpha = 0.1>(c) y = Relu(d)"
+    found = views(net(body), np.abs(X))
+    assert len(found.views) == 5
+    assert len(runs) == 3
+    slopes = [v.curve.y[0, 0] / v.curve.x[0] for v in found.views if v.curve is not None]
+    np.testing.assert_allclose(slopes, [0, 0.1, 0.2, 0.1, 0], atol=1e-6)
+
+
+def test_rounding_does_not_make_slopes() -> None:
+    """Sigmoid of values near 0 is 0.5 and a little: over steps of 1e-9 float32 has no slope, and nothing saturates."""
+    found = view("y = Sigmoid(x)", RNG.normal(size=(1, 1, 6, 6)).astype(np.float32) * np.float32(1e-6))
+    assert found.saturated == 0
+    assert found.curve is not None
+    assert len(found.curve.x) <= 4100
+
+
+def test_the_curve_reaches_as_far_as_its_axis() -> None:
+    found = view("y = Relu(x)", X * np.float32(1e30))
+    assert found.curve is not None
+    assert found.curve.x[-1] >= np.float32(0.999) * X.max() * 1e30
+    np.testing.assert_allclose(found.curve.y[0], np.maximum(found.curve.x, 0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("split", [1, 3])
@@ -263,3 +372,29 @@ def test_real_models(corpus: Path, name: str, count: int, function: str) -> None
     assert len(found.views) == count
     assert function in {v.function for v in found.views}
     assert all(v.curve is not None for v in found.views)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    "name",
+    [
+        "opset_sweep/burn-opset_09.onnx", "audio/silero_vad_16k_op15.onnx", "detector/mtcnn-pnet.onnx",
+        "generated/hf_wav2vec2_mini_dynamo.onnx", "light_zoo/light_squeezenet.onnx",
+    ],
+)  # fmt: skip
+def test_what_leaves_is_the_curve_of_what_enters(corpus: Path, name: str) -> None:
+    """On real models: maps before and after are of one shape, and the curve maps the one to the other."""
+    opened = observable(onnxviz.open_model(corpus / "models" / name), lambda node: True)
+    plan = plan_activations(opened)
+    found = activation_views(plan, capture(opened, None, plan.tensors, bodies=False, providers="cpu"))
+    checked = 0
+    for one in found.views:
+        assert one.before.maps.shape == one.after.maps.shape, one.name
+        assert one.curve is not None
+        if len(one.curve.y) == 1:
+            at, leaves = one.before.maps.astype(np.float64), one.after.maps
+            inside = (at >= one.curve.x[0]) & (at <= one.curve.x[-1])
+            told = np.interp(at, one.curve.x, one.curve.y[0])
+            assert np.abs(told - leaves)[inside].max(initial=0) <= 0.02 * max(np.abs(leaves).max(), 1e-3), one.name
+            checked += 1
+    assert checked or "mtcnn" in name

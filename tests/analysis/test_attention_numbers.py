@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -63,6 +66,33 @@ def test_rows_masked_as_a_whole_are_left_out_of_means() -> None:
     np.testing.assert_allclose(layer.block_mass(), [[[1.0]]])
 
 
+def test_a_row_that_one_head_lacks_is_the_mean_of_the_others() -> None:
+    layer = of(np.array([[[0, 0], [0.5, 0.5]], [[0.2, 0.8], [np.nan, np.nan]]]))
+    np.testing.assert_allclose(layer.mean(), [[0.2, 0.8], [0.5, 0.5]], rtol=1e-6)
+    np.testing.assert_allclose(layer.mean_look(0), [0.2, 0.8], rtol=1e-6)
+
+
+def test_padded_queries_take_no_part_in_the_mean_over_all() -> None:
+    layer = of(np.array([[[0.25, 0.75], [0, 0], [0, 0], [np.nan, np.nan]]]))
+    np.testing.assert_allclose(layer.looks(None), [[0.25, 0.75]])
+    np.testing.assert_allclose(layer.mean_look(None).sum(), 1)
+    np.testing.assert_allclose(layer.looks(1), [[0, 0]])
+
+
+def test_rows_of_nan_and_rows_of_zeros_are_told_apart() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[1, 1, 3, 3] q, float[1, 1, 3, 1] keep) => (float[1, 1, 3, 3] y) {
+          s = MatMul(q, q) m = Softmax<axis = -1>(s) n = IsNaN(m) w = Where(n, keep, m) y = MatMul(w, q) }"""
+    )
+    q = np.full((1, 1, 3, 3), np.nan, np.float32)
+    keep = np.array([0, np.nan, np.nan], np.float32).reshape(1, 1, 3, 1)
+    (layer,) = attention_weights(model, {"q": q, "keep": keep}).layers
+    assert (layer.empty, layer.broken) == (1, 2)
+    assert layer.note == (
+        "2 rows are NaN: masked as a whole, or a fault of the numbers · 1 row is masked as a whole (zeros)"
+    )
+
+
 def test_a_sink_is_a_key_that_most_attention_goes_to() -> None:
     weights = np.full((2, 8, 8), 0.4 / 7)
     weights[0, :, 2] = 0.6
@@ -117,6 +147,42 @@ def test_rollout_follows_one_stream_and_says_what_it_left_out() -> None:
 def test_rollout_without_a_stream_is_refused(layers: list[LayerAttention], why: str) -> None:
     with pytest.raises(SelectionError, match=why):
         rollout(layers)
+
+
+def test_rollout_leaves_out_another_tower_of_as_many_tokens() -> None:
+    from dataclasses import replace
+
+    def at(order: int, *after: int) -> LayerAttention:
+        return replace(random_layer(order=order), after=after)
+
+    encoder, decoder = [at(0), at(1, 0)], [at(2), at(3, 2), at(4, 3)]
+    rolled = rollout([*encoder, *decoder])
+    assert rolled.layers == ("layer 2", "layer 3", "layer 4")
+    assert rolled.note == "2 of 5 layers left out (cross-attention or other tokens)"
+    np.testing.assert_allclose(rolled.matrix, rollout(decoder).matrix)
+
+
+def test_rollout_of_an_encoder_and_a_decoder_of_equal_length() -> None:
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Both(nn.Module):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.both = nn.Embedding(20, 16), nn.Transformer(16, 2, 2, 2, 32, batch_first=True)
+
+        def forward(self, a: object, b: object) -> object:
+            return self.both(self.words(a), self.words(b))
+
+    ids = torch.arange(7)[None]
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Both().eval(), (ids, ids + 3), file, input_names=["a", "b"], dynamo=False, opset_version=17)
+    maps = attention_weights(ir.from_proto(onnx.load_from_string(file.getvalue())))
+    assert [layer.kind for layer in maps.layers] == ["self", "self", "self", "cross", "self", "cross"]
+    assert rollout(maps.layers).layers == ("layer 2", "layer 4")
+    assert rollout(maps.layers[:2]).layers == ("layer 0", "layer 1")
 
 
 def test_a_residual_is_a_share() -> None:
@@ -193,6 +259,8 @@ def test_tokens_in_front_that_no_join_accounts_for_are_noted() -> None:
 def test_queries_by_name_place_and_number() -> None:
     tokens = token_layout(IMAGE, 13, {"conv": (1, 8, 3, 4)})
     assert [tokens.find(q) for q in ("cls", "CLS", "0", "2,3", "2, 3", "12")] == [0, 0, 0, 12, 12, 12]
+    with pytest.raises(InputError, match=r"no query is named '²'"):
+        tokens.find("²")
     with pytest.raises(InputError, match=r"no query is named '3,0'; give an index from 0 to 12, ROW,COLUMN up to 2,3"):
         tokens.find("3,0")
 
@@ -268,6 +336,103 @@ def test_heads_merged_into_the_batch_are_parted() -> None:
     x = RNG.normal(size=(2, 3, 5, 4)).astype(np.float32)
     (layer,) = attention_weights(model, {"x": x}, sample=1).layers
     np.testing.assert_allclose(layer.weights, softmax(x[1] @ x[1].transpose(0, 2, 1)), atol=1e-5)
+
+
+UNBATCHED = """<ir_version: 8, opset_import: ["": 17]> g (float[%d, 8] x) => (float[%d, %d, %d] y)
+    <int64[3] parts = {%d, %d, %d}> { r = Reshape(x, parts) q = Transpose<perm = [1, 0, 2]>(r)
+      k = Transpose<perm = [1, 2, 0]>(r) s = MatMul(q, k) w = Softmax<axis = -1>(s) y = MatMul(w, q) }"""
+
+
+@pytest.mark.parametrize(("tokens", "heads"), [(4, 4), (4, 2), (2, 4), (6, 2)])
+def test_heads_of_a_sequence_without_a_batch(tokens: int, heads: int) -> None:
+    d = 8 // heads
+    model = ir.from_onnx_text(UNBATCHED % (tokens, heads, tokens, d, tokens, heads, d))
+    (layer,) = attention_weights(model, {"x": RNG.normal(size=(tokens, 8)).astype(np.float32)}).layers
+    assert layer.weights.shape == (heads, tokens, tokens)
+    assert layer.note == ""
+
+
+def test_heads_over_one_picture_without_a_batch() -> None:
+    """Three heads, three colours: the plane that the patches come from has the batch, the picture has none."""
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[3, 4, 6] picture) => (float[3, 6, 2] y)
+        <float[6, 3, 2, 2] w = {0}, int64[1] first = {0}, int64[3] flat = {3, 2, 6}> {
+          one = Unsqueeze(picture, first) conv = Conv<strides = [2, 2]>(one, w) k = Reshape(conv, flat)
+          q = Transpose<perm = [0, 2, 1]>(k) s = MatMul(q, k) a = Softmax<axis = -1>(s) y = MatMul(a, q) }"""
+    )
+    model.graph.initializers["w"].const_value = ir.Tensor(RNG.normal(size=(6, 3, 2, 2)).astype(np.float32), name="w")
+    model.graph.initializers["w"].shape = ir.Shape((6, 3, 2, 2))
+    (layer,) = attention_weights(model, {"picture": RNG.normal(size=(3, 4, 6)).astype(np.float32)}).layers
+    assert layer.weights.shape == (3, 6, 6)
+    assert layer.keys.image is not None
+
+
+def test_heads_that_are_parted_by_the_batch_are_told() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[2, 5, 4] x) => (float[2, 5, 4] y) {
+          t = Transpose<perm = [0, 2, 1]>(x) s = MatMul(x, t) w = Softmax<axis = 2>(s) y = MatMul(w, x) }"""
+    )
+    (layer,) = attention_weights(model, {"x": RNG.normal(size=(2, 5, 4)).astype(np.float32)}).layers
+    assert layer.note == "2 samples of 1 head, parted by the batch that was fed"
+
+
+def test_windows_of_a_sample_are_counted_within_it() -> None:
+    """Shifted windows: the batch is the outer part of the first axis."""
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[2, 4, 3, 5, 4] x) => (float[8, 3, 5, 4] y)
+        <int64[4] flat = {8, 3, 5, 4}> { r = Reshape(x, flat) t = Transpose<perm = [0, 1, 3, 2]>(r) s = MatMul(r, t)
+          w = Softmax<axis = -1>(s) y = MatMul(w, r) }"""
+    )
+    x = RNG.normal(size=(2, 4, 3, 5, 4)).astype(np.float32)
+    (layer,) = attention_weights(model, {"x": x}, sample=1, window=2).layers
+    np.testing.assert_allclose(layer.weights, softmax(x[1, 2] @ x[1, 2].transpose(0, 2, 1)), atol=1e-5)
+    assert layer.note == "window 2 of 4 of sample 1"
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(layer.weights, softmax(x[0, 2] @ x[0, 2].transpose(0, 2, 1)), atol=1e-5)
+    with pytest.raises(SelectionError, match=r"there is no window 4; attention has 4 windows a sample"):
+        attention_weights(model, {"x": x}, window=4)
+    with pytest.raises(SelectionError, match=r"there is no sample 2; 2 were fed"):
+        attention_weights(model, {"x": x}, sample=2)
+
+
+def test_a_layer_that_is_asked_for_is_captured_alone(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxviz.runtime.capture as module
+
+    asked: list[list[str]] = []
+    real = module.capture
+
+    def spy(model: ir.Model, inputs: object, tensors: list[str], **options: object) -> object:
+        asked.append(list(tensors))
+        return real(model, inputs, tensors, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "capture", spy)
+    both = attention_weights(models / "vit_digits.onnx")
+    (second,) = attention_weights(models / "vit_digits.onnx", layer=-1).layers
+    assert second.order == 1
+    np.testing.assert_array_equal(second.weights, both.layers[1].weights)
+    weights = [layer.tensor for layer in both.layers]
+    assert set(weights) <= set(asked[0])
+    assert weights[0] not in asked[1]
+
+
+@pytest.mark.parametrize("layer", ["--1", "²", "-", "1.5"])
+def test_a_layer_that_is_no_number_is_a_name(models: Path, layer: str) -> None:
+    with pytest.raises(SelectionError, match=r"there is no attention layer"):
+        attention_weights(models / "vit_digits.onnx", layer=layer)
+
+
+def test_a_layer_that_keeps_its_weights_is_named_when_asked_for() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> g (float[1, 5, 8] x) => (float[1, 5, 8] y)
+        <float[8, 24] w = {0}> {
+          [rotary] a = com.microsoft.MultiHeadAttention<num_heads = 2>(x, x, x, , , , , , , n)
+          [plain] y = com.microsoft.MultiHeadAttention<num_heads = 2>(a, a, a)
+        }""".replace("x) => ", "x, int32[1] n) => ").replace("<float[8, 24] w = {0}> ", "")
+    )
+    with pytest.raises(
+        SelectionError, match=r"attention layer 0: .*'rotary' keeps its weights: it has a cache of beams"
+    ):
+        attention_weights(model, layer=0)
 
 
 def test_random_numbers_and_samples_are_told(models: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import onnxviz
 from onnxviz.analysis.paired import observable
 from onnxviz.analysis.pooling import Pooling, PoolView, _survivors, is_pool, plan_pooling, pool_views
-from onnxviz.errors import SelectionError
+from onnxviz.errors import InputError, SelectionError
 from onnxviz.runtime.capture import capture
 
 RNG = np.random.default_rng(0)
@@ -124,15 +124,130 @@ def test_indices_that_do_not_fit_are_counted() -> None:
     assert planted.differing > 0
 
 
-def test_a_window_of_nothing_but_nan_has_no_survivor() -> None:
+def test_a_window_that_gives_nan_has_no_survivor() -> None:
     x = RNG.normal(size=(1, 1, 4, 4)).astype(np.float32)
     x[0, 0, :2, :2] = np.nan
     found = view("kernel_shape = [2, 2], strides = [2, 2]", x)
     assert found.survivors is not None
-    assert found.before.scale.nan >= 4
-    rest = found.survivors.positions[0].reshape(-1, 2)[1:]
-    assert (rest >= 0).all()
-    assert found.survivors.kept <= 4 / 16
+    assert np.isnan(found.after.maps[0, 0, 0])
+    positions = found.survivors.positions[0].reshape(-1, 2)
+    assert (positions[0] == -1).all()
+    assert (positions[1:] >= 0).all()
+    assert (found.survivors.differing, found.survivors.distinct) == (0, 3)
+    assert found.nan == (4, 1)
+    assert "4 NaN enter, 1 leave (hatched)" in found.captions()
+
+
+def test_survivors_among_nan_are_not_called_different() -> None:
+    x = RNG.normal(size=(1, 2, 12, 12)).astype(np.float32)
+    x[RNG.random(x.shape) < 0.3] = np.nan
+    found = view("kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]", x)
+    assert found.survivors is not None
+    told = found.survivors.positions[..., 0] >= 0
+    assert not told[np.isnan(found.after.maps)].any()
+    assert 0 < told.sum() < told.size
+    assert found.survivors.differing == 0
+
+
+@pytest.mark.parametrize(
+    ("attributes", "outside"),
+    [
+        ('kernel_shape = [2], strides = [2], dilations = [2], auto_pad = "SAME_LOWER"', True),
+        ('kernel_shape = [3], strides = [2], auto_pad = "SAME_UPPER"', False),
+        ("kernel_shape = [3], strides = [2], dilations = [2], pads = [1, 1]", False),
+    ],
+)
+def test_windows_that_onnxruntime_pads_otherwise_are_told(attributes: str, outside: bool) -> None:
+    """With dilations, onnxruntime pads SAME as if there were none."""
+    x = np.arange(7, dtype=np.float32)[::-1].reshape(1, 1, 7).copy()
+    found = view(attributes, x)
+    assert found.survivors is not None
+    assert bool(found.survivors.outside) is outside
+    assert ("onnxruntime's windows are not the standard's here, so none is framed" in found.captions()) is outside
+    assert any("windows tied" in part for part in found.captions()) is not outside
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shape"),
+    [
+        ("kernel_shape = [8, 2], strides = [8, 2]", (1, 6, 8, 20)),
+        ("kernel_shape = [4, 4]", (1, 6, 4, 4)),
+        ("kernel_shape = [1, 2], strides = [1, 2]", (1, 6, 1, 20)),
+        ("kernel_shape = [4, 1], strides = [4, 1]", (1, 6, 8, 1)),
+        ("kernel_shape = [9]", (1, 6, 9)),
+        ("kernel_shape = [4, 4, 4]", (1, 6, 4, 4, 4)),
+    ],
+)
+def test_maps_keep_an_axis_of_size_1(attributes: str, shape: tuple[int, ...]) -> None:
+    x = RNG.normal(size=shape).astype(np.float32)
+    found = view(attributes, x, top=4, by="energy")
+    model = net(f"y = MaxPool<{attributes}>(x)", shape)
+    y = capture(model, {"x": x}, providers="cpu")["y"].array
+    energy = np.square(x[0].astype(float)).reshape(6, -1).mean(axis=1)
+    strongest = tuple(np.argsort(-energy)[:4].tolist())
+    if len(shape) == 3:
+        assert (found.before.kind, found.after.kind, found.signals) == ("image", "image", strongest)
+        np.testing.assert_array_equal(found.after.maps[0], y[0])
+        return
+    assert (found.before.kind, found.after.kind) == ("grid", "grid")
+    if len(shape) == 5:
+        strongest = found.before.channels  # by their middle slices
+    assert found.before.channels == found.after.channels == strongest
+    drawn = y[0][list(strongest)]
+    np.testing.assert_array_equal(found.after.maps, drawn if drawn.ndim == 3 else drawn[:, 0])
+    assert found.survivors is not None
+    at = found.survivors.positions.reshape(4, -1, len(shape) - 2)
+    for channel, places, values in zip(strongest, at, drawn.reshape(4, -1), strict=True):
+        np.testing.assert_array_equal(x[0, channel][tuple(places.T)], values)
+
+
+@pytest.mark.parametrize(("by", "signals"), [("index", (0, 1)), ("energy", (3, 1))])
+def test_channels_of_signals_are_chosen_as_asked(by: Any, signals: tuple[int, ...]) -> None:
+    x = np.ones((1, 4, 12), np.float32) * np.float32([1, 3, 2, 4])[:, None]
+    assert view("kernel_shape = [2]", x, by=by, top=2).signals == signals
+
+
+@pytest.mark.parametrize("body", ["y = GlobalMaxPool(x)", "y = ReduceMax<axes = [2, 3]>(x)"])
+def test_where_a_global_maximum_lies(body: str) -> None:
+    x = RNG.normal(size=(1, 5, 4, 6)).astype(np.float32)
+    x[0, 2] = 1.5
+    (found,) = pooled(net(body, x.shape), x).views
+    assert found.survivors is not None
+    expected = [np.unravel_index(int(channel.argmax()), (4, 6)) for channel in x[0]]
+    np.testing.assert_array_equal(found.survivors.positions.reshape(5, 2), expected)
+    assert found.survivors.tied.reshape(-1).tolist() == [False, False, True, False, False]
+    assert "largest value tied in 20 % of channels" in found.captions()
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("MaxPool<kernel_shape = [3, 3], strides = [2, 3], pads = [2, 0, 1, 2], ceil_mode = 1>",
+         "3×3 windows, stride 2×3, pad 2×0 before and 1×2 after, sizes rounded up"),
+        ("AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1>",
+         "3×3 windows, stride 1, pad 1, padding counts in the mean"),
+        ("LpPool<kernel_shape = [2, 2], p = 3>", "2×2 windows, stride 1, p = 3: the p-norm of a window"),
+    ],
+)  # fmt: skip
+def test_what_changes_the_numbers_is_told(body: str, text: str) -> None:
+    x = RNG.normal(size=(1, 2, 8, 8)).astype(np.float32)
+    (found,) = pooled(net(f"y = {body}(x)", x.shape), x).views
+    assert found.captions()[0] == text
+
+
+def test_any_sample_of_a_folder_can_be_drawn(models: Path, tmp_path: Path) -> None:
+    numbers = []
+    for sample in (0, 4):
+        onnxviz.pooling(
+            models / "digits_cnn.onnx", str(models / "samples"), data=tmp_path / "p.npz", sample=sample, providers="cpu"
+        )
+        with np.load(tmp_path / "p.npz") as data:
+            numbers.append(data["0/before"])
+            manifest = json.loads(str(data["__onnxviz__"]))
+        assert manifest["note"].startswith(f"sample {sample} of ")
+    assert not np.array_equal(*numbers)
+    with pytest.raises(InputError, match=r"there is no sample 99"):
+        onnxviz.pooling(models / "digits_cnn.onnx", str(models / "samples"), sample=99, providers="cpu")
 
 
 def test_before_and_after_share_channels_and_scale() -> None:

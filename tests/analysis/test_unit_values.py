@@ -26,9 +26,9 @@ LENET = Path(__file__).parents[2] / "models/lenet5.onnx"
 def test_units_of_maps(over: Over, expected: object) -> None:
     array = RNG.normal(size=(5, 7, 3, 4))
     first, second = unit_values(array[:2], over=over), unit_values(array[2:], over=over)
-    np.testing.assert_allclose(first.merge(second).matrix, expected(array), rtol=1e-6)  # type: ignore[operator]
+    np.testing.assert_allclose(first.merge(second).matrix, expected(array), rtol=1e-6, atol=1e-6)  # type: ignore[operator]
     nhwc = unit_values(np.moveaxis(array, 1, -1), over=over, layout="NHWC")
-    np.testing.assert_allclose(nhwc.matrix, expected(array), rtol=1e-6)  # type: ignore[operator]
+    np.testing.assert_allclose(nhwc.matrix, expected(array), rtol=1e-6, atol=1e-6)  # type: ignore[operator]
     with pytest.raises(AssertionError):  # the wrong axes are seen
         np.testing.assert_allclose(first.matrix, expected(np.swapaxes(array, 2, 0)[:2, :7]), rtol=1e-6)  # type: ignore[operator]
 
@@ -36,11 +36,11 @@ def test_units_of_maps(over: Over, expected: object) -> None:
 def test_units_of_recurrent_layers_and_of_volumes() -> None:
     states = RNG.normal(size=(9, 2, 3, 4))  # time, directions, batch, units
     made = unit_values(states, op_type="LSTM")
-    np.testing.assert_allclose(made.matrix, states.mean(0).transpose(1, 0, 2).reshape(3, 8), rtol=1e-5)
+    np.testing.assert_allclose(made.matrix, states.mean(0).transpose(1, 0, 2).reshape(3, 8), rtol=1e-5, atol=1e-6)
     last = unit_values(states[0], op_type="GRU")
-    np.testing.assert_allclose(last.matrix, states[0].transpose(1, 0, 2).reshape(3, 8), rtol=1e-5)
+    np.testing.assert_allclose(last.matrix, states[0].transpose(1, 0, 2).reshape(3, 8), rtol=1e-5, atol=1e-6)
     volume = RNG.normal(size=(2, 3, 4, 5, 6))  # (N, D, H, W, C)
-    np.testing.assert_allclose(unit_values(volume, layout="NHWC").matrix, volume.mean((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(unit_values(volume, layout="NHWC").matrix, volume.mean((1, 2, 3)), rtol=1e-5, atol=1e-6)
 
 
 def test_flat_units_keep_every_position_and_nan_stays() -> None:
@@ -112,3 +112,24 @@ def test_labels_that_do_not_match_are_told(tmp_path: Path) -> None:
     assert sample_labels(names) is None
     with pytest.raises(InputError, match="folder a class"):
         sample_labels(names, "folders")
+
+
+def test_many_batches_merge_without_copying_what_came_before() -> None:
+    parts = [unit_values(np.full((2, 3), i, np.float32)) for i in range(400)]
+    every = parts[0]
+    halfway = None
+    for i, part in enumerate(parts[1:], 1):
+        every = every.merge(part)
+        halfway = every if i == 199 else halfway
+    assert halfway is not None
+    assert (every.samples, halfway.samples, len(halfway.parts)) == (800, 400, 200)
+    other = halfway.merge(parts[0])  # what grew since is not in the way, nor changed
+    assert other.matrix[-1].tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(every.matrix[:, 0], np.repeat(np.arange(400), 2))
+    assert every.parts._items is not other.parts._items  # type: ignore[attr-defined]
+    assert every.parts._items is halfway.parts._items  # type: ignore[attr-defined]
+
+
+def test_both_directions_of_a_recurrence_count_as_units() -> None:
+    made = unit_values(np.zeros((7, 2, 3, 4), np.float32), op_type="LSTM")
+    assert (made.axes, made.units, made.channels, made.samples) == ("TdNC", 8, 8, 3)

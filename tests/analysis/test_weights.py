@@ -361,3 +361,14 @@ def test_real_models(corpus: Path) -> None:
         assert {name: names.count(name) for name in counts} == counts, path
         for lw in found:
             assert np.isfinite(lw.kernel).all()
+
+
+def test_tables_that_are_cut_or_spread_to_a_size_known_later_are_listed() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float[1, n, 2] x, int64[1] n) => (float[1, n, 2] y)
+        <float[4, 2] positions = {0}, int64[1] zero = {0}, float[1, 1, 2] token = {1, 2}, int64[3] shape = {1, 3, 2}>
+        {cut = Slice(positions, zero, n) spread = Expand(token, shape) a = Add(x, cut) y = Add(a, spread)}"""
+    )
+    found = [(lw.op_type, lw.role, lw.tensor, lw.shape) for lw in layer_weights(model)]
+    assert found == [("Slice", "parameter", "positions", (4, 2)), ("Expand", "parameter", "token", (1, 1, 2))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -26,6 +27,9 @@ def test_a_picture_and_its_numbers(onnxviz: Onnxviz, here: Path) -> None:
     assert (run.code, run.out) == (0, "a.png\na.npz\n")
     numbers = np.load(here / "a.npz")
     np.testing.assert_allclose(numbers["layer1.weights"].sum(axis=-1), 1, atol=1e-5)
+    manifest = json.loads(str(numbers["__onnxviz__"]))
+    assert manifest["format"] == "onnxviz.attention/1"
+    assert [row["name"] for row in manifest["layers"]] == ["blocks.0.attention", "blocks.1.attention"]
     assert numbers["layer0.key_labels"][:3].tolist() == ["CLS", "0,0", "0,1"]
 
 
@@ -59,6 +63,12 @@ def test_every_view_of_two_inputs(onnxviz: Onnxviz, here: Path, view: str) -> No
         ((VIT, "--tokens", "a,b"), "the model has no text tokens that --tokens could name; leave out --tokens"),
         ((QUESTION, "--tokens", "a,b"), "the list has 2 words and the text has 7 tokens; give a word a token"),
         ((VIT, "--rollout", "--view", "heads"), "--rollout and --view heads are two pictures; give one of them"),
+        (
+            (VIT, "--query", "cls", "--view", "matrix"),
+            "a query is no part of the view matrix; it goes with --view grid",
+        ),
+        ((VIT, "--residual", "0.2"), "a residual is no part of the view auto; it goes with --view rollout"),
+        ((VIT, "--window", "1"), "there is no window 1; leave out --window"),
         ((VIT, "--rollout", "--residual", "1"), "a residual of 1 is no share"),
         ((VIT, "--head", "0", "--layer", "0", "--view", "heads"), "there is one head: nothing to compare it with"),
     ],

@@ -149,9 +149,9 @@ def test_nothing_typed_shows_the_help(onnxviz: Onnxviz) -> None:
     assert "inspect" in run.out
 
 
-def test_a_terminal_that_cannot_show_a_name(onnxviz: Onnxviz, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_cannot_show_a_name(started: Onnxviz, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    assert onnxviz("inspect", LENET).code == 0
+    assert started("inspect", LENET).code == 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -115,8 +115,8 @@ def test_help_and_version(onnxviz: Onnxviz) -> None:
         assert onnxviz(verb, "--help").code == 0
 
 
-def test_same_inputs_same_bytes(onnxviz: Onnxviz, here: Path) -> None:
-    for name in ("a", "b"):
+def test_same_inputs_same_bytes(onnxviz: Onnxviz, started: Onnxviz, here: Path) -> None:
+    for name, run in (("a", onnxviz), ("b", started)):
         (here / name).mkdir()
         for arguments in (
             ("report", LENET, "-i", DIGIT, "-o", f"{name}/r.html"),
@@ -126,6 +126,6 @@ def test_same_inputs_same_bytes(onnxviz: Onnxviz, here: Path) -> None:
             ("capture", LENET, "-i", DIGIT, "-o", f"{name}/c.npz"),
             ("expose", LENET, "-o", f"{name}/e.onnx"),
         ):
-            assert onnxviz(*arguments).code == 0
+            assert run(*arguments).code == 0
     for file in sorted((here / "a").iterdir()):
         assert file.read_bytes() == (here / "b" / file.name).read_bytes(), file.name

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import onnxviz.api as onnxviz_api
 from tests.cli.conftest import Onnxviz
 
-LENET, CNN, DIGIT = "models/lenet5.onnx", "models/digits_cnn.onnx", "models/samples/digit_3.png"
+LENET, CNN, VIT = "models/lenet5.onnx", "models/digits_cnn.onnx", "models/vit_digits.onnx"
+DIGIT = "models/samples/digit_3.png"
 
 
 def test_activations_over_a_folder(onnxviz: Onnxviz, here: Path) -> None:
@@ -56,6 +60,53 @@ def test_files_and_formats(onnxviz: Onnxviz, here: Path, arguments: tuple[str, .
     heads = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".npz": b"PK"}
     for file in files:
         assert (here / file).read_bytes().startswith(heads[Path(file).suffix.lower()])
+
+
+SAMPLES = ("--input", "models/samples")
+VERBS = {
+    "features": (LENET, "--input", DIGIT),
+    "activations": (LENET, "--input", DIGIT),
+    "pooling": (LENET, "--input", DIGIT),
+    "attention": (VIT, "--input", DIGIT),
+    "flow": (LENET, "--input", DIGIT),
+    "neurons": (LENET, *SAMPLES),
+    "weights": (LENET,),
+    "project": (LENET, *SAMPLES),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_takes_output_format_and_data_alike(onnxviz: Onnxviz, here: Path, models: Path, verb: str) -> None:
+    shutil.copy(models / "vit_digits.onnx", here / VIT)
+    model, *rest = VERBS[verb]
+    name = f"{Path(model).stem}_{verb}"
+    run = onnxviz(verb, model, *rest, "--format", "svg", "--data", "d.npz")
+    assert (run.code, run.files, run.out) == (0, ["d.npz", f"{name}.svg"], f"{name}.svg\nd.npz\n"), run.err
+    with np.load(here / "d.npz") as data:
+        manifest = json.loads(str(data["__onnxviz__"]))
+    assert (manifest["format"][:8], manifest["model"]) == ("onnxviz.", Path(model).stem)
+    first = (here / f"{name}.svg").read_bytes()
+    assert onnxviz(verb, model, *rest, "-o", "again.svg").out == "again.svg\n"
+    assert (here / "again.svg").read_bytes() == first
+    run = onnxviz(verb, model, *rest, "--format", "svg", "-o", "p.png")
+    assert (run.code, run.err.count("\n")) == (2, 1)
+    assert "--format asks for" in run.err
+
+
+def test_other_files_alone_make_no_picture(onnxviz: Onnxviz) -> None:
+    assert onnxviz("weights", LENET, "--table", "-").files == []
+    assert onnxviz("neurons", LENET, *SAMPLES, "--table", "n.csv").files == ["n.csv"]
+    run = onnxviz("flow", LENET, "--input", DIGIT, "--architecture", "keys.svg")
+    assert (run.out, run.files) == ("keys.svg\n", ["keys.svg", "n.csv"])
+    assert onnxviz("weights", LENET).out == "lenet5_weights.png\n"
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "attention_weights", "flow_numbers", "neuron_views", "weight_table"])
+def test_python_functions_take_their_arguments_in_one_order(verb: str) -> None:
+    order = ["model", "inputs", "tensors", "tensor", "layers", "layer", "output"]
+    found = inspect.signature(getattr(onnxviz_api, verb)).parameters.values()
+    positional = [p.name for p in found if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert positional == [name for name in order if name in positional]
 
 
 @pytest.mark.parametrize(

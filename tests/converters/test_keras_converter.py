@@ -52,15 +52,16 @@ def nets(keras: Any) -> Any:
 def test_six_networks_agree_layer_by_layer(backend):
     if not find_spec(backend) or not find_spec({"tensorflow": "tf2onnx", "torch": "onnxscript"}[backend]):
         pytest.skip(f"Keras's {backend} backend is not installed")
+    # torch.export takes half a minute for ResNet50, whose blocks it writes as those of MobileNetV2
+    large = {"MobileNetV2": 101} if backend == "torch" else {"MobileNetV2": 101, "ResNet50": 123}
     process = subprocess.run(
-        [sys.executable, str(ZOO)],
+        [sys.executable, str(ZOO), *large],
         env={**os.environ, "KERAS_BACKEND": backend, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-2000:]
     found = json.loads(process.stdout)
-    nodes = {name: found.pop(name)["nodes"] for name in ("MobileNetV2", "ResNet50")}
-    assert nodes == {"MobileNetV2": 101, "ResNet50": 123}
+    assert {name: found.pop(name)["nodes"] for name in large} == large
     assert found.pop("planted") == {
         "conv1 one percent off": "conv1", "conv1 transposed": "conv1",
         "dense one percent off": "dense", "dense transposed": "dense",

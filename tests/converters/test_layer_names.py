@@ -6,8 +6,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxviz.converters.naming import name_by_layer, name_weights, shorten_paths, strip_paths
+from onnxviz.converters.naming import drop_empty_scopes, name_by_layer, name_weights, shorten_paths, strip_paths
 from onnxviz.graph.model import to_proto
+from onnxviz.graph.provenance import NO_MODULE, provenance_of
 
 
 def branching() -> ir.Model:
@@ -71,3 +72,20 @@ def test_paths_in_metadata_are_cut():
 def test_what_is_no_path_stays():
     for text in ("aten/conv2d", "a / b / c", ": net.LeNet5/conv1: torch.nn", "/layers/0", "['', 'layers.0']"):
         assert shorten_paths(text) in (text, text.lstrip("/")) or text == "/layers/0"
+
+
+def test_a_placeholder_for_no_module_is_no_layer():
+    node = next(iter((model := branching()).graph))
+    recorded = {
+        "namespace": f"{NO_MODULE}: {NO_MODULE}/sym_size: aten.sym_size.int",
+        "pkg.torch.onnx.name_scopes": f"['{NO_MODULE}', 'sym_size']",
+        "pkg.torch.onnx.class_hierarchy": f"['{NO_MODULE}', 'aten.sym_size.int']",
+    }
+    node.metadata_props.update(recorded)
+    assert provenance_of(node) is None, "nor in a file that another program wrote"
+    drop_empty_scopes(model)
+    assert dict(node.metadata_props) == {
+        "namespace": "sym_size: aten.sym_size.int",
+        "pkg.torch.onnx.name_scopes": "['sym_size']",
+        "pkg.torch.onnx.class_hierarchy": "['aten.sym_size.int']",
+    }

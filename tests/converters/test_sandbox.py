@@ -94,6 +94,13 @@ def aborts(): os.abort()
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder whose path is short, whoever runs the tests: that of a socket has about a hundred characters."""
+    with tempfile.TemporaryDirectory(prefix="onnxviz") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
 def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A file of factories, and a converter for them that another package brings; nothing may stay in the temp folder."""
     package, temporary = tmp_path / "package", tmp_path / "temporary"

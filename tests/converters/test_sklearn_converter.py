@@ -77,7 +77,7 @@ def logistic() -> Pipeline:
         (make_pipeline(StandardScaler(), LinearSVC()), DIGITS, DIGIT > 4, "label scores", "standardscaler linearsvc"),
         (GradientBoostingRegressor(random_state=0), DIABETES, PROGRESS, "prediction", "gradientboostingregressor"),
         (KMeans(4, n_init=1, random_state=0), DIGITS, None, "label distances", "kmeans"),
-        (HistGradientBoostingClassifier(max_iter=5), DIGITS, DIGIT, "label probabilities", "histgradientboostingclassifier"),
+        (HistGradientBoostingClassifier(max_iter=2, max_leaf_nodes=8), DIGITS, DIGIT, "label probabilities", "histgradientboostingclassifier"),
         (IsolationForest(n_estimators=3, random_state=0), DIABETES, None, "label scores", "isolationforest"),
         (make_pipeline(StandardScaler(), PCA(3)), DIGITS, None, "transformed", "standardscaler pca"),
         (

@@ -263,3 +263,17 @@ def test_outputs_are_named_as_the_network_names_them() -> None:
 
     assert names(Named()) == ["logits", "parts", "parts_1"]
     assert names(torch.nn.Sequential(torch.nn.Linear(4, 2))) == ["output"]
+
+
+def test_nodes_that_torch_puts_in_outside_of_any_module_have_no_made_up_layer(monkeypatch):
+    from onnxviz.converters import torch_export
+    from onnxviz.graph.provenance import NO_MODULE
+
+    source = f"{LENET.with_name('vit_digits_torch.py')}:vit_digits"
+
+    def exported() -> bytes:
+        return to_proto(convert(source, trust=True, parity=False).model).SerializeToString()
+
+    assert NO_MODULE.encode() not in exported()
+    monkeypatch.setattr(torch_export, "drop_empty_scopes", lambda model: None)
+    assert NO_MODULE.encode() in exported(), "torch no longer writes it: this need not be done"

@@ -62,7 +62,7 @@ def test_blocks_say_what_engineers_look_for() -> None:
     assert drawn["edge-q"] == ["N×8"]
     assert drawn["input-x"] == ["x", "float32 N×3×32×32"]
     assert drawn["output-y"] == ["y", "float32 N×10"]
-    assert drawn["diagram-header"] == ["tiny", "opset 17 · local 1 · IR 8 · 387 parameters · 8 nodes"]
+    assert drawn["diagram-header"] == ["tiny", "opset 17 · local 1 · IR 8 · 386 parameters · 8 nodes"]
     assert drawn["diagram-legend"] == ["convolution", "linear", "activation", "pooling", "elementwise", "shape"]
 
 

@@ -135,3 +135,12 @@ def test_numbers_that_fit_nothing_are_refused() -> None:
 def test_a_scale_of_the_largest_numbers() -> None:
     scale = Scale.of([-1e308, 1e308])
     assert scale.place(0.0) == pytest.approx(0.5)
+
+
+def test_a_long_legend_widens_a_narrow_drawing(small_cnn: ir.Model) -> None:
+    title = "the share of what leaves the model that comes through a node, in % of all of it, over every sample"
+    scene = architecture(
+        small_cnn, color_by=Overlay(title, {str(next(iter(small_cnn.graph)).outputs[0].name): 1.0})
+    ).scene
+    legend = next(group for group in scene.groups if group.role == "legend")
+    assert max(item.x + item.width for item in legend.items if isinstance(item, Text)) <= scene.width

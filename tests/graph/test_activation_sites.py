@@ -35,6 +35,11 @@ def sites(body: str, weights: str = "") -> list[tuple[str, str, str, int]]:
         ),
         ("n = Neg(x) y = Exp(n) s = Sigmoid(x) z = Mul(y, s)", "", [("x", "z", "Sigmoid", 4)]),
         ("s = Sigmoid(x) m = MatMul(x, w) z = Mul(m, s)", f"<float[4, 4] w = {{{', '.join(['0'] * 16)}}}>", [("x", "s", "Sigmoid", 1)]),
+        ("t = Tanh(x) m = Mul(x, t) z = Mul(m, k)", "<float k = {0.1}>", [("x", "m", "Tanh", 2)]),  # a layer's scale
+        ("t = Tanh(x) m = Mul(x, t) z = Mul(m, k)", "<float k = {0.5}>", [("x", "m", "Tanh", 2)]),
+        ("a = Sigmoid(x) b = Mul(a, x) r = Relu(a) z = Mul(r, b)", "", [("x", "b", "Sigmoid", 2), ("a", "r", "Relu", 1)]),
+        ("z = Max(x, k)", "<float k = {0}>", [("x", "z", "Max", 1)]),
+        ("z = Max(k, x)", "<float k = {1}>", []),
         ("s = Softmax(x) z = Mul(x, s)", "", []),
         ("e = Erf(x) z = Neg(e)", "", []),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from onnxviz.errors import SelectionError
+from onnxviz.errors import ModelError, SelectionError
 from onnxviz.graph.attention import find_attention
 from onnxviz.graph.io import open_model
 
@@ -139,16 +139,18 @@ def test_scores_that_the_model_itself_uses_are_not_turned_into_weights() -> None
     ("call", "why"),
     [
         ("GroupQueryAttention<num_heads = 2, kv_num_heads = 2>(q, q, q, , , n, n)", "does not return them"),
-        ("MultiHeadAttention<num_heads = 2>(q, q, q, , n)", "has a mask"),
-        ("MultiHeadAttention<num_heads = 2, unidirectional = 1>(q, q, q)", "it is causal"),
+        ("MultiHeadAttention<num_heads = 2>(q, q, q, , many)", "a mask of one axis whose size is not known"),
+        ("MultiHeadAttention<num_heads = 2>(q, q, q, , , , , , n)", "a past in a shared buffer"),
+        ("MultiHeadAttention(q, q, q)", "does not say how many heads"),
         ("Attention<num_heads = 2>(q, q)", "the size of its weights is not known"),
-        ("QAttention<num_heads = 2>(q, q)", "does not return them"),
+        ("Attention<num_heads = 2, do_rotary = 1>(q, q)", "it is rotary"),
+        ("QAttention<num_heads = 2>(q, q)", "lacks a scale"),
     ],
 )
 def test_fused_attention_that_cannot_be_read_is_named(call: str, why: str) -> None:
     model = ir.from_onnx_text(
         '<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> '
-        f"g (float[1, a, b] q, int32[1] n) => (float[1, a, b] y) {{ [att] y = com.microsoft.{call} }}"
+        f"g (float[1, a, b] q, int32[1] n, int32[m] many) => (float[1, a, b] y) {{ [att] y = com.microsoft.{call} }}"
     )
     with pytest.raises(SelectionError, match=f"com.microsoft.*'att' keeps its weights: .*{why}.*before attention was"):
         find_attention(model)
@@ -178,3 +180,89 @@ def test_attention_in_a_body_is_told_where() -> None:
     )
     with pytest.raises(SelectionError, match=r"no attention in the main graph; the bodies of branch hold Softmax"):
         find_attention(model)
+
+
+@pytest.mark.parametrize(
+    ("scores", "after"),
+    [
+        ('s = Einsum<equation = "aecd, abcd -> acbe">(k, q)', "t = Identity(s)"),
+        ('s = Einsum<equation = "aecd,abcd">(k, q)', "t = Transpose<perm = [0, 2, 1, 3]>(s)"),  # implicit: abce
+        ("a = Transpose<perm = [0, 2, 1, 3]>(k) b = Transpose<perm = [0, 2, 3, 1]>(q) s = MatMul(a, b)",
+         "t = Transpose<perm = [0, 1, 3, 2]>(s)"),
+    ],
+)  # fmt: skip
+def test_keys_that_stand_first_in_the_product_are_keys(scores: str, after: str) -> None:
+    """tf.keras writes einsum(key, query); others multiply K by Qᵀ and turn the product round."""
+    model = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["": 17]> g (float[1, 6, 2, 4] q0, float[1, 9, 2, 4] k0) => (float[1, 6, 2, 4] y) {{
+          q = Neg(q0) k = Neg(k0) {scores} {after} w = Softmax<axis = -1>(t)
+          y = Einsum<equation = "acbe,aecd->abcd">(w, k) }}"""
+    )
+    (layer,) = find_attention(model).layers
+    assert (layer.queries.inputs, layer.keys.inputs) == (("q0",), ("k0",))
+
+
+def test_queries_that_stand_first_stay_queries() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[1, 6, 2, 4] q, float[1, 9, 2, 4] k) => (float[1, 6, 2, 4] y) {
+          s = Einsum<equation = "abcd,aecd->acbe">(q, k) w = Softmax<axis = -1>(s)
+          y = Einsum<equation = "acbe,aecd->abcd">(w, k) }"""
+    )
+    (layer,) = find_attention(model).layers
+    assert (layer.queries.inputs, layer.keys.inputs) == (("q",), ("k",))
+
+
+@pytest.mark.parametrize("attribute", ["axis = 1.5", 'axis = "last"', "axis = [1]"])
+def test_an_attribute_of_another_type_is_told_with_its_node(attribute: str) -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[1, 4, 4] x) => (float[1, 4, 4] y) '
+        f"{{ s = MatMul(x, x) [soft] w = Softmax<{attribute}>(s) y = MatMul(w, x) }}"
+    )
+    with pytest.raises(ModelError, match=r"the attribute axis of soft is [A-Z]+, not INT"):
+        find_attention(model)
+
+
+def test_a_concat_without_an_axis_is_told_with_its_node() -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[1, 4, 4] x) => (float[1, 8, 4] y) '
+        "{ [both] c = Concat(x, x) t = Transpose<perm = [0, 2, 1]>(c) s = MatMul(c, t) w = Softmax(s) y = MatMul(w, c) }"
+    )
+    with pytest.raises(ModelError, match="both lacks the attribute axis"):
+        find_attention(model)
+
+
+def test_layers_that_keep_their_weights_are_counted() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> g (float[1, 5, 8] x) => (float[1, 5, 8] y)
+        <float[8, 24] w = {0}> {
+          [rotary] a = com.microsoft.Attention<num_heads = 2, do_rotary = 1>(x, w)
+          [plain] y = com.microsoft.Attention<num_heads = 2>(a, w)
+        }"""
+    )
+    found = find_attention(model)
+    assert [(layer.name, layer.order) for layer in found.layers] == [("plain", 1)]
+    assert found.refusals() == (
+        "1 of 2 attention layers keep their weights: rotary (it is rotary, which is not expanded)"
+    )
+    assert not [v for v in found.model.graph.initializers if v.startswith("a.")]
+
+
+def test_a_softmax_at_the_root_has_a_name() -> None:
+    model = masked("t = Div(s, two)")
+    softmax = next(node for node in model.graph if node.op_type == "Softmax")
+    softmax.name = "/Softmax"
+    assert find_attention(model).layers[0].name == "/Softmax"
+
+
+def test_layers_are_told_apart_by_the_stream_that_they_read() -> None:
+    """Two towers: neither reads what the attention of the other gives."""
+    text = " ".join(
+        f"{t}1 = MatMul({t}, {t}) {t}2 = Softmax<axis = -1>({t}1) {t}3 = MatMul({t}2, {t}) {t}4 = Add({t}, {t}3) "
+        f"{t}5 = MatMul({t}4, {t}4) {t}6 = Softmax<axis = -1>({t}5) {t}7 = MatMul({t}6, {t}4)"
+        for t in "ab"
+    )
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[1, 4, 4] a, float[1, 4, 4] b) => (float[1, 4, 4] y) '
+        f"{{ {text} y = Add(a7, b7) }}"
+    )
+    assert [layer.after for layer in find_attention(model).layers] == [(), (0,), (), (2,)]

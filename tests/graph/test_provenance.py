@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from onnxviz.graph.provenance import Provenance, leaving, nodes_by_layer, provenance_of, set_provenance
+from onnxviz.graph.provenance import NO_MODULE, Provenance, leaving, nodes_by_layer, provenance_of, set_provenance
 
 TORCH = {
     "pkg.torch.onnx.name_scopes": "['', 'block.0', 'block.0.conv', 'conv2d']",
@@ -40,6 +40,7 @@ def test_own_keys_come_first_and_survive_the_way_through() -> None:
         {"pkg.torch.onnx.name_scopes": "('a',"},
         {"pkg.torch.onnx.name_scopes": "[" * 5000},
         {"pkg.torch.onnx.name_scopes": "{'a': 1}"},
+        {"pkg.torch.onnx.name_scopes": f"['{NO_MODULE}', 'sym_size']"},
         {},
     ],
 )

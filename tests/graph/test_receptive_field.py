@@ -153,6 +153,12 @@ PASSED_ON = {
     "repeated rows": (
         17, 1, "<int64[5] r = {1, 1, 1, 2, 1}, int64[4] s = {1, 1, 48, 24}, int64[1] a = {3}> {u = Unsqueeze(x, a) t = Tile(u, r) b = Reshape(t, s) y = Conv(b, w)}", W3,
     ),
+    "an axis of one moved by reshaping": (
+        17, 1, "<int64[4] l = {1, 24, 24, 1}, int64[4] f = {1, 1, 24, 24}> {a = Reshape(x, l) b = Relu(a) c = Reshape(b, f) y = Conv(c, w)}", W3,
+    ),
+    "an axis of one put in and taken out": (
+        17, 1, "<int64[6] l = {1, 1, 24, 1, 24, 1}, int64[4] f = {1, 1, 24, 24}> {a = Reshape(x, l) c = Reshape(a, f) y = Conv(c, w)}", W3,
+    ),
     "transposed to a size": (17, 1, "{a = ConvTranspose<strides = [2, 3], output_shape = [48, 71]>(x, w) y = Conv(a, w)}", W3),
     "transposed to another size": (17, 1, "{y = ConvTranspose<strides = [2, 1], output_shape = [50, 24]>(x, w)}", W5),
     "transposed, the same below": (17, 1, '{y = ConvTranspose<strides = [2, 1], auto_pad = "SAME_LOWER">(x, w)}', W5),

@@ -17,8 +17,9 @@ from onnxviz.analysis.rollout import rollout
 from onnxviz.analysis.tokens import TokenBlock, Tokens, name_texts, token_layout
 from onnxviz.errors import InputError, SelectionError
 from onnxviz.graph.token_streams import TokenStream
-from onnxviz.plots.attention_grid import plot_attention_grid, plot_rollout
+from onnxviz.plots.attention_grid import plot_attention_grid
 from onnxviz.plots.attention_matrices import plot_attention_blocks, plot_attention_matrices, plot_head_distances
+from onnxviz.plots.attention_rollout import plot_rollout
 from onnxviz.plots.save import save_figure
 
 RNG = np.random.default_rng(1)

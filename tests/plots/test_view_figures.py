@@ -18,8 +18,10 @@ from onnxviz.analysis.paired import NotDrawn, observable
 from onnxviz.analysis.pooling import Pooling, is_pool, plan_pooling, pool_views
 from onnxviz.graph.activations import POINTWISE
 from onnxviz.plots.activations import plot_activations
+from onnxviz.plots.pairs import MARGIN, head
 from onnxviz.plots.pooling import plot_pooling
 from onnxviz.plots.save import save_figure
+from onnxviz.plots.style import new_figure
 from onnxviz.runtime.capture import capture
 
 RNG = np.random.default_rng(0)
@@ -91,7 +93,13 @@ def test_nan_is_hatched_constant_is_marked_and_the_rest_is_told() -> None:
     figure = plot_activations(found)
     assert any(isinstance(p, PathPatch) and p.get_hatch() for axes in images(figure) for p in axes.patches)
     said = texts(figure)
-    for part in ("not drawn: soft: it is a Softmax", "const 0", "dead: 2", "2 NaN (hatched)", "over 1 sample"):
+    for part in (
+        "not drawn: soft: it is a Softmax",
+        "const 0",
+        "dead: 2",
+        "1 NaN enter, 1 leave (0.69 %, hatched)",
+        "over 1 sample",
+    ):
         assert part in said
 
 
@@ -179,6 +187,7 @@ def test_signals_are_lines_with_steps() -> None:
     found = pooled("y = MaxPool<kernel_shape = [4], strides = [4]>(x)", x)
     figure = plot_pooling(found)
     assert len(figure.axes) == 3
+    assert len(plot_pooling(pooled("y = MaxPool<kernel_shape = [4], strides = [4]>(x)", x, top=2)).axes) == 2
     strongest = np.argsort(-np.square(x[0].astype(float)).mean(axis=1))
     for axes, channel in zip(figure.axes, strongest, strict=True):
         np.testing.assert_array_equal(axes.lines[0].get_ydata(), x[0, channel])
@@ -221,3 +230,44 @@ def test_names_that_a_font_lacks_or_that_are_long() -> None:
     bad = replace(found.views[0], name="卷\n" * 40 + "$x^2$" * 500)
     save = plot_pooling(Pooling("m$\\frac" * 40, (bad,), tuple(NotDrawn("n" * 9000, "r" * 9000) for _ in range(20))))
     assert "not drawn: 12 more" in texts(save)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "W" * 300, "M_" * 25, "卷" * 80])
+@pytest.mark.parametrize("width", [3.0, 6.5, 13.0])
+def test_titles_stay_on_their_page(name: str, width: float) -> None:
+    figure = new_figure(width, 2)
+    head(figure, f"Pooling of {name}", ["a line"])
+    right = figure.texts[0].get_window_extent().x1 / figure.dpi
+    assert right <= width - MARGIN + 0.02
+    if name == "lenet5" and width > 3:
+        assert (figure.texts[0].get_text(), figure.texts[0].get_fontsize()) == ("Pooling of lenet5", 14)
+
+
+def test_many_values_are_one_artist_and_said_so(tmp_path: Path) -> None:
+    x = RNG.normal(size=(1, 100_000)).astype(np.float32)
+    figure = plot_activations(active("y = Relu(x)", x))
+    save_figure(figure, tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").stat().st_size < 2_000_000
+    assert "least and most of every 50 values" in texts(figure)
+    drawn = [
+        p for axes in figure.axes for p in axes.patches if hasattr(p, "get_data") and len(p.get_data().values) == 2000
+    ]
+    np.testing.assert_array_equal(drawn[0].get_data().values, np.maximum(x.reshape(2000, 50).max(axis=1), 0))
+
+
+@pytest.mark.parametrize("channels", [40, 700, 20_000])
+def test_bars_of_global_pooling(channels: int, tmp_path: Path) -> None:
+    x = RNG.normal(size=(1, channels, 2, 2)).astype(np.float32)
+    figure = plot_pooling(pooled("y = GlobalMaxPool(x)", x))
+    save_figure(figure, tmp_path / "p.png", dpi=40)
+    bars = next(axes for axes in figure.axes if axes.get_xlabel().startswith("channel"))
+    assert len(bars.patches) + len(bars.collections) + len(bars.lines) <= 4
+    before = next(axes for axes in figure.axes if dots(axes) != (0, 0))
+    assert sum(dots(before)) >= 6
+
+
+def test_ticks_are_short() -> None:
+    figure = plot_activations(active("y = Relu(x)", np.float32([[-25000.0, 3.0, 20000.0]])))
+    figure.draw_without_rendering()
+    ticks = [t.get_text() for axes in figure.axes for t in axes.get_yticklabels()]
+    assert "2e4" in ticks

@@ -243,3 +243,9 @@ def test_sheets_of_real_models_are_written(corpus: Path, tmp_path: Path) -> None
         "ocr/ch_ppocr_mobile_v2.0_det_infer.onnx",
     ):
         save_figure(plot_weight_sheet(layer_weights(open_model(corpus / "models" / path))), tmp_path / "a.png", dpi=50)
+
+
+def test_an_outlier_at_the_end_of_float32_is_drawn_without_overflow(tmp_path: Path) -> None:
+    array = RNG.normal(size=(30, 30)).astype(np.float32)
+    array[3, 4] = 3e38  # far beyond the scale, which is the 99.5th percentile
+    save_figure(plot_matrix(layer("MatMul", array)), tmp_path / "m.png")  # warnings are errors here

@@ -348,3 +348,102 @@ def test_the_page_of_a_trained_classifier(browser: Any, corpus: Path, tmp_path: 
     assert opened("document.querySelector(':target code').textContent") == "softmaxout_1"
     assert opened.messages == []
     opened.page.close()
+
+
+@pytest.fixture(scope="module")
+def vit(browser: Any, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    from onnxviz import api
+
+    path = tmp_path_factory.mktemp("vit") / "vit.html"
+    api.report(models / "vit_digits.onnx", models / "samples" / "digit_3.png", path, providers="cpu")
+    opened = Page(browser, path)
+    yield opened
+    assert opened.messages == []
+    opened.page.close()
+
+
+def colours(page: Page, identity: str, tile: int) -> list[list[int]]:
+    """Return the colours of a tile's squares, 7 by 7."""
+    return [page.pixel(identity, tile, x, y) for y in range(7) for x in range(7)]
+
+
+def test_attention_lies_over_the_picture_where_that_is_asked(vit: Page) -> None:
+    vit.drawn("attention-1-0")
+    plain = colours(vit, "attention-1-0", 1)
+    assert not [c for c in plain if max(c) - min(c) < 6]  # viridis has no grey
+    vit.page.click("input[data-over]")
+    vit.page.wait_for_timeout(200)
+    assert [c for c in colours(vit, "attention-1-0", 1) if max(c) - min(c) < 6]  # the picture, where no one looks
+    assert vit("document.querySelector('[data-key=\"attention-1-0\"]').hidden")
+    vit.page.click("input[data-over]")
+    vit.page.wait_for_timeout(200)
+    assert colours(vit, "attention-1-0", 1) == plain
+
+
+def test_any_slider_moves_all(vit: Page) -> None:
+    vit.page.fill("#attention input[data-zoom]", "5")
+    assert vit("[...document.querySelectorAll('input[data-zoom]')].map((e) => e.value)") == ["5"] * 4
+    vit.page.fill("#attention input[data-zoom]", "3")
+
+
+def test_a_block_leads_to_its_views(page: Page) -> None:
+    page("document.querySelector('#architecture').scrollIntoView()")
+    page(
+        """(() => { const { viewer } = document.querySelector('.onnxviz-graph');
+        viewer.select(viewer.graph.byId.get('node-r'), true); })()"""
+    )
+    page.page.click(".graph-view:has-text('activation')")
+    page.page.wait_for_timeout(150)
+    assert page("location.hash") == "#activations-0"
+    assert page.visible("#activations-0 h3")
+
+
+def test_survivors_are_dotted(page: Page) -> None:
+    page.drawn("pooling-0-0")
+    dots = [
+        page.pixel("pooling-0-0", 0, m % 6, m // 6)
+        for m in page("JSON.parse(document.getElementById('data').textContent).atlases['pooling-0-0'].marks[0]")
+        if m >= 0
+    ]
+    assert dots
+    assert all(color == [0xFF, 0x7A, 0x45] for color in dots)
+    others = page("JSON.parse(document.getElementById('data').textContent).atlases['pooling-0-0'].marks[0]")
+    kept = {m if m >= 0 else -1 - m for m in others}
+    lost = next(i for i in range(36) if i not in kept)
+    assert page.pixel("pooling-0-0", 0, lost % 6, lost // 6) != [0xFF, 0x7A, 0x45]
+
+
+def test_a_link_to_a_head(browser: Any, vit: Page) -> None:
+    vit.drawn("attention-1-0")
+    left, top = vit(
+        """(() => { const canvas = document.querySelector('#attention-1-0 canvas'), box = canvas.getBoundingClientRect();
+        return [box.left + canvas.layout.stepX * 2 + 20, box.top + 20]; })()"""
+    )
+    vit.page.mouse.click(left, top)
+    assert vit("decodeURIComponent(location.hash)") == "#attention-1-0/chead 1"
+    opened = Page(browser, Path(vit.page.url.split("#")[0].removeprefix("file://")), hash="#attention-1-0/chead%201")
+    opened.drawn("attention-1-0")
+    assert opened.visible("#attention-1-0 canvas")
+    marked = opened(
+        f"""(() => {{
+          const canvas = document.querySelector('#attention-1-0 canvas'), at = canvas.layout;
+          return ({READ})(canvas, 2 + 2 * at.stepX, at.cellH / 2);
+        }})()"""
+    )
+    assert marked == [0xD9, 0x48, 0x0F]
+    opened.page.close()
+
+
+def test_dark_colours_follow_the_browser(browser: Any, folder: Path) -> None:
+    opened = browser.new_page(color_scheme="dark")
+    opened.goto((folder / "page.html").as_uri())
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert opened.evaluate(background) == "rgb(20, 23, 27)"
+    assert opened.evaluate("document.querySelector('.onnxviz-graph').dataset.theme") == "dark"
+    opened.emulate_media(color_scheme="light")
+    opened.wait_for_timeout(200)
+    assert opened.evaluate(background) == "rgb(255, 255, 255)"
+    assert opened.evaluate("document.querySelector('.onnxviz-graph').dataset.theme") == "light"
+    opened.emulate_media(media="print", color_scheme="dark")
+    assert opened.evaluate(background) == "rgb(255, 255, 255)"
+    opened.close()

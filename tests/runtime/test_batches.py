@@ -17,6 +17,7 @@ from onnxviz.runtime.batches import Batches, load_batches
 from onnxviz.runtime.capture import capture, plan
 from onnxviz.runtime.inputs import load_inputs
 from onnxviz.runtime.plan import bytes_text, parse_bytes
+from onnxviz.runtime.samples import sample_count
 from onnxviz.runtime.spill import Spill
 
 
@@ -61,7 +62,7 @@ def test_a_long_array_is_cut_into_batches(tmp_path: Path, rows: np.ndarray, batc
     )
     assert done == [(i + 1, runs) for i in range(runs)]
     np.testing.assert_array_equal(result["y"].array, rows * np.float32([1, 2, 3]) + 2)
-    assert (result["y"].shape, result.samples if runs > 1 else 7) == ((7, 3), 7)
+    assert (result["y"].shape, result.samples) == ((7, 3), 7)
     assert result["y"].statistics.count == 21
     assert result["y"].statistics.total == pytest.approx(result["y"].array.astype(float).sum())
     assert result["k"].array.tolist() == 2.0, "what is the same in every batch is kept once"
@@ -96,8 +97,36 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
 
 
 def test_a_list_of_feeds(rows: np.ndarray) -> None:
-    result = capture(model(), [{"x": rows[:1]}, {"x": rows[1:2]}], providers="cpu")
-    np.testing.assert_array_equal(result["a"].array, rows[:2] * np.float32([1, 2, 3]))
+    result = capture(model(), [{"x": rows[:1]}, {"x": rows[1:4]}, {"x": rows[4:6]}], providers="cpu")
+    np.testing.assert_array_equal(result["a"].array, rows[:6] * np.float32([1, 2, 3]))
+    assert result.samples == 6
+    assert capture(model(), load_inputs(model(), {"x": rows}), providers="cpu").samples == 7
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "shapes", "samples"),
+    [
+        ("float[n, 3] x", "float[n, 3]", [(7, 3)], 7),
+        ("float[n, 3] x", "float[m, 3]", [(7, 3)], 7),
+        ("float[n, 3] x", "float[10, 3]", [(7, 3)], 1),
+        ("float[h, w, 3] x", "float[10]", [(7, 5, 3)], 1),
+        ("float[n, 3] x", "float", [(7, 3)], 7),
+        ("float[4, 3] x", "float[4, 2]", [(4, 3)], 4),
+        ("float[3, 8, 8] x", "float[10]", [(3, 8, 8)], 1),
+        ("float[n] x", "float[n]", [(7,)], 1),
+        ("float[n, 3] x, float[1, n, 8] state", "float[n, 3]", [(7, 3), (1, 7, 8)], 7),
+        ("float[n, 3] x, float[m, 3] other", "float[n, 3]", [(7, 3), (5, 3)], 1),
+        ("float[n, 3] x, float[n] weight", "float[n, 3]", [(7, 3), (7,)], 7),
+        ("float scale", "float", [()], 1),
+        ("float[n, 3] x", "float[n, 3]", [(0, 3)], 0),
+    ],
+)
+def test_samples_lie_along_the_batch_axis(
+    inputs: str, output: str, shapes: list[tuple[int, ...]], samples: int
+) -> None:
+    net = ir.from_onnx_text(f'<ir_version: 9, opset_import: ["": 19]> g ({inputs}) => ({output} y) {{ y = Foo() }}')
+    feeds = {value.name: np.zeros(shape) for value, shape in zip(net.graph.inputs, shapes, strict=True)}
+    assert sample_count(net, feeds) == samples
 
 
 def test_bad_samples_are_told_in_a_line(tmp_path: Path, rows: np.ndarray) -> None:
@@ -252,6 +281,24 @@ def test_a_repro_takes_any_name_of_an_input(tmp_path: Path) -> None:
         assert feeds["file"].tolist() == [-1, -2]
 
 
+def test_the_rows_of_an_array_go_with_the_files_of_a_folder(tmp_path: Path) -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[n, 2] x, float[n, 2] z) => (float[n, 2] y) {y = Add(x, z)}'
+    )
+    (tmp_path / "x").mkdir()
+    for row in range(3):
+        np.save(tmp_path / "x" / f"{row}.npy", np.full((1, 2), row, np.float32))
+    np.save(tmp_path / "z.npy", 10 * np.arange(6, dtype=np.float32).reshape(3, 2))
+    for batch in (None, 2):
+        batches = load_batches(model, [f"x={tmp_path / 'x'}", f"z={tmp_path / 'z.npy'}"], batch=batch)
+        fed = [(inputs.feeds["x"][:, 0], inputs.feeds["z"][:, 0]) for inputs, _ in batches]
+        assert np.concatenate([x for x, _ in fed]).tolist() == [0, 1, 2]
+        assert np.concatenate([z for _, z in fed]).tolist() == [0, 20, 40]
+    np.save(tmp_path / "z.npy", np.ones((2, 2), np.float32))
+    with pytest.raises(InputError, match="different numbers of samples: x: 3, z: 2"):
+        load_batches(model, [f"x={tmp_path / 'x'}", f"z={tmp_path / 'z.npy'}"])
+
+
 def test_a_file_of_a_folder_that_does_not_fit_is_named(tmp_path: Path) -> None:
     net = ir.from_onnx_text(
         '<ir_version: 9, opset_import: ["": 19]> g (float[n, 2] x) => (float[n, 2] y) { y = Neg(x) }'
@@ -285,3 +332,10 @@ def test_a_node_that_reads_a_sequence_has_no_repro(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="reads what is no array"):
         found.save_repro(tmp_path / "repro.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
+    for place in ("cat/1.npy", "dog/1.npy", ".ipynb_checkpoints/1.npy"):
+        (tmp_path / place).parent.mkdir()
+        np.save(tmp_path / place, np.zeros(3, np.float32))
+    assert load_batches(model(), [tmp_path]).names == ("cat/1.npy", "dog/1.npy")

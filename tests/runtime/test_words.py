@@ -66,3 +66,16 @@ def test_tokens_that_do_not_match(tmp_path: Path) -> None:
         words_of("a,b", {}, (), 0, None)
     with pytest.raises(InputError, match=r"has 1 words and the text has 2 tokens"):
         words_of("x" * 5000, {}, (), 0, 2)
+
+
+def test_only_line_feeds_part_tokens(tmp_path: Path) -> None:
+    """Vocabularies of Chinese hold U+2028 as a token; a shift would give every later id another's word."""
+    file = tmp_path / "vocab.txt"
+    file.write_bytes("\ufeff[PAD]\r\n\u2028\n\x85\n\x0b\ncat\n".encode())
+    assert read_vocabulary(file) == {0: "[PAD]", 1: "\u2028", 2: "\x85", 3: "\x0b", 4: "cat"}
+
+
+def test_odd_entries_of_a_tokenizer_are_no_tokens(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text('{"model": {"vocab": {"a": true, "b": 2}}, "added_tokens": 5}')
+    assert read_vocabulary(file) == {2: "b"}
