@@ -22,7 +22,8 @@ from onnxviz.graph.symbolic import (
 )
 
 __all__ = [
-    "CONTENT_RULES", "MALFORMED", "NAMELESS", "Content", "Dims", "Known", "Shapes", "attribute", "integers", "is_made_up", "times",
+    "CONTENT_RULES", "MALFORMED", "NAMELESS", "Content", "Dims", "Known", "Shapes", "attribute", "integers",
+    "is_made_up", "times",
 ]  # fmt: skip
 
 #: What some exporters write as the name of a dimension that they know nothing of.
