@@ -246,7 +246,7 @@ def _layer(
         notes.append("each position sees all of the input: no box is drawn")
     rows = answers.values.samples
     if labels is not None and len(labels.labels) > rows:
-        labels = replace(labels, labels=labels.labels[:rows])
+        labels = labels.first(rows)
     try:
         return [
             neuron_layer(answers, labels, op_type=node.op_type if node else None, field=field, extent=sight[1],
