@@ -16,8 +16,9 @@ from onnxviz.graph.calls import opened_calls
 from onnxviz.graph.extract import bodies_of, outer_values
 from onnxviz.graph.kinds import kind_of
 from onnxviz.graph.layouts import tensor_layouts
-from onnxviz.graph.quantised import codes_to_numbers
+from onnxviz.graph.quantised import quantisation
 from onnxviz.graph.scopes import Scope, scopes
+from onnxviz.graph.select import FLOAT_TYPES
 from onnxviz.graph.shapes import infer_shapes
 
 __all__ = ["FlowPlan", "Stage", "plan_flow", "reads"]
@@ -25,9 +26,6 @@ __all__ = ["FlowPlan", "Stage", "plan_flow", "reads"]
 _KINDS = frozenset({"conv", "linear", "pool", "activation", "norm", "attention", "recurrent"})
 _JOINS = frozenset({"Add", "Sum", "QLinearAdd"})
 _MAIN_ROLES = frozenset({"weight", "recurrence", "embedding"})
-_FLOATS = frozenset(
-    {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16}
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,16 +182,17 @@ class _Finder:
     def _joins(self, node: ir.Node) -> bool:
         if node.op_type not in _JOINS:
             return False
-        met = [v for v in node.inputs if v is not None and v in self.varying and self._is_float(v, codes=True)]
+        met = [v for v in node.inputs if v is not None and v in self.varying and self._is_on_the_scale(v)]
         return len(met) > 1
 
-    def _is_float(self, value: ir.Value, *, codes: bool = False) -> bool:
+    def _is_on_the_scale(self, value: ir.Value) -> bool:
+        """Whether a tensor holds floats, or codes that stand for some."""
         known = self.inferred.get(str(value.name))
         dtype = known.dtype if known is not None else value.dtype
-        return dtype is None or dtype in _FLOATS or (codes and codes_to_numbers(value) is not None)
+        return dtype is None or dtype in FLOAT_TYPES or quantisation(value) is not None
 
     def _drawable(self, node: ir.Node, value: ir.Value) -> bool:
-        if self._is_float(value, codes=True) or node.op_type in ("ConvInteger", "MatMulInteger"):
+        if self._is_on_the_scale(value) or node.op_type in ("ConvInteger", "MatMulInteger"):
             return True
         if _stands_for_input(node) and node.inputs[0] is not None:
             known = self.inferred.get(str(value.name))
