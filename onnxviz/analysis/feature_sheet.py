@@ -14,14 +14,12 @@ from onnxviz.analysis.map_axes import RECURRENT, Slices
 from onnxviz.analysis.paired import NotDrawn
 from onnxviz.analysis.surroundings import Surroundings
 from onnxviz.errors import SelectionError
-from onnxviz.graph.kinds import KINDS
+from onnxviz.graph.kinds import KINDS, LAYER_KINDS
 from onnxviz.runtime.record import Capture
 
 __all__ = ["FeatureSheet", "collect", "feature_sheet", "features_data", "sheet_names"]
 
-_LAYER_OPS = frozenset().union(
-    *(KINDS[kind] for kind in ("conv", "linear", "pool", "activation", "norm", "attention", "recurrent"))
-)
+_LAYER_OPS = frozenset().union(*(KINDS[kind] for kind in LAYER_KINDS))
 _MOST_ROWS = 4096  # channels of an image
 View = TypeVar("View")
 

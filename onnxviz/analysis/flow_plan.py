@@ -14,7 +14,7 @@ from onnxviz.errors import SelectionError
 from onnxviz.graph.activations import ActivationSite, activation_sites
 from onnxviz.graph.calls import opened_calls
 from onnxviz.graph.extract import bodies_of, outer_values
-from onnxviz.graph.kinds import kind_of
+from onnxviz.graph.kinds import LAYER_KINDS, kind_of
 from onnxviz.graph.layouts import tensor_layouts
 from onnxviz.graph.quantised import quantisation
 from onnxviz.graph.scopes import Scope, scopes
@@ -23,7 +23,6 @@ from onnxviz.graph.shapes import infer_shapes
 
 __all__ = ["FlowPlan", "Stage", "plan_flow", "reads"]
 
-_KINDS = frozenset({"conv", "linear", "pool", "activation", "norm", "attention", "recurrent"})
 _JOINS = frozenset({"Add", "Sum", "QLinearAdd"})
 _MAIN_ROLES = frozenset({"weight", "recurrence", "embedding"})
 
@@ -164,10 +163,10 @@ class _Finder:
             if value is None or node in inside:
                 continue
             ends = bool(outputs.intersection(node.outputs))
-            layer = kind_of(node) in _KINDS or node in patterns or self._weighted(node) or self._joins(node)
+            layer = kind_of(node) in LAYER_KINDS or node in patterns or self._weighted(node) or self._joins(node)
             if (layer or ends or _stands_for_input(node)) and self._drawable(node, value):
                 every[node] = value
-        if not any(kind_of(node) in _KINDS for node in every):
+        if not any(kind_of(node) in LAYER_KINDS for node in every):
             every |= {
                 node: node.outputs[0]
                 for node in self.model.graph
