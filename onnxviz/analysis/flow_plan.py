@@ -13,7 +13,7 @@ from onnxviz.analysis.weights import LayerWeights, layer_weights
 from onnxviz.errors import SelectionError
 from onnxviz.graph.activations import ActivationSite, activation_sites
 from onnxviz.graph.calls import opened_calls
-from onnxviz.graph.extract import bodies_of, outer_values
+from onnxviz.graph.extract import bodies_of, reads
 from onnxviz.graph.kinds import LAYER_KINDS, kind_of
 from onnxviz.graph.layouts import tensor_layouts
 from onnxviz.graph.quantised import quantisation
@@ -21,7 +21,7 @@ from onnxviz.graph.scopes import Scope, scopes
 from onnxviz.graph.select import FLOAT_TYPES
 from onnxviz.graph.shapes import infer_shapes
 
-__all__ = ["FlowPlan", "Stage", "plan_flow", "reads"]
+__all__ = ["FlowPlan", "Stage", "plan_flow"]
 
 _JOINS = frozenset({"Add", "Sum", "QLinearAdd"})
 _MAIN_ROLES = frozenset({"weight", "recurrence", "embedding"})
@@ -210,11 +210,6 @@ class _Finder:
             name, layer, "input" if entry else node.op_type, "input" if entry else kind_of(node), 0 if entry else depth,
             groups.get(name, ()), self._weighted(node), node not in before, value in self.varying,
         )  # fmt: skip
-
-
-def reads(node: ir.Node) -> list[ir.Value]:
-    """Return the tensors that a node reads, those that only its bodies read included."""
-    return [*(value for value in node.inputs if value is not None), *outer_values(node)]
 
 
 def _stands_for_input(node: ir.Node) -> bool:
