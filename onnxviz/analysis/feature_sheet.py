@@ -154,5 +154,5 @@ def features_data(sheet: FeatureSheet) -> tuple[dict[str, np.ndarray], dict[str,
             "nan": fm.scale.nan, "inf": fm.scale.inf, "constant": fm.constant_total,
             "aside": [label for label, _ in fm.aside], "note": fm.note,
         })  # fmt: skip
-    refused = [{"name": one.name, "reason": one.reason} for one in sheet.not_drawn]
+    refused = [one.to_dict() for one in sheet.not_drawn]
     return arrays, {"format": "onnxviz.features/1", "model": sheet.model_name, "tensors": rows, "not_drawn": refused}

@@ -39,7 +39,7 @@ def neuron_data(found: Neurons) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, {
         "format": "onnxviz.neurons/1", "model": found.model_name, "layers": rows, "samples": list(found.names),
         "classes": [] if found.labels is None else list(found.labels.classes), "notes": list(found.notes),
-        "not_drawn": [{"name": one.name, "reason": one.reason} for one in found.not_drawn],
+        "not_drawn": [one.to_dict() for one in found.not_drawn],
     }  # fmt: skip
 
 
