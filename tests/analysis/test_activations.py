@@ -329,14 +329,6 @@ def test_quantised_values_are_shown_as_numbers() -> None:
     np.testing.assert_allclose(found.curve.y[0], 1 / (1 + np.exp(-found.curve.x)), atol=0.004)
 
 
-def test_codes_whose_scale_is_computed_are_refused() -> None:
-    codes = RNG.integers(0, 256, (1, 3, 4, 4)).astype(np.uint8)
-    weights = "<float h = {0.05}, uint8 b = {128}, float c = {0.00390625}, uint8 d = {0}>"
-    body = "f = Cast<to = 1>(x) m = ReduceMax<keepdims = 0>(f) a = Mul(m, h) y = com.microsoft.QLinearSigmoid(x, a, b, c, d)"
-    with pytest.raises(SelectionError, match="their scale is computed in the graph"):
-        view(body, codes, kind="uint8", weights=weights)
-
-
 def test_what_cannot_be_shown_is_told_and_the_rest_is_drawn() -> None:
     told: list[str] = []
     model = net("c = Relu(x) s = Softmax(c) m = ReduceMax<keepdims = 0>(s) y = Clip(s, , m)")
