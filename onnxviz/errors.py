@@ -29,6 +29,7 @@ __all__ = [
     "TrustError",
     "listed",
     "printable",
+    "spreadsheet_text",
 ]
 
 
@@ -115,6 +116,15 @@ class ParityError(OnnxvizError):
 
     exit_code = 1
     parity: Any = None
+
+
+def spreadsheet_text(text: str) -> str:
+    """Return a text for a cell of CSV: an apostrophe goes before what a spreadsheet would run as a formula.
+
+    >>> spreadsheet_text("=1+1"), spreadsheet_text("conv1")
+    ("'=1+1", 'conv1')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 
 def listed(names: Sequence[str], limit: int = 5) -> str:

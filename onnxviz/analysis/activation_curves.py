@@ -17,7 +17,7 @@ from onnxviz.graph.quantised import dequantizer
 from onnxviz.runtime.piece import run_piece
 from onnxviz.runtime.values import constant_array
 
-__all__ = ["FLAT", "REACH", "Curve", "activation_curve", "function_name"]
+__all__ = ["FLAT", "REACH", "Curve", "activation_curve", "function_name", "signature"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -94,7 +94,7 @@ def activation_curve(
     ([[-inf, 0.0]], True)
     """
     ends = tuple(_power(end) for end in (low, high, *(among or (0.0, 0.0))))
-    key = (_signature(site), ends)
+    key = (signature(site), ends)
     if known is not None and key in known:
         return known[key]
     curve = _run(model, site, ends)
@@ -108,7 +108,7 @@ def _power(value: float) -> float:
     return math.copysign(2.0 ** math.ceil(math.log2(abs(value))), value) if value and math.isfinite(value) else 0.0
 
 
-def _signature(site: ActivationSite) -> tuple[Any, ...] | None:
+def signature(site: ActivationSite) -> tuple[Any, ...] | None:
     """Return what tells one function from another, names aside; None where it has many parameters."""
     places: dict[Any, Any] = {site.source: "source"}
     found: list[tuple[Any, ...]] = []

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from onnxviz.analysis.tokens import Tokens
 from onnxviz.errors import SelectionError, printable
 
-__all__ = ["AttentionMaps", "LayerAttention", "choose_layers", "filled_rows", "finite_mean", "layers_named"]
+__all__ = ["SINK", "AttentionMaps", "LayerAttention", "choose_layers", "filled_rows", "finite_mean", "layers_named"]
 
 FloatArray = npt.NDArray[np.float64]
 SINK = 0.3  # mean attention from which a key counts as a sink

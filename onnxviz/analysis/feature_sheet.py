@@ -14,14 +14,12 @@ from onnxviz.analysis.map_axes import RECURRENT, Slices
 from onnxviz.analysis.paired import NotDrawn
 from onnxviz.analysis.surroundings import Surroundings
 from onnxviz.errors import SelectionError
-from onnxviz.graph.kinds import KINDS
+from onnxviz.graph.kinds import KINDS, LAYER_KINDS
 from onnxviz.runtime.record import Capture
 
 __all__ = ["FeatureSheet", "collect", "feature_sheet", "features_data", "sheet_names"]
 
-_LAYER_OPS = frozenset().union(
-    *(KINDS[kind] for kind in ("conv", "linear", "pool", "activation", "norm", "attention", "recurrent"))
-)
+_LAYER_OPS = frozenset().union(*(KINDS[kind] for kind in LAYER_KINDS))
 _MOST_ROWS = 4096  # channels of an image
 View = TypeVar("View")
 
@@ -156,5 +154,5 @@ def features_data(sheet: FeatureSheet) -> tuple[dict[str, np.ndarray], dict[str,
             "nan": fm.scale.nan, "inf": fm.scale.inf, "constant": fm.constant_total,
             "aside": [label for label, _ in fm.aside], "note": fm.note,
         })  # fmt: skip
-    refused = [{"name": one.name, "reason": one.reason} for one in sheet.not_drawn]
+    refused = [one.to_dict() for one in sheet.not_drawn]
     return arrays, {"format": "onnxviz.features/1", "model": sheet.model_name, "tensors": rows, "not_drawn": refused}

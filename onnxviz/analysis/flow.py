@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.analysis.activation_curves import Curve, activation_curve, function_name
+from onnxviz.analysis.activation_curves import Curve, activation_curve, function_name, signature
 from onnxviz.analysis.channels import channel_axis
 from onnxviz.analysis.flow_marks import Mark, Thresholds, activation_marks, value_marks
 from onnxviz.analysis.flow_paths import KeyPaths
@@ -22,7 +21,6 @@ from onnxviz.analysis.paired import NotDrawn, missing
 from onnxviz.analysis.statistics import Summary
 from onnxviz.errors import ExecutionError, ModelError
 from onnxviz.graph.activations import ActivationSite
-from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.kinds import KINDS
 from onnxviz.graph.quantised import codes_to_numbers
 from onnxviz.runtime.record import Capture
@@ -139,7 +137,7 @@ class FlowReader:
     def __init__(self, plan: FlowPlan, extra: tuple[str, ...] = ()) -> None:
         self._plan = plan
         self.curves: dict[str, tuple[Curve, str]] = {}
-        known: dict[str, tuple[Curve, str] | None] = {}
+        known: dict[Any, tuple[Curve, str] | None] = {}
         layers = {stage.name for stage in plan.stages}
         entering: dict[str, dict[str, Curve]] = {}
         for name, site in plan.sites.items():
@@ -182,10 +180,10 @@ class FlowReader:
 
 
 def _curve(
-    model: ir.Model, site: ActivationSite, known: dict[str, tuple[Curve, str] | None]
+    model: ir.Model, site: ActivationSite, known: dict[Any, tuple[Curve, str] | None]
 ) -> tuple[Curve, str] | None:
     """Return a function and its name; None where it has a parameter a channel or cannot be run."""
-    key = _spelled(site)
+    key = signature(site) or site
     if key not in known:
         try:
             curve = activation_curve(model, site)
@@ -193,22 +191,6 @@ def _curve(
         except (ExecutionError, ModelError):
             known[key] = None  # the layer is drawn all the same, without a share of what is flat
     return known[key]
-
-
-def _spelled(site: ActivationSite) -> str:
-    """Return a function as text: the same for the same operators, attributes, constants and wiring."""
-    inside = {value: f"{i}:{j}" for i, node in enumerate(site.nodes) for j, value in enumerate(node.outputs)}
-    parts = []
-    for node in site.nodes:
-        given = []
-        for value in node.inputs:
-            tensor = None if value is None else constant_tensor(value)
-            known = "x" if value is site.source else "" if value is None else inside.get(value, str(value.name))
-            given.append(
-                f"{tensor.dtype}{tensor.numpy().tolist()}" if tensor is not None and tensor.size == 1 else known
-            )
-        parts.append([node.domain, node.op_type, sorted(str(a) for a in node.attributes.values()), given])
-    return json.dumps(parts)
 
 
 def _batch_size(model: ir.Model) -> int | str | None:

@@ -52,7 +52,7 @@ def _manifest(flow: Flow) -> dict[str, Any]:
             for series in flow.series
         ],
         "thresholds": asdict(flow.thresholds), "key_paths": paths, "notes": list(flow.notes),
-        "not_drawn": [{"name": one.name, "reason": one.reason} for one in flow.not_drawn],
+        "not_drawn": [one.to_dict() for one in flow.not_drawn],
     }  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxviz.analysis.flow_plan import FlowPlan, reads
+from onnxviz.analysis.flow_plan import FlowPlan
+from onnxviz.graph.extract import reads
 
 __all__ = ["ENERGY", "KeyPath", "KeyPaths", "key_paths", "meeting_tensors"]
 

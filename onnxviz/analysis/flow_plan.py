@@ -13,21 +13,18 @@ from onnxviz.analysis.weights import LayerWeights, layer_weights
 from onnxviz.errors import SelectionError
 from onnxviz.graph.activations import ActivationSite, activation_sites
 from onnxviz.graph.calls import opened_calls
-from onnxviz.graph.extract import bodies_of, outer_values
-from onnxviz.graph.kinds import kind_of
+from onnxviz.graph.extract import bodies_of, reads
+from onnxviz.graph.kinds import LAYER_KINDS, kind_of
 from onnxviz.graph.layouts import tensor_layouts
-from onnxviz.graph.quantised import codes_to_numbers
+from onnxviz.graph.quantised import quantisation
 from onnxviz.graph.scopes import Scope, scopes
+from onnxviz.graph.select import FLOAT_TYPES
 from onnxviz.graph.shapes import infer_shapes
 
-__all__ = ["FlowPlan", "Stage", "plan_flow", "reads"]
+__all__ = ["FlowPlan", "Stage", "plan_flow"]
 
-_KINDS = frozenset({"conv", "linear", "pool", "activation", "norm", "attention", "recurrent"})
 _JOINS = frozenset({"Add", "Sum", "QLinearAdd"})
 _MAIN_ROLES = frozenset({"weight", "recurrence", "embedding"})
-_FLOATS = frozenset(
-    {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16}
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -166,10 +163,10 @@ class _Finder:
             if value is None or node in inside:
                 continue
             ends = bool(outputs.intersection(node.outputs))
-            layer = kind_of(node) in _KINDS or node in patterns or self._weighted(node) or self._joins(node)
+            layer = kind_of(node) in LAYER_KINDS or node in patterns or self._weighted(node) or self._joins(node)
             if (layer or ends or _stands_for_input(node)) and self._drawable(node, value):
                 every[node] = value
-        if not any(kind_of(node) in _KINDS for node in every):
+        if not any(kind_of(node) in LAYER_KINDS for node in every):
             every |= {
                 node: node.outputs[0]
                 for node in self.model.graph
@@ -184,16 +181,17 @@ class _Finder:
     def _joins(self, node: ir.Node) -> bool:
         if node.op_type not in _JOINS:
             return False
-        met = [v for v in node.inputs if v is not None and v in self.varying and self._is_float(v, codes=True)]
+        met = [v for v in node.inputs if v is not None and v in self.varying and self._is_on_the_scale(v)]
         return len(met) > 1
 
-    def _is_float(self, value: ir.Value, *, codes: bool = False) -> bool:
+    def _is_on_the_scale(self, value: ir.Value) -> bool:
+        """Whether a tensor holds floats, or codes that stand for some."""
         known = self.inferred.get(str(value.name))
         dtype = known.dtype if known is not None else value.dtype
-        return dtype is None or dtype in _FLOATS or (codes and codes_to_numbers(value) is not None)
+        return dtype is None or dtype in FLOAT_TYPES or quantisation(value) is not None
 
     def _drawable(self, node: ir.Node, value: ir.Value) -> bool:
-        if self._is_float(value, codes=True) or node.op_type in ("ConvInteger", "MatMulInteger"):
+        if self._is_on_the_scale(value) or node.op_type in ("ConvInteger", "MatMulInteger"):
             return True
         if _stands_for_input(node) and node.inputs[0] is not None:
             known = self.inferred.get(str(value.name))
@@ -212,11 +210,6 @@ class _Finder:
             name, layer, "input" if entry else node.op_type, "input" if entry else kind_of(node), 0 if entry else depth,
             groups.get(name, ()), self._weighted(node), node not in before, value in self.varying,
         )  # fmt: skip
-
-
-def reads(node: ir.Node) -> list[ir.Value]:
-    """Return the tensors that a node reads, those that only its bodies read included."""
-    return [*(value for value in node.inputs if value is not None), *outer_values(node)]
 
 
 def _stands_for_input(node: ir.Node) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxviz.analysis.neurons import NeuronLayer, Neurons
+from onnxviz.errors import spreadsheet_text
 
 __all__ = ["neuron_data", "neuron_table"]
 
@@ -38,7 +39,7 @@ def neuron_data(found: Neurons) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, {
         "format": "onnxviz.neurons/1", "model": found.model_name, "layers": rows, "samples": list(found.names),
         "classes": [] if found.labels is None else list(found.labels.classes), "notes": list(found.notes),
-        "not_drawn": [{"name": one.name, "reason": one.reason} for one in found.not_drawn],
+        "not_drawn": [one.to_dict() for one in found.not_drawn],
     }  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def neuron_table(found: Neurons) -> str:
         dead, on = layer.dead, layer.always_on
         for unit in range(len(layer.mean)):
             writer.writerow([
-                _text(layer.name), unit,
+                spreadsheet_text(layer.name), unit,
                 *(_cell(a[unit]) for a in (layer.mean, layer.deviation, layer.share_on, layer.lowest, layer.highest)),
                 int(dead[unit]), int(on[unit]), *_class_cells(layer, unit),
             ])  # fmt: skip
@@ -101,15 +102,10 @@ def _class_cells(layer: NeuronLayer, unit: int) -> list[str]:
     others = others[np.isfinite(others)]
     rest = float(others.mean()) if others.size else math.nan
     return [
-        _text(found.classes[best]), _cell(found.means[best, unit]), _cell(rest), _cell(found.index[unit]),
+        spreadsheet_text(found.classes[best]), _cell(found.means[best, unit]), _cell(rest), _cell(found.index[unit]),
         _cell(found.auc[unit]),
     ]  # fmt: skip
 
 
 def _cell(value: Any) -> str:
     return f"{float(value):.9g}" if math.isfinite(value) else ""
-
-
-def _text(name: str) -> str:
-    """Return a name that no spreadsheet takes for a formula."""
-    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name

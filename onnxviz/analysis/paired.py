@@ -35,6 +35,10 @@ class NotDrawn:
     name: str
     reason: str
 
+    def to_dict(self) -> dict[str, str]:
+        """Return what a manifest tells of it."""
+        return {"name": self.name, "reason": self.reason}
+
 
 def observable(model: ir.Model, reads: Callable[[ir.Node], bool]) -> ir.Model:
     """Return a copy, functions inlined, in which no node of a kind reads a graph input: an Identity stands between.

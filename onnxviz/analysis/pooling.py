@@ -217,30 +217,31 @@ def _everywhere(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any
 
 def _as_maps(view: PoolView, before: npt.NDArray[Any], after: npt.NDArray[Any], top: int | None) -> PoolView:
     """Return a view whose maps keep their spatial axes where one has size 1: of signals rows, of others grids."""
-    scores, total = view.before.scores, view.before.total
+    ranked = np.arange(view.before.total)
+    if view.before.by != "index":
+        ranked = np.argsort(-view.before.scores, kind="stable")
+    first = tuple(int(i) for i in ranked[:top])
     if before.ndim == 2:
-        order = np.arange(total) if view.before.by == "index" else np.argsort(-scores, kind="stable")
         both = [
             replace(fm, kind="image", maps=array[None].astype(np.float32))
             for fm, array in ((view.before, before), (view.after, after))
         ]
-        return replace(view, before=both[0], after=both[1], signals=tuple(int(i) for i in order[:top]))
+        return replace(view, before=both[0], after=both[1], signals=first)
     entering, leaving = view.before, view.after
     if entering.kind != "grid":
-        order = np.arange(total) if entering.by == "index" else np.argsort(-scores, kind="stable")
-        entering = _grid(entering, before, [int(i) for i in order[:top]])
+        entering = _grid(entering, before, first)
     if leaving.kind != "grid":
-        leaving = _grid(leaving, after, list(entering.channels))
+        leaving = _grid(leaving, after, entering.channels)
     return replace(view, before=entering, after=leaving)
 
 
-def _grid(fm: FeatureMaps, array: npt.NDArray[Any], channels: list[int]) -> FeatureMaps:
+def _grid(fm: FeatureMaps, array: npt.NDArray[Any], channels: tuple[int, ...]) -> FeatureMaps:
     """Return maps of some channels; ``fm`` describes all of them in order."""
     array = array[:, array.shape[1] // 2] if array.ndim == 4 else array
-    constant = tuple(fm.constant[i] for i in channels)
+    index, constant = list(channels), tuple(fm.constant[i] for i in channels)
     return replace(
-        fm, kind="grid", maps=array[channels].astype(np.float32), channels=tuple(channels), scores=fm.scores[channels],
-        ranges=fm.ranges[channels], constant=constant, note="",
+        fm, kind="grid", maps=array[index].astype(np.float32), channels=channels, scores=fm.scores[index],
+        ranges=fm.ranges[index], constant=constant, note="",
     )  # fmt: skip
 
 
@@ -287,7 +288,7 @@ def _survivors(
     told, left = indices[0], after[0].astype(values.dtype)
     flat = values.reshape(-1)
     alive = (told >= 0) & ~np.isnan(left)
-    if values.dtype.kind == "f" and np.isnan(values).any():
+    if np.isnan(values).any():
         alive &= found[0] == left  # the kernel that gives indices treats NaN unlike the one that gives values alone
     told = np.where(alive, told, 0)
     same = (flat[told] == left) | ~alive

@@ -271,7 +271,7 @@ def projection_data(found: Projection) -> tuple[dict[str, np.ndarray], dict[str,
             {"number": i, "method": one.method, "settings": one.settings, "trustworthiness": one.trustworthiness,
              "knn_preservation": one.preserved} for i, one in enumerate(found.maps)
         ],
-        "not_drawn": [{"name": one.name, "reason": one.reason} for one in found.not_drawn],
+        "not_drawn": [one.to_dict() for one in found.not_drawn],
     }  # fmt: skip
     if found.clusters is not None:
         arrays["clusters"] = found.clusters.labels

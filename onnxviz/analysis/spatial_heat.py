@@ -298,7 +298,7 @@ def overlay_data(sheet: HeatSheet) -> tuple[dict[str, np.ndarray], dict[str, Any
         }
         for i, heat in enumerate(sheet.heats)
     ]  # fmt: skip
-    refused = [{"name": one.name, "reason": one.reason} for one in sheet.not_drawn]
+    refused = [one.to_dict() for one in sheet.not_drawn]
     manifest = {"format": "onnxviz.overlay/1", "model": sheet.model_name, "input": sheet.canvas.name, "by": sheet.by,
                 "sample": sheet.sample, "tensors": rows, "without_positions": list(sheet.without)}  # fmt: skip
     return arrays, {**manifest, "not_drawn": refused}

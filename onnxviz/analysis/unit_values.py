@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -16,7 +16,7 @@ from onnxviz.analysis.grown import Grown
 from onnxviz.analysis.statistics import is_numeric, to_float
 from onnxviz.errors import MemoryLimitError, SelectionError
 
-__all__ = ["Over", "UnitValues", "unit_block", "unit_reducer", "unit_values"]
+__all__ = ["Over", "UnitValues", "unit_block", "unit_values"]
 
 #: What is made of the positions of a unit: their mean, largest value or mean square; "flat" keeps every position.
 Over = Literal["mean", "max", "energy", "flat"]
@@ -155,18 +155,3 @@ def unit_block(
     else:
         block = block[:, None]
     return axes, block
-
-
-def unit_reducer(
-    op_types: Mapping[str, str | None], layouts: Mapping[str, str], *, over: Over = "mean"
-) -> Callable[[str, npt.NDArray[Any]], UnitValues]:
-    """Return the ``reduce`` of :func:`onnxviz.runtime.capture.capture` that keeps the answers of units.
-
-    Args:
-        op_types: Tensor name -> the operator that made it.
-        layouts: As :func:`onnxviz.graph.layouts.tensor_layouts` says.
-        over: As :func:`unit_values` takes it.
-    """
-    return lambda name, array: unit_values(
-        array, name, over=over, op_type=op_types.get(name), layout=layouts.get(name)
-    )  # fmt: skip

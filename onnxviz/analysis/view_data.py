@@ -8,7 +8,6 @@ import numpy as np
 
 from onnxviz.analysis.activations import Activations
 from onnxviz.analysis.attention import AttentionMaps
-from onnxviz.analysis.paired import NotDrawn
 from onnxviz.analysis.pooling import Pooling
 from onnxviz.analysis.tokens import Tokens
 
@@ -42,7 +41,7 @@ def activation_data(found: Activations) -> tuple[dict[str, np.ndarray], dict[str
             "inf_before": view.inf[0], "inf_after": view.inf[1], "note": view.note,
         })  # fmt: skip
     manifest = {"format": "onnxviz.activations/1", "model": found.model_name, "samples": found.samples, "views": rows}
-    return arrays, {**manifest, "not_drawn": _refused(found.not_drawn)}
+    return arrays, {**manifest, "not_drawn": [one.to_dict() for one in found.not_drawn]}
 
 
 def pooling_data(found: Pooling) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -76,7 +75,7 @@ def pooling_data(found: Pooling) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             "slices": None if view.slices is None else list(view.slices), "note": view.note,
         })  # fmt: skip
     manifest = {"format": "onnxviz.pooling/1", "model": found.model_name, "note": found.note, "views": rows}
-    return arrays, {**manifest, "not_drawn": _refused(found.not_drawn)}
+    return arrays, {**manifest, "not_drawn": [one.to_dict() for one in found.not_drawn]}
 
 
 def attention_data(maps: AttentionMaps) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -96,7 +95,3 @@ def attention_data(maps: AttentionMaps) -> tuple[dict[str, np.ndarray], dict[str
 
 def _grids(tokens: Tokens) -> dict[str, list[int]]:
     return {block.name: list(block.grid) for block in tokens.blocks if block.grid is not None}
-
-
-def _refused(not_drawn: tuple[NotDrawn, ...]) -> list[dict[str, str]]:
-    return [{"name": one.name, "reason": one.reason} for one in not_drawn]

@@ -53,7 +53,7 @@ def study_data(study: Study) -> Data:
         own, facts = _arrays(view)
         arrays |= {f"{i}/{name}": array for name, array in own.items()}
         rows.append({"number": i, **facts})
-    refused = [{"name": one.name, "reason": one.reason} for one in study.not_drawn]
+    refused = [one.to_dict() for one in study.not_drawn]
     kind = {KernelNorms: "norms", FilterStudy: "filters", Spectrum: "spectra"}[type(views[0])]
     name = f"onnxviz.weights.{kind}/1"
     return arrays, {"format": name, "model": study.model_name, "views": rows, "not_drawn": refused}

@@ -17,12 +17,11 @@ from onnxviz.analysis.weight_filters import batchnorm_after, dead_rows, silenced
 from onnxviz.analysis.weight_forms import values_of, weight_blocks
 from onnxviz.analysis.weight_spectra import spectral_norm
 from onnxviz.analysis.weights import LayerWeights
-from onnxviz.errors import InputError, ModelError, SelectionError, printable
+from onnxviz.errors import InputError, ModelError, SelectionError, printable, spreadsheet_text
 from onnxviz.graph.provenance import provenance_of
 
 __all__ = ["COLUMNS", "WeightRow", "WeightTable", "weight_table"]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _LINEAR = ("(out, in)", "(out, in / groups, *kernel)")
 
 
@@ -158,7 +157,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, tuple):
         return "x".join(map(str, value))
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
+        return spreadsheet_text(value)
     return repr(value)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxviz.api.attention import attention, attention_weights
-from onnxviz.api.common import PICTURES, check_outputs, reducer, save_view
+from onnxviz.api.common import PICTURES, batches_for, check_outputs, reducer, save_view
 from onnxviz.api.features import features
 from onnxviz.api.flow import flow, flow_numbers
 from onnxviz.api.gradient import gradient
@@ -240,7 +240,6 @@ def report(
     from onnxviz.analysis.classification import load_labels
     from onnxviz.report.page import build_report
     from onnxviz.report.prepare import prepare
-    from onnxviz.runtime.capture import batches_of
 
     check_outputs((output, (".html", ".htm")))
     opened = as_model(model)
@@ -250,9 +249,8 @@ def report(
     if classes is None:
         names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
     prepared = prepare(opened)
-    reading = {name: options.pop(name) for name in ("preprocessing", "dims", "seed") if name in options}
-    batches = batches_of(opened, inputs, **reading)
-    captured = prepared.run(opened, lambda model: capture(model, batches, bodies=False, **options))
+    batches, run = batches_for(opened, inputs, None, options)
+    captured = prepared.run(opened, lambda model: capture(model, batches, bodies=False, **run))
     several = batches if batches.samples > 1 and batches.names else None
     page = build_report(opened, captured, labels=names, prepared=prepared, batches=several, sample_classes=classes)
     if output is not None:

@@ -16,7 +16,6 @@ from onnxviz.api.common import (
     tell_refused,
     write_numbers,
 )
-from onnxviz.api.samples import sample_names, sample_views
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
@@ -136,6 +135,7 @@ def neuron_views(
     from onnxviz.analysis.neuron_answers import answer_reducer
     from onnxviz.analysis.neurons import Neurons
     from onnxviz.analysis.sample_labels import sample_labels
+    from onnxviz.analysis.sample_views import sample_names, sample_views
     from onnxviz.graph.inline import inline_functions
     from onnxviz.graph.layouts import tensor_layouts
     from onnxviz.graph.quantised import decoders
@@ -156,16 +156,9 @@ def neuron_views(
     run: dict[str, Any] = {"keep": False, "reduce": reduce, "progress": progress, **options}
     captured = capture(opened, batches, wanted, bodies=False, **run)
     done = captured.samples
-    sight = _sight(opened, first)
-    layers: list[NeuronLayer] = []
-    for value in values:
-        name = str(value.name)
-        answers, why = _answers(captured, name, done)
-        if answers is None:
-            refused.append(why)
-            continue
-        layers += _layer(value, answers, classes, sight, refused, decode, role=role, top=top, by=by, order=order,
-                         z_score=z_score, pictures=pictures)  # fmt: skip
+    layers, more = _layers(values, captured, classes, _sight(opened, first), decode, role=role, top=top, by=by,
+                           order=order, z_score=z_score, pictures=pictures)  # fmt: skip
+    refused += more
     if not layers:
         _refuse(refused)
     notes = _notes(batches, captured, first, classes, done)
@@ -190,6 +183,26 @@ def _chosen(model: ir.Model, tensors: str | Sequence[str] | None) -> tuple[list[
 def _op_types(values: Sequence[ir.Value]) -> dict[str, str | None]:
     producers = {str(value.name): value.producer() for value in values}
     return {name: None if node is None else node.op_type for name, node in producers.items()}
+
+
+def _layers(
+    values: Sequence[ir.Value],
+    captured: Capture,
+    labels: SampleLabels | None,
+    sight: tuple[Mapping[str, ReceptiveField], tuple[int, ...] | None],
+    decode: Mapping[str, Any],
+    **how: Any,
+) -> tuple[list[NeuronLayer], list[NotDrawn]]:
+    """Return the layers that have units, and why the others are not drawn."""
+    layers: list[NeuronLayer] = []
+    refused: list[NotDrawn] = []
+    for value in values:
+        answers, why = _answers(captured, str(value.name), captured.samples)
+        if answers is None:
+            refused.append(why)
+            continue
+        layers += _layer(value, answers, labels, sight, refused, decode, **how)
+    return layers, refused
 
 
 def _answers(captured: Capture, name: str, done: int) -> tuple[NeuronAnswers | None, NotDrawn]:
@@ -233,7 +246,7 @@ def _layer(
         notes.append("each position sees all of the input: no box is drawn")
     rows = answers.values.samples
     if labels is not None and len(labels.labels) > rows:
-        labels = replace(labels, labels=labels.labels[:rows])
+        labels = labels.first(rows)
     try:
         return [
             neuron_layer(answers, labels, op_type=node.op_type if node else None, field=field, extent=sight[1],

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxviz.api.common import batches_for
-from onnxviz.api.samples import sample_names, sample_views
 from onnxviz.errors import InputError, SelectionError, listed, printable
 
 if TYPE_CHECKING:
@@ -132,6 +131,7 @@ class ActivationSource:
         from dataclasses import replace
 
         from onnxviz.analysis.projection_points import channel_points, neuron_points, sample_points
+        from onnxviz.analysis.sample_views import sample_names
 
         if self._of == "channels" and (self._batches.samples == 1 or "sample" in self._own):
             return self._of_one_sample()
@@ -247,6 +247,7 @@ class ActivationSource:
 
     def _of_samples(self, wanted: Sequence[int]) -> dict[int, Any]:
         from onnxviz.analysis.neuron_samples import look_of
+        from onnxviz.analysis.sample_views import sample_views
         from onnxviz.plots.projection_marks import sample_marks
         from onnxviz.runtime.words import read_vocabulary
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from onnxviz.cli.options import Batch, Input, ModelFile, Sample, draws_a_picture, runs_a_model, tell
+from onnxviz.cli.options import (
+    Batch,
+    ChannelScore,
+    Input,
+    ModelFile,
+    MostChannels,
+    Sample,
+    draws_a_picture,
+    runs_a_model,
+    tell,
+)
 from onnxviz.cli.progress import shown_progress
 
 
@@ -20,10 +30,8 @@ def activations(
         list[str] | None,
         typer.Option("--tensor", "-t", metavar="GLOB", help="Which functions: names of what leaves them, op:TYPE."),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Most channels of one tensor.")] = 8,
-    by: Annotated[
-        Literal["energy", "sparsity", "index"], typer.Option("--by", help="How channels are chosen.")
-    ] = "energy",
+    top: MostChannels = 8,
+    by: ChannelScore = "energy",
     sample: Sample = 0,
     batch: Batch = None,
     *,

@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, Sample, draws_a_picture, runs_a_model, tell
+from onnxviz.cli.options import (
+    ChannelScore,
+    Input,
+    ModelFile,
+    MostChannels,
+    Sample,
+    draws_a_picture,
+    runs_a_model,
+    tell,
+)
 
 _MOST = 4096  # numbers of a list
 
@@ -47,10 +56,8 @@ def features(
             "--tensor", "-t", metavar="GLOB", help="Which tensors: names, op:TYPE, @kind; all layers by default."
         ),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Most channels of one tensor.")] = 64,
-    by: Annotated[
-        Literal["energy", "sparsity", "index"], typer.Option("--by", help="How channels are chosen.")
-    ] = "energy",
+    top: MostChannels = 64,
+    by: ChannelScore = "energy",
     channel: Annotated[
         str | None, typer.Option("--channel", metavar="N,N-N", help="Which channels, such as 3,7,12-20.")
     ] = None,

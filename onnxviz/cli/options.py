@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from onnxviz.runtime.inputs import InputRecord
 
 __all__ = [
-    "Batch", "Data", "Dims", "Input", "Labels", "ModelFile", "Sample", "Seed", "Vocabulary", "console", "dims",
-    "draws_a_picture", "echo_json", "picture_path", "runs_a_model", "tell", "tell_inputs",
+    "Batch", "ChannelScore", "Data", "Dims", "Input", "Labels", "ModelFile", "MostChannels", "Sample", "Seed",
+    "Vocabulary", "console", "dims", "draws_a_picture", "echo_json", "picture_path", "runs_a_model", "tell",
+    "tell_inputs",
 ]  # fmt: skip
 
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
@@ -56,6 +57,8 @@ Dims = Annotated[
 ]
 Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Samples a batch, where the model leaves it open.")]
 Sample = Annotated[int, typer.Option("--sample", min=0, help="Which sample is drawn.")]
+MostChannels = Annotated[int, typer.Option("--top", min=1, help="Most channels of one tensor.")]
+ChannelScore = Annotated[Literal["energy", "sparsity", "index"], typer.Option("--by", help="How channels are chosen.")]
 Labels = Annotated[
     str | None,
     typer.Option(

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, Sample, draws_a_picture, runs_a_model, tell
+from onnxviz.cli.options import (
+    ChannelScore,
+    Input,
+    ModelFile,
+    MostChannels,
+    Sample,
+    draws_a_picture,
+    runs_a_model,
+    tell,
+)
 
 
 @runs_a_model
@@ -19,10 +28,8 @@ def pooling(
         list[str] | None,
         typer.Option("--tensor", "-t", metavar="GLOB", help="Which layers: names of what leaves them, op:TYPE."),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Most channels of one tensor.")] = 6,
-    by: Annotated[
-        Literal["energy", "sparsity", "index"], typer.Option("--by", help="How channels are chosen.")
-    ] = "energy",
+    top: MostChannels = 6,
+    by: ChannelScore = "energy",
     sample: Sample = 0,
     *,
     output: Path | None,

@@ -24,7 +24,6 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
-_Ties = dict[int, list[Link]]
 _END_TIE = 1.0  # weight
 #: Vertices below which a drawing is worth so many sweeps and rounds; in a large one nobody sees the last of them.
 _EFFORT = ((5_000, 12, 12), (20_000, 6, 4), (float("inf"), 4, 2))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.select import FLOAT_TYPES
 
 __all__ = ["POINTWISE", "ActivationSite", "activation_sites"]
 
@@ -22,7 +23,6 @@ POINTWISE = frozenset(
     }
 )  # fmt: skip
 _ELEMENTWISE = POINTWISE | {"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Neg", "Min", "Max", "Identity", "Cast"}
-_FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16}
 _DEEP = 6  # nodes from a function's input to the operator that gives it its shape
 _MOST_READERS = 16  # of the tensor that a pattern starts from
 _SCALED = {"Erf": 0.5, "Tanh": 0.5, "Clip": 1 / 6}  # patterns that may end in a product with this number
@@ -78,7 +78,7 @@ def _is_maximum(node: ir.Node) -> bool:
     if node.op_type != "Max" or len(node.inputs) != 2 or any(value is None for value in node.inputs):
         return False
     numbers = [tensor for value in node.inputs if (tensor := constant_tensor(value)) is not None]
-    if len(numbers) != 1 or math.prod(numbers[0].shape.numpy()) != 1 or numbers[0].dtype not in _FLOATS:
+    if len(numbers) != 1 or math.prod(numbers[0].shape.numpy()) != 1 or numbers[0].dtype not in FLOAT_TYPES:
         return False
     return not numbers[0].numpy().reshape(-1)[0]
 

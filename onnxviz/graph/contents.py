@@ -22,11 +22,15 @@ from onnxviz.graph.symbolic import (
 )
 
 __all__ = [
-    "CONTENT_RULES", "NAMELESS", "Content", "Dims", "Known", "Shapes", "attribute", "integers", "is_made_up", "times",
+    "CONTENT_RULES", "MALFORMED", "NAMELESS", "Content", "Dims", "Known", "Shapes", "attribute", "integers",
+    "is_made_up", "times",
 ]  # fmt: skip
 
 #: What some exporters write as the name of a dimension that they know nothing of.
 NAMELESS = ("", "None", "?", "-1")
+#: What a rule meets in a malformed node: missing inputs, attributes of another type, sizes that do not fit, data that
+#: cannot be read. What the node gives is then not known.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError)
 _LONGEST = 200  # characters of a name
 _MOST = 64  # elements of a tensor whose contents are followed
 _BYTES = 1024

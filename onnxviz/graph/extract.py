@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor
 
-__all__ = ["Piece", "bodies_of", "cut", "embed", "outer_values", "piece_proto"]
+__all__ = ["Piece", "bodies_of", "cut", "embed", "outer_values", "piece_proto", "reads"]
 
 Constant = Callable[[ir.Value], ir.TensorProtocol | None]
 
@@ -68,6 +68,11 @@ def outer_values(node: ir.Node) -> list[ir.Value]:
     return [value for value in read if value not in own]
 
 
+def reads(node: ir.Node) -> list[ir.Value]:
+    """Return the tensors that a node reads, those that only its bodies read included."""
+    return [*(value for value in node.inputs if value is not None), *outer_values(node)]
+
+
 def cut(nodes: Sequence[ir.Node], keep: Collection[ir.Value], constant: Constant = constant_tensor) -> Piece:
     """Return the piece that some nodes of one graph make.
 
@@ -86,7 +91,7 @@ def cut(nodes: Sequence[ir.Node], keep: Collection[ir.Value], constant: Constant
     inputs: dict[ir.Value, None] = {}
     constants: dict[ir.Value, None] = {}
     for node in nodes:
-        for value in (*(v for v in node.inputs if v is not None), *outer_values(node)):
+        for value in reads(node):
             if value in made:
                 continue
             (inputs if constant(value) is None else constants)[value] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["CONTROL_FLOW", "KINDS", "kind_of"]
+__all__ = ["CONTROL_FLOW", "KINDS", "LAYER_KINDS", "kind_of"]
 
 #: Op types of the standard domain that run graphs which they hold.
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
@@ -49,6 +49,8 @@ KINDS: dict[str, frozenset[str]] = {
         "signal": "STFT DFT MelWeightMatrix HannWindow HammingWindow BlackmanWindow Rfft Irfft",
     }.items()
 }
+#: Kinds of the operators that a reader of a network calls its layers.
+LAYER_KINDS = frozenset({"conv", "linear", "pool", "activation", "norm", "attention", "recurrent"})
 _KIND_OF = {op: kind for kind, ops in KINDS.items() for op in ops}
 
 

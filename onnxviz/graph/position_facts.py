@@ -10,13 +10,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor
-from onnxviz.graph.contents import CONTENT_RULES, Content, Known, attribute
+from onnxviz.graph.contents import CONTENT_RULES, MALFORMED, Content, Known, attribute
 
 __all__ = ["Facts", "is_given"]
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _SMALL = 64  # elements of a tensor that is read
-_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError)
 _WHOLE = (ir.DataType.INT64, ir.DataType.INT32)
 
 
@@ -56,7 +55,7 @@ class Facts:
         try:
             array = _MOVES[node.op_type](self, node) if node.op_type in _MOVES else None
             content = self._computed(node) if array is None else None
-        except _MALFORMED:
+        except MALFORMED:
             return
         if array is not None and array.ndim <= 1:
             content = Content(tuple(array.reshape(-1).tolist()), array.ndim == 0)
@@ -103,7 +102,7 @@ class Facts:
                 return None
             numbers = tensor.numpy().reshape(-1).tolist()
             return [n if isinstance(n, (int, float)) and abs(n) < 2**64 else None for n in numbers]
-        except _MALFORMED:
+        except MALFORMED:
             return None  # a damaged tensor
 
     def numbers(self, node: ir.Node, index: int) -> list[float] | None:

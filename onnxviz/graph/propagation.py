@@ -12,7 +12,7 @@ from functools import lru_cache
 import onnx
 import onnx_ir as ir
 
-from onnxviz.graph.contents import CONTENT_RULES, Dims, Known, attribute, is_made_up
+from onnxviz.graph.contents import CONTENT_RULES, MALFORMED, Dims, Known, attribute, is_made_up
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.shape_rules import SHAPE_RULES
 from onnxviz.graph.symbolic import Expression, Size, symbol
@@ -25,14 +25,12 @@ SYMBOLS = "onnxviz.symbols"
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _MOST_ASKED = 5_000  # nodes that onnx is asked about one by one
 _DEEPEST = 16  # bodies within bodies
-# What a rule meets in a malformed node: missing inputs, attributes of another type, sizes that do not fit.
-_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _REFUSED = (
     onnx.shape_inference.InferenceError,
     onnx.checker.ValidationError,
     onnx.defs.SchemaError,
     RuntimeError,
-    *_MALFORMED,
+    *MALFORMED,
 )
 
 
@@ -153,7 +151,7 @@ class _Pass:
             return
         try:
             content = rule(node, self.known)
-        except _MALFORMED:
+        except MALFORMED:
             return
         if content is not None:
             self.known.contents[node.outputs[0]] = content
@@ -164,7 +162,7 @@ class _Pass:
         if (rule := SHAPE_RULES.get(node.op_type)) is not None:
             try:
                 return rule(node, self.known)
-            except _MALFORMED:
+            except MALFORMED:
                 return []
         if self.asked >= _MOST_ASKED or node.domain == "com.microsoft" or next(bodies_of(node), None) is not None:
             return []

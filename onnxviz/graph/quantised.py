@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxviz.errors import SelectionError
 from onnxviz.graph.constants import constant_tensor
 
 __all__ = ["Decode", "codes_to_numbers", "decoders", "dequantizer", "quantisation"]
@@ -82,9 +83,15 @@ def decoders(values: Iterable[ir.Value]) -> dict[str, Decode]:
 
 
 def dequantizer(node: ir.Node, at: int) -> Decode:
-    """Return what turns codes of a QLinear operator into numbers: its scale is input ``at``, its zero ``at + 1``."""
-    scale, zero = (_first(node.inputs[i] if i < len(node.inputs) else None) for i in (at, at + 1))
-    return _decode(scale, zero)
+    """Return what turns codes of a QLinear operator into numbers: its scale is input ``at``, its zero ``at + 1``.
+
+    Raises:
+        SelectionError: The scale or the zero point is computed, so that it is not known.
+    """
+    scale, zero = (node.inputs[i] if i < len(node.inputs) else None for i in (at, at + 1))
+    if constant_tensor(scale) is None or (zero is not None and constant_tensor(zero) is None):
+        raise SelectionError("its codes cannot be turned into numbers: their scale is computed in the graph")
+    return _decode(_first(scale), _first(zero))
 
 
 def _decode(scale: float, zero: float) -> Decode:

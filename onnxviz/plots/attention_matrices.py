@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxviz.analysis.attention import AttentionMaps, LayerAttention, finite_mean
+from onnxviz.analysis.attention import SINK, AttentionMaps, LayerAttention, finite_mean
 from onnxviz.analysis.head_distance import HeadDistances
 from onnxviz.analysis.scale import ColorScale, color_scale, number
 from onnxviz.analysis.tokens import TokenBlock
@@ -63,7 +63,7 @@ def plot_attention_matrices(maps: AttentionMaps, *, title: str | None = None) ->
     heights = [size[1] + HEAD + GAP + below for size, (_, below) in zip(sizes, words, strict=True)]
     parts = ["queries down, keys across", *said, _scale_caption(scales), *maps.notes[:2], *layer_notes(shown)]
     if any(layer.sinks().max() >= 0.5 for layer in shown):
-        parts.append("▼ sink: gets more than 0.3 on average in half of the heads or more")
+        parts.append(f"▼ sink: gets more than {SINK:g} on average in half of the heads or more")
     width = max(2 * MARGIN + NAMES + side + columns * (tile + GAP) + 0.75, 6.0)
     top = header_height(parts, width)
     figure = new_figure(width, top + sum(heights) + 0.3)

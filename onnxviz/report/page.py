@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from onnxviz._version import __version__
 from onnxviz.analysis.statistics import statistics
-from onnxviz.analysis.weight_table import weight_table
+from onnxviz.analysis.weight_table import WeightTable, weight_table
 from onnxviz.diagram.html import content_hash, page_environment, save_page
 from onnxviz.diagram.interactive import SCRIPTS, STYLE
 from onnxviz.diagram.interactive import asset as graph_asset
@@ -156,18 +156,9 @@ def build_report(
     }
     tables: dict[str, list[Any]] = {
         "tensors": [
-            {**_tensor_row(position, row, captured, diagram), "source": sources.get(row["name"], "")}
-            for position, row in enumerate(rows.values())
+            _tensor_row(position, row, captured, diagram, sources) for position, row in enumerate(rows.values())
         ],
-        "weight_rows": [
-            {
-                "id": panel.row["id"] if panel.row["main"] else "",
-                "layer": row.layer,
-                "cells": weight_cells(row),
-                "note": row.note,
-            }
-            for panel, row in list(zip(weights, table.rows, strict=True))[:_WEIGHT_ROWS]
-        ],
+        "weight_rows": _weight_rows(weights, table),
         "layers": [{**asdict(layer), "block": diagram.makers.get(layer.output)} for layer in summary.layers],
         "missing": list(captured.not_captured.items()),
     }
@@ -190,9 +181,31 @@ def _link(diagram: Diagram, features: Sequence[Panel], weights: Sequence[Panel])
         panel.row["weights"] = kernels.get(block or "")
 
 
-def _tensor_row(position: int, row: dict[str, Any], captured: Capture, diagram: Diagram) -> dict[str, Any]:
-    made_by = captured[row["name"]].op_type or ""
-    return {**row, "id": f"tensor-{position}", "op_type": made_by, "block": diagram.makers.get(row["name"])}
+def _tensor_row(
+    position: int, row: dict[str, Any], captured: Capture, diagram: Diagram, sources: Mapping[str | None, str]
+) -> dict[str, Any]:
+    name = row["name"]
+    return {
+        **row,
+        "id": f"tensor-{position}",
+        "op_type": captured[name].op_type or "",
+        "block": diagram.makers.get(name),
+        "source": sources.get(name, ""),
+    }
+
+
+def _weight_rows(panels: Sequence[Panel], table: WeightTable) -> list[dict[str, Any]]:
+    """Return the first rows of the table of weights; each links to the panel of its weight."""
+    shown = list(zip(panels, table.rows, strict=True))[:_WEIGHT_ROWS]
+    return [
+        {
+            "id": panel.row["id"] if panel.row["main"] else "",
+            "layer": row.layer,
+            "cells": weight_cells(row),
+            "note": row.note,
+        }
+        for panel, row in shown
+    ]
 
 
 class _Composer:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from onnxviz.analysis.feature_maps import FeatureMaps
 from onnxviz.analysis.pooling import PoolView, plan_pooling, pool_views
 from onnxviz.errors import SelectionError
 from onnxviz.plots.feature_maps import spread
+from onnxviz.plots.pool_part import is_grid, pool_part
 from onnxviz.report.atlas import atlas
 from onnxviz.report.budget import Picture
 from onnxviz.report.formats import shape
@@ -23,7 +23,6 @@ __all__ = ["pooling_section"]
 
 _MOST = 40  # layers
 _CHANNELS = 6
-_ZOOM = 28  # input pixels across from which only a part is shown, pixel by pixel
 _LEAD = (
     "The same channels before and after, on one scale, no smoothing. Dots: positions that survive max pooling, as the "
     "operator's own Indices output says; hollow where others in the window are equal. Of large maps the part around "
@@ -57,7 +56,7 @@ def _card(view: PoolView) -> Card:
     captions = [*view.captions(), *view.before.captions()]
     sizes = f"{shape(view.shape_before)} → {shape(view.shape_after)}"
     maps = {"before": view.before, "after": view.after}
-    if view.windows is None or view.before.kind != "grid" or view.after.kind != "grid":
+    if not is_grid(view):
         marks = _signal_marks(view)
         draws: Any = {
             "before": partial(_draw_signal, view.before, marks), "after": partial(draw_maps, view.after)
@@ -79,22 +78,12 @@ def _card(view: PoolView) -> Card:
 
 
 def _part(view: PoolView) -> _Part:
-    """Choose what is shown: all of a small map, else whole windows around the largest value after."""
+    """Choose what is shown: what the figure shows, but whole windows before."""
     assert view.windows is not None
-    after = np.nan_to_num(np.abs(view.after.maps.astype(np.float64)), posinf=0.0).sum(axis=0)
-    centre = np.unravel_index(int(np.argmax(after)), after.shape)
-    before_shape = view.before.maps.shape[1:]
-    strides = view.windows.strides[-2:]
-    out: list[tuple[int, int]] = []
-    for size, length, stride, at in zip(before_shape, after.shape, strides, centre, strict=True):
-        most = max(2, _ZOOM // stride)
-        if size <= 1.5 * _ZOOM or length <= most:
-            out.append((0, length))
-        else:
-            first = min(max(int(at) - most // 2, 0), length - most)
-            out.append((first, first + most))
+    chosen = pool_part(view)
     area = []
-    for axis, ((first, last), size, length) in enumerate(zip(out, before_shape, after.shape, strict=True)):
+    sizes = zip(chosen.out, view.before.maps.shape[1:], view.after.maps.shape[1:], strict=True)
+    for axis, ((first, last), size, length) in enumerate(sizes):
         if (first, last) == (0, length):
             area.append((0, size))
             continue
@@ -107,8 +96,7 @@ def _part(view: PoolView) -> _Part:
         )
         starts, ends = windows.bounds((first,), (size,))[0], windows.bounds((last - 1,), (size,))[0]
         area.append((starts[0], ends[1]))
-    whole = all(pair == (0, length) for pair, length in zip(out, after.shape, strict=True))
-    return _Part((area[0], area[1]), (out[0], out[1]), whole)
+    return _Part((area[0], area[1]), (chosen.out[0], chosen.out[1]), chosen.whole)
 
 
 def _marks(view: PoolView, part: _Part) -> list[list[int]] | None:

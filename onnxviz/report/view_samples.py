@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.analysis.neuron_answers import NeuronAnswers, answer_reducer
-from onnxviz.analysis.neuron_samples import sample_view
 from onnxviz.analysis.neurons import Neurons, neuron_layer
 from onnxviz.analysis.paired import missing
 from onnxviz.analysis.projection import project_points
 from onnxviz.analysis.projection_points import clean_points, sample_points
 from onnxviz.analysis.sample_labels import SampleLabels, sample_labels
+from onnxviz.analysis.sample_views import sample_views
 from onnxviz.errors import MissingDependencyError, SelectionError
 from onnxviz.graph.last_hidden import last_hidden
 from onnxviz.graph.layouts import tensor_layouts
@@ -91,12 +91,7 @@ def neuron_section(seen: Seen) -> Section | None:
         found.answers, found.labels, op_type=found.op_type, role=found.role, top=_UNITS, pictures=_EXTREMES
     )
     neurons = Neurons(model_name(seen.model), (layer,), found.names, found.labels)
-    views = {}
-    for sample in neurons.wanted:
-        inputs, row = seen.batches.holding(sample)
-        picture = seen.batches.picture(sample)
-        views[sample] = sample_view(found.model, found.names[sample], inputs.feeds, row, picture)
-    neurons = Neurons(neurons.model_name, (layer,), found.names, found.labels, views)
+    neurons = replace(neurons, views=sample_views(found.model, seen.batches, neurons.wanted))
     from onnxviz.plots.neurons import plot_neurons
 
     chart = figure_image(plot_neurons(neurons), f"Neurons of {found.name} over {len(found.names)} samples")

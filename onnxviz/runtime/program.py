@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from onnxviz.graph.extract import Constant, Piece, bodies_of, cut, outer_values
+from onnxviz.graph.extract import Constant, Piece, bodies_of, cut, reads
 from onnxviz.graph.kinds import CONTROL_FLOW
 
 __all__ = ["Program", "Step", "make_program"]
@@ -142,19 +142,14 @@ def _needed(graph: ir.Graph, wanted: Collection[ir.Value], constant: Constant, o
         if not (any(v in needed or v in wanted for v in mine) or _recursed(node, wanted)):
             continue
         chosen.append(node)
-        needed.update(value for value in node.inputs if value is not None)
-        needed.update(outer_values(node))
+        needed.update(reads(node))
     return chosen[::-1]
-
-
-def _read(node: ir.Node) -> list[ir.Value]:
-    return [*(value for value in node.inputs if value is not None), *outer_values(node)]
 
 
 def _readers(nodes: list[ir.Node]) -> Mapping[ir.Value, list[ir.Node]]:
     readers: dict[ir.Value, list[ir.Node]] = {}
     for node in nodes:
-        for value in _read(node):
+        for value in reads(node):
             readers.setdefault(value, []).append(node)
     return readers
 
@@ -169,7 +164,7 @@ def _groups(
     for node in nodes:
         known = [sizes(value) for value in node.outputs if value.name]
         weight = sum(limit // 8 if size is None else size for size in known)
-        weights = sum(0 if tensor is None else tensor.nbytes for tensor in map(constant, _read(node)))
+        weights = sum(0 if tensor is None else tensor.nbytes for tensor in map(constant, reads(node)))
         alone = _recursed(node, wanted)
         tied = any(value in glued for value in node.inputs)
         if (

@@ -321,6 +321,15 @@ def test_quantised_pooling() -> None:
     np.testing.assert_allclose(mean.after.maps.reshape(-1), x.mean(axis=(1, 2)), atol=0.11)
 
 
+def test_codes_whose_scale_is_computed_are_refused() -> None:
+    codes = RNG.integers(0, 256, (1, 3, 4, 4)).astype(np.uint8)
+    weights = "<float h = {0.001}, uint8 b = {10}, float c = {0.2}, uint8 d = {5}>"
+    body = """f = Cast<to = 1>(x) m = ReduceMax<keepdims = 0>(f) a = Mul(m, h)
+      y = com.microsoft.QLinearGlobalAveragePool(x, a, b, c, d)"""
+    with pytest.raises(SelectionError, match="their scale is computed in the graph"):
+        pooled(net(body, codes.shape, 4, "uint8", weights), codes)
+
+
 def test_what_cannot_be_shown_is_told_and_the_rest_is_drawn() -> None:
     told: list[str] = []
     model = net("p = MaxPool<kernel_shape = [2, 2]>(x) y = Relu(p)", (1, 2, 5, 5))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import onnx_ir as ir
+import onnx_ir as ir
 
-    from onnxviz.analysis.neuron_samples import SampleView
-    from onnxviz.runtime.batches import Batches
+from onnxviz.analysis.neuron_samples import SampleView, sample_view
+from onnxviz.runtime.batches import Batches
 
 __all__ = ["sample_names", "sample_views"]
 
@@ -31,8 +29,6 @@ def sample_views(
         wanted: Which samples, counted over all batches.
         words: Token id -> word; None shows the ids of texts.
     """
-    from onnxviz.analysis.neuron_samples import sample_view
-
     names = sample_names(batches)
     views: dict[int, SampleView] = {}
     ends = list(accumulate(batches.counts))
