@@ -30,7 +30,13 @@ _REDUCTIONS = {
 }  # fmt: skip
 
 
-def target_value(ops: Ops, values: Mapping[str, ir.Value], expression: str, inputs: list[ir.Value]) -> ir.Value:
+#: What takes the entry of the place that ``argmax`` names: gets the tensor and the axis, which it takes away.
+Highest = Callable[[ir.Value, int], ir.Value]
+
+
+def target_value(
+    ops: Ops, values: Mapping[str, ir.Value], expression: str, inputs: list[ir.Value], *, argmax: Highest | None = None
+) -> ir.Value:
     """Append the nodes of an expression and return what it gives.
 
     A tensor is written by its name, in quotes where that is no word: ``"fc/out:0"[:, 7]``. Indices are those of numpy;
@@ -44,6 +50,7 @@ def target_value(ops: Ops, values: Mapping[str, ir.Value], expression: str, inpu
         values: The tensors by name.
         expression: The text.
         inputs: Gets the inputs that the expression adds.
+        argmax: What takes the entry that ``argmax`` names; by default that of the largest value, whatever is fed.
 
     Raises:
         GradientError: The text is no such expression.
@@ -53,12 +60,15 @@ def target_value(ops: Ops, values: Mapping[str, ir.Value], expression: str, inpu
         tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:
         raise GradientError(f"{expression!r} is no target", hint=_EXAMPLES) from error
-    return _Reader(ops, values, expression, inputs).read(tree)
+    return _Reader(ops, values, expression, inputs, argmax).read(tree)
 
 
 class _Reader:
-    def __init__(self, ops: Ops, values: Mapping[str, ir.Value], text: str, inputs: list[ir.Value]) -> None:
+    def __init__(
+        self, ops: Ops, values: Mapping[str, ir.Value], text: str, inputs: list[ir.Value], argmax: Highest | None
+    ) -> None:
         self.ops = ops
+        self.argmax = argmax or (lambda value, axis: ops.ReduceMax(value, ops.ints(axis), keepdims=0))
         self.values = values
         self.text = text
         self.inputs = inputs
@@ -156,7 +166,7 @@ class _Reader:
         """Apply indices of numpy: whole numbers, slices, ``...``, and ``argmax``."""
         parts = list(tree.elts) if isinstance(tree, ast.Tuple) else [tree]
         if len(parts) == 1 and _is_argmax(parts[0]):
-            return self.ops.ReduceMax(value, self.ops.ints(-1), keepdims=0)
+            return self.argmax(value, -1)
         if any(isinstance(part, ast.Constant) and part.value is Ellipsis for part in parts):
             parts = self.without_ellipsis(value, parts)
         axis = 0
@@ -165,7 +175,7 @@ class _Reader:
                 value = self.slice(value, part, axis)
                 axis += 1
             elif _is_argmax(part):
-                value = self.ops.ReduceMax(value, self.ops.ints(axis), keepdims=0)
+                value = self.argmax(value, axis)
             elif (place := _number(part)) is not None and float(place).is_integer():
                 value = self.ops.Gather(value, self.ops.integer(int(place)), axis=axis)
             else:
