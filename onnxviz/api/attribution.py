@@ -35,6 +35,7 @@ def attribute(
     layer: str | None = None,
     output: str | None = None,
     labels: Sequence[str] | Path_ | None = None,
+    tokens: Path_ | None = None,
     batch: int | None = None,
     max_memory: str | int | None = None,
     allow_cut: bool = False,
@@ -57,6 +58,7 @@ def attribute(
         layer: Of the CAM methods, the layer; of others, the input or inner tensor that is attributed.
         output: The output that holds the scores of classes, where that is not the first of shape (N, classes).
         labels: Names of the classes, or a file with one a line.
+        tokens: A vocabulary (:func:`onnxviz.runtime.words.read_vocabulary`), to show texts as words.
         batch: Rows of a run, where the model leaves that open.
         max_memory: Bytes that the tensors of a run may take, or ``"2GB"``; 1 GB by default.
         allow_cut: Go on without the paths through operators that have no gradient.
@@ -85,7 +87,8 @@ def attribute(
     row = find_method(method)
     case = _case(
         model, inputs, target, None if "layer" in row.needs else layer, output, labels,
-        {"batch": batch, "max_memory": max_memory, "allow_cut": allow_cut, "straight_through": straight_through},
+        {"batch": batch, "max_memory": max_memory, "allow_cut": allow_cut, "straight_through": straight_through,
+        "tokens": tokens},
         {"providers": providers, "preprocessing": preprocessing, "dims": dims, "seed": input_seed,
          "op_library": op_library},
     )  # fmt: skip
@@ -103,6 +106,7 @@ def explain(
     layer: str | None = None,
     output: str | None = None,
     labels: Sequence[str] | Path_ | None = None,
+    tokens: Path_ | None = None,
     parameters: Mapping[str, Any] | None = None,
     batch: int | None = None,
     max_memory: str | int | None = None,
@@ -114,7 +118,7 @@ def explain(
     """Draw attributions: the input beside a map a method, all of one target.
 
     Args:
-        model, inputs, target, layer, output, labels, batch, max_memory, allow_cut, straight_through: As for
+        model, inputs, target, layer, output, labels, tokens, batch, max_memory, allow_cut, straight_through: As for
             :func:`attribute`.
         methods: One or several.
         picture: ``.png``, ``.svg`` or ``.pdf``.
@@ -139,7 +143,8 @@ def explain(
         own = {key: None for row in rows for key in row.parameters}
         raise InputError(f"no method here has a parameter {lost[0]!r}", hint=f"they have {', '.join(own) or 'none'}")
     inner = None if any("layer" in row.needs for row in rows) else layer
-    how = {"batch": batch, "max_memory": max_memory, "allow_cut": allow_cut, "straight_through": straight_through}
+    how = {"batch": batch, "max_memory": max_memory, "allow_cut": allow_cut, "straight_through": straight_through,
+        "tokens": tokens}
     case = _case(model, inputs, target, inner, output, labels, how, options)
     found = [
         attribution(case, row.name, layer=layer, **{k: v for k, v in given.items() if k in row.parameters})
@@ -179,6 +184,7 @@ def _case(
     from onnxviz.analysis.classification import load_labels
     from onnxviz.runtime.inputs import load_inputs
     from onnxviz.runtime.plan import parse_bytes
+    from onnxviz.runtime.words import read_vocabulary
 
     opened = as_model(model)
     batches, run = batches_for(opened, inputs, how["batch"], {k: v for k, v in options.items() if v is not None})
@@ -193,4 +199,7 @@ def _case(
         return load_inputs(opened, [source], **reading).feeds
 
     names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
-    return open_case(opened, batches, target=target, wrt=wrt, output=output, labels=names, how=setting, read=read)
+    words = None if how["tokens"] is None else read_vocabulary(how["tokens"])
+    return open_case(
+        opened, batches, target=target, wrt=wrt, output=output, labels=names, how=setting, words=words, read=read
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onnxviz.cli.options import Batch, Input, ModelFile, draws_a_picture, runs_a_model, tell
+from onnxviz.cli.options import Batch, Input, ModelFile, Vocabulary, draws_a_picture, runs_a_model, tell
 
 
 def parameters_of(given: list[str] | None) -> dict[str, Any]:
@@ -82,6 +82,7 @@ def explain(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the methods; may be repeated."),
     ] = None,
+    tokens: Vocabulary = None,
     batch: Batch = None,
     max_memory: Annotated[
         str | None, typer.Option("--max-memory", metavar="SIZE", help="What the tensors of a run may take: 2GB.")
@@ -104,7 +105,7 @@ def explain(
     from onnxviz.api import explain as draw
 
     draw(
-        model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels,
+        model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels, tokens=tokens,
         parameters=parameters_of(set), batch=batch, max_memory=max_memory, allow_cut=allow_cut,
         straight_through=straight_through, tell=tell, **options,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -49,6 +49,8 @@ class Case:
         inner: Attributed tensors that are no inputs of the file's model.
         read: Reads a file as what the inputs are fed, for baselines.
         notes: What a reader should know.
+        name: Of the model.
+        words: What the tokens of each sample are, or their ids; empty where no input holds any.
     """
 
     model: ir.Model
@@ -62,7 +64,8 @@ class Case:
     inner: frozenset[str] = frozenset()
     read: Callable[[str], Mapping[str, Any]] | None = None
     notes: tuple[str, ...] = ()
-    name: str = field(default="model")
+    name: str = "model"
+    words: tuple[tuple[str, ...], ...] = ()
 
     @property
     def samples(self) -> int:
@@ -131,6 +134,7 @@ def open_case(
     output: str | None = None,
     labels: Sequence[str] | None = None,
     how: How | None = None,
+    words: Mapping[int, str] | None = None,
     read: Callable[[str], Mapping[str, Any]] | None = None,
 ) -> Case:
     """Read the samples, resolve the target of each, and find what is attributed.
@@ -143,6 +147,7 @@ def open_case(
             or, where there are none, the embeddings of its tokens.
         output, labels: As for the target.
         how: How models are run.
+        words: Token id -> word; None shows the ids.
         read: Reads a file as what the inputs are fed.
 
     Raises:
@@ -175,7 +180,7 @@ def open_case(
         notes = (*notes, f"attributed: {', '.join(sorted(inner))}, which is inside the model")
     return Case(
         found.model, feeds, feeding, found, names, around, how, _canvases(around, batches, feeding.samples),
-        frozenset(inner), read, notes, model_name(model),
+        frozenset(inner), read, notes, model_name(model), _words(feeds, feeding, words),
     )  # fmt: skip
 
 
@@ -211,6 +216,15 @@ def _sources(
         if lost:
             raise SelectionError(f"{lost[0]} does not lie between the inputs and {target.tensor}")
     return tuple(dict.fromkeys(names)), frozenset(names) - inputs
+
+
+def _words(
+    feeds: Mapping[str, Any], feeding: Feeding, words: Mapping[int, str] | None
+) -> tuple[tuple[str, ...], ...]:
+    texts = [a for n, a in feeds.items() if n in feeding.rowwise and a.ndim == 2 and a.dtype.kind in "iu"]
+    if not texts:
+        return ()
+    return tuple(tuple((words or {}).get(int(i), str(int(i))) for i in row) for row in texts[0])
 
 
 def _canvases(around: Surroundings, batches: Batches, samples: int) -> tuple[Canvas | None, ...]:

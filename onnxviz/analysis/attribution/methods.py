@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxviz.analysis.attribution.baselines import spatial_axes
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.layers import Layer, choose_layer
 from onnxviz.analysis.attribution.result import Attribution
@@ -57,6 +58,7 @@ class Method:
         run: Gets the :class:`~onnxviz.analysis.attribution.case.Case`, of a method that needs a layer also the
             :class:`~onnxviz.analysis.attribution.layers.Layer`, and its parameters by keyword; returns :class:`Found`.
         needs: What must be there: ``"gradient"``, ``"layer"``.
+        unit: What its numbers are measured in, where y is the score and x the input.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Method:
     source: str
     run: Callable[..., Found]
     needs: frozenset[str] = frozenset({"gradient"})
+    unit: str = ""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -77,12 +80,12 @@ METHODS: dict[str, Method] = {}
 
 
 def method(
-    name: str, about: str, *, source: str, needs: tuple[str, ...] = ("gradient",)
+    name: str, about: str, *, source: str, needs: tuple[str, ...] = ("gradient",), unit: str = ""
 ) -> Callable[[Callable[..., Found]], Callable[..., Found]]:
     """Enter a function into the registry: a decorator. Its keyword-only arguments are the method's parameters."""
 
     def enter(function: Callable[..., Found]) -> Callable[..., Found]:
-        METHODS[name] = Method(name, about, source, function, frozenset(needs))
+        METHODS[name] = Method(name, about, source, function, frozenset(needs), unit)
         return function
 
     return enter
@@ -145,7 +148,8 @@ def attribution(case: Case, name: str, *, layer: str | None = None, **parameters
         row.name, maps, dict(case.feeds), case.target.texts, case.scores, {k: _plain(v) for k, v in told.items()},
         case.target.classes, chosen, found.baseline_score, found.completeness, found.cuts, case.forward.providers,
         (*case.notes, *found.notes), case.name, case.canvases,
-        None if chosen is None else _placement(case, chosen),
+        None if chosen is None else _placement(case, chosen), unit=row.unit,
+        axes={name: _axes(case, name, chosen) for name in maps}, words=case.words,
     )  # fmt: skip
 
 
@@ -157,6 +161,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _axes(case: Case, name: str, layer: Layer | None) -> str:
+    """Return a letter an axis of a map."""
+    if layer is not None and name == layer.name:
+        return "N" + ("DHW"[-len(layer.size) :] if len(layer.size) > 1 else "T")
+    rank = case.value(name).ndim
+    spatial = spatial_axes(case, name)
+    if not spatial and rank == 3 and name in case.inner:
+        return "NTC"  # embeddings
+    left = iter("DHW"[-len(spatial) :] if spatial else "")
+    return "N" + "".join(next(left, "C") if axis in spatial else "C" for axis in range(1, rank))
 
 
 def _placement(case: Case, layer: Layer) -> Placement | None:

@@ -54,6 +54,8 @@ class Attribution:
         placement: Where the cells of the layer lie on the canvas.
         words: What the positions of a text stand for, for each sample.
         certificate: How far the map can be trusted, where that was examined.
+        unit: What the numbers are measured in, where y is the score and x the input; empty where nothing tells.
+        axes: Attributed tensor -> a letter an axis of its map: N samples, C channels or features, others positions.
     """
 
     method: str
@@ -74,6 +76,8 @@ class Attribution:
     placement: Placement | None = None
     words: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     certificate: Certificate | None = None
+    unit: str = ""
+    axes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tensor(self) -> str:
@@ -136,7 +140,8 @@ def attribution_data(found: list[Attribution]) -> tuple[dict[str, np.ndarray], d
 def _row(place: int, one: Attribution) -> dict[str, Any]:
     centres = None if one.placement is None else [[axis.first, axis.step] for axis in one.placement.axes]
     return {
-        "number": place, "method": one.method, "tensors": list(one.maps), "parameters": dict(one.parameters),
+        "number": place, "method": one.method, "unit": one.unit, "tensors": list(one.maps), "axes": dict(one.axes),
+        "parameters": dict(one.parameters),
         "target": list(one.target), "classes": None if one.classes is None else list(one.classes),
         "layer": None if one.layer is None else one.layer.name, "centres": centres, "cuts": list(one.cuts),
         "providers": list(one.providers), "notes": list(one.notes),

@@ -130,8 +130,11 @@ class Runner:
         scored = [] if target is None else [target.tensor]
         computed = [name for name in (*scored, *self._gradients.values(), *also) if name not in self._fed]
         _returns(built, computed)
-        self._session = Session(built, self.how.providers, optimize=True, op_library=self.how.op_library)
-        self.providers = tuple(self._session.providers)
+        self._session: Session | None = None  # where only inputs are asked for, nothing is computed
+        self.providers: tuple[str, ...] = ()
+        if computed:
+            self._session = Session(built, self.how.providers, optimize=True, op_library=self.how.op_library)
+            self.providers = tuple(self._session.providers)
         self.rows = self.how.rows(feeding, gradients=bool(wrt))
         if target is not None and target.bare:
             self.rows = 1
@@ -167,7 +170,7 @@ class Runner:
             feeds |= {n: a for n, a in self._frozen(samples).items() if n in self._fed}
             if self._seed is not None:
                 feeds[self._seed] = self._entering(samples, weights)
-        given = self._session.run(feeds)
+        given = {} if self._session is None else self._session.run(feeds)
         given |= {name: np.asarray(feeds[name]) for name in self._also if name in feeds}
         scores: npt.NDArray[np.float64] = np.zeros(0)
         if self.target is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -124,7 +125,13 @@ def _is_expression(text: str, tensors: Mapping[str, ir.Value]) -> bool:
     """Whether a text is an expression rather than the name of a class, which may hold brackets as well."""
     if text in tensors:
         return True
-    return re.search(r"[\[(]", text) is not None and any(name in text for name in tensors)
+    if "[" not in text and not any(name in text for name in tensors):
+        return False
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError):
+        return False
+    return not isinstance(tree, (ast.Name, ast.Constant))
 
 
 def _class(model: ir.Model, text: str, scored: Scored) -> Target:
