@@ -55,9 +55,10 @@ _VERBS = (
     "report", "save_model", "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
-    "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "attribute", "attribution_methods",
-    "capture", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "neuron_views", "neurons", "open_model",
-    "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "weight_table", "weights",
+    "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "attribute",
+    "attribution_methods", "capture", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers",
+    "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing",
+    "profile", "project", "projection", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["attribute", "attribution_methods", "explain"]
 
-_RUN = ("providers", "op_library")
-
 
 def attribute(
     model: Model,
@@ -143,8 +141,13 @@ def explain(
         own = {key: None for row in rows for key in row.parameters}
         raise InputError(f"no method here has a parameter {lost[0]!r}", hint=f"they have {', '.join(own) or 'none'}")
     inner = None if any("layer" in row.needs for row in rows) else layer
-    how = {"batch": batch, "max_memory": max_memory, "allow_cut": allow_cut, "straight_through": straight_through,
-        "tokens": tokens}
+    how = {
+        "batch": batch,
+        "max_memory": max_memory,
+        "allow_cut": allow_cut,
+        "straight_through": straight_through,
+        "tokens": tokens,
+    }
     case = _case(model, inputs, target, inner, output, labels, how, options)
     found = [
         attribution(case, row.name, layer=layer, **{k: v for k, v in given.items() if k in row.parameters})
@@ -188,10 +191,11 @@ def _case(
 
     opened = as_model(model)
     batches, run = batches_for(opened, inputs, how["batch"], {k: v for k, v in options.items() if v is not None})
-    memory = {} if how["max_memory"] is None else {"memory": parse_bytes(how["max_memory"])}
+    memory = how["max_memory"]
     setting = How(
-        batch=how["batch"], allow_cut=how["allow_cut"], straight_through=how["straight_through"],
-        **{k: v for k, v in run.items() if k in _RUN}, **memory,
+        run.get("providers", "auto"), run.get("op_library"), how["batch"],
+        *([] if memory is None else [parse_bytes(memory)]), allow_cut=how["allow_cut"],
+        straight_through=how["straight_through"],
     )  # fmt: skip
     reading, _ = split_options({k: v for k, v in options.items() if v is not None})
 

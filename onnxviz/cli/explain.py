@@ -105,7 +105,7 @@ def explain(
     from onnxviz.api import explain as draw
 
     draw(
-        model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels, tokens=tokens,
-        parameters=parameters_of(set), batch=batch, max_memory=max_memory, allow_cut=allow_cut,
+        model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels,
+        tokens=tokens, parameters=parameters_of(set), batch=batch, max_memory=max_memory, allow_cut=allow_cut,
         straight_through=straight_through, tell=tell, **options,
     )  # fmt: skip

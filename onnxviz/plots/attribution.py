@@ -10,15 +10,15 @@ from onnxviz.analysis.attribution.result import Attribution
 from onnxviz.analysis.attribution.views import AttributionView, attribution_view
 from onnxviz.analysis.scale import number
 from onnxviz.errors import SelectionError
-from onnxviz.plots.attribution_tiles import Tile, draw_input, draw_tile, tile_of
+from onnxviz.plots.attribution_tiles import Tile, draw_input, draw_tile, name_tile, tile_of
 from onnxviz.plots.feature_maps import spread
 from onnxviz.plots.pairs import MARGIN, head
-from onnxviz.plots.style import MUTED, figure_text, name_lines, new_figure, safe, wrap_caption
+from onnxviz.plots.style import MUTED, figure_text, new_figure, safe, wrap_caption
 
 __all__ = ["plot_attributions"]
 
 _MOST_SAMPLES = 8
-_GAP, _ABOVE, _BELOW, _HEAD = 0.24, 0.5, 0.38, 0.34
+_GAP, _HEAD = 0.24, 0.24
 
 
 def plot_attributions(found: Sequence[Attribution], *, samples: int = _MOST_SAMPLES) -> Figure:
@@ -44,15 +44,15 @@ def plot_attributions(found: Sequence[Attribution], *, samples: int = _MOST_SAMP
     columns = tile.columns(len(rows[0]))
     lines = -(-len(rows[0]) // columns)
     width = max(2 * MARGIN + tile.lead + columns * (tile.width + _GAP) - _GAP, 6.2)
-    each = _HEAD + lines * (_ABOVE + tile.height + _BELOW)
-    caption = _caption(found, chosen)
+    each = _HEAD + tile.first + lines * tile.line
+    caption = _caption(found, chosen) + (["the more opaque the larger its magnitude"] if tile.kind == "picture" else [])
     text = wrap_caption(caption, width - 2 * MARGIN).split("\n")
     foot = [line for one in found for line in _foot(one, width - 2 * MARGIN)]
     top = 0.62 + 0.18 * len(text)
     figure = new_figure(width, top + len(rows) * each + 0.1 + 0.165 * len(foot) + 0.1)
     head(figure, f"What counts for the answer of {found[0].model_name}", text)
     for place, (sample, row) in enumerate(zip(chosen, rows, strict=True)):
-        _draw_row(figure, tile, row, sample, (top + place * each, width))
+        _draw_row(figure, tile, row, sample, top + place * each)
     figure_text(
         figure, MARGIN, top + len(rows) * each + 0.1, "\n".join(foot), fontsize=7.5, color=MUTED, linespacing=1.45
     )  # fmt: skip
@@ -61,10 +61,9 @@ def plot_attributions(found: Sequence[Attribution], *, samples: int = _MOST_SAMP
 
 def _draw_row(
     figure: Figure, tile: Tile, row: Sequence[tuple[Attribution, AttributionView]], sample: int,
-    box: tuple[float, float],
+    top: float,
 ) -> None:  # fmt: skip
     """Draw one sample: its target and score, what was fed, and a tile a map."""
-    top, width = box
     first = row[0][0]
     said = f"{safe(first.target[sample], 90)} · score {number(float(first.score[sample]))}"
     if first.samples > 1:
@@ -72,16 +71,13 @@ def _draw_row(
     figure_text(figure, MARGIN, top + 0.06, said, fontsize=9, fontweight="bold")
     top += _HEAD
     columns = tile.columns(len(row))
-    draw_input(figure, tile, row[0][1], (MARGIN, top, _ABOVE))
+    draw_input(figure, tile, row[0][1], (MARGIN, top))
     for place, (one, view) in enumerate(row):
         left = MARGIN + tile.lead + (place % columns) * (tile.width + _GAP)
-        upper = top + (place // columns) * (_ABOVE + tile.height + _BELOW)
-        names = name_lines(one.method, int(tile.width * 14))
-        figure_text(figure, left, upper + _ABOVE - 0.18, names, fontsize=8, fontweight="bold", va="bottom")
+        upper = top + tile.first + (place // columns) * tile.line + tile.above
         about = view.tensor if one.layer is None else f"{view.tensor} · {' × '.join(map(str, one.layer.size))}"
-        about = safe(about, int(tile.width * 20))
-        figure_text(figure, left, upper + _ABOVE - 0.05, about, fontsize=6.5, color=MUTED, va="bottom")
-        draw_tile(figure, tile, view, (left, upper + _ABOVE), one.unit)
+        name_tile(figure, tile, one.method, about, (left, upper))
+        draw_tile(figure, tile, view, (left, upper), one.unit)
 
 
 def _caption(found: Sequence[Attribution], chosen: Sequence[int]) -> list[str]:
@@ -89,7 +85,7 @@ def _caption(found: Sequence[Attribution], chosen: Sequence[int]) -> list[str]:
     parts = [f"{len(chosen)} of {total} samples"] if len(chosen) < total else []
     parts += list(dict.fromkeys(note for one in found for note in one.notes if note.startswith("score before")))
     parts += ["each map on its own scale"] if sum(len(one.maps) for one in found) * len(chosen) > 1 else []
-    return [*parts, "y the score, x the input"]
+    return parts
 
 
 def _foot(one: Attribution, room: float) -> list[str]:

@@ -73,7 +73,9 @@ def _baseline(case: Case, wanted: Any, seed: int) -> Baseline:
             hint = f"choose {', '.join(BASELINES)}, or name a file"
             raise InputError(f"there is no baseline {wanted!r}", hint=hint)
         if case.read is None or case.inner:
-            raise InputError(f"{wanted} cannot be read as a tensor inside the model", hint="give zeros, mean or uniform")
+            raise InputError(
+                f"{wanted} cannot be read as a tensor inside the model", hint="give zeros, mean or uniform"
+            )
         name, given = Path(wanted).name, dict(case.read(wanted))
     else:
         name, given = "array", dict(wanted) if isinstance(wanted, Mapping) else {case.sources[0]: wanted}
@@ -90,7 +92,7 @@ def _fitted(case: Case, name: str, given: Any) -> Array:
 
 
 def _made(case: Case, name: str, kind: str, seed: int) -> Array:
-    fed = np.float64(case.value(name))
+    fed = np.asarray(case.value(name), np.float64)
     if kind == "zeros":
         return np.zeros_like(fed)
     if kind == "uniform":

@@ -218,9 +218,7 @@ def _sources(
     return tuple(dict.fromkeys(names)), frozenset(names) - inputs
 
 
-def _words(
-    feeds: Mapping[str, Any], feeding: Feeding, words: Mapping[int, str] | None
-) -> tuple[tuple[str, ...], ...]:
+def _words(feeds: Mapping[str, Any], feeding: Feeding, words: Mapping[int, str] | None) -> tuple[tuple[str, ...], ...]:
     texts = [a for n, a in feeds.items() if n in feeding.rowwise and a.ndim == 2 and a.dtype.kind in "iu"]
     if not texts:
         return ()

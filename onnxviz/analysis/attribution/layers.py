@@ -50,7 +50,7 @@ class Layer:
         >>> Layer("x", "NHWC", (2, 3)).channels_first(np.zeros((1, 2, 3, 5))).shape
         (1, 5, 2, 3)
         """
-        array = np.moveaxis(np.float64(array), self.letters.index("C"), 1)
+        array = np.moveaxis(np.asarray(array, np.float64), self.letters.index("C"), 1)
         if self.block is not None:
             array = array[:, :, self.block.start : self.block.stop]
         return array.reshape(*array.shape[:2], *self.size)

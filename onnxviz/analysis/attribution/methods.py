@@ -58,7 +58,7 @@ class Method:
         run: Gets the :class:`~onnxviz.analysis.attribution.case.Case`, of a method that needs a layer also the
             :class:`~onnxviz.analysis.attribution.layers.Layer`, and its parameters by keyword; returns :class:`Found`.
         needs: What must be there: ``"gradient"``, ``"layer"``.
-        unit: What its numbers are measured in, where y is the score and x the input.
+        unit: What its numbers are measured in: ``"score"``, ``"score / input"`` and the like.
     """
 
     name: str
@@ -143,7 +143,7 @@ def attribution(case: Case, name: str, *, layer: str | None = None, **parameters
     for key, array in found.maps.items():
         maps[key] = np.ascontiguousarray(array, np.float32)
         maps[key].flags.writeable = False
-    told = {key: value for key, value in {**given, **found.parameters}.items()}
+    told = {**given, **found.parameters}
     return Attribution(
         row.name, maps, dict(case.feeds), case.target.texts, case.scores, {k: _plain(v) for k, v in told.items()},
         case.target.classes, chosen, found.baseline_score, found.completeness, found.cuts, case.forward.providers,

@@ -54,7 +54,7 @@ class Attribution:
         placement: Where the cells of the layer lie on the canvas.
         words: What the positions of a text stand for, for each sample.
         certificate: How far the map can be trusted, where that was examined.
-        unit: What the numbers are measured in, where y is the score and x the input; empty where nothing tells.
+        unit: What the numbers are measured in, such as ``"score / input"``; empty where nothing tells.
         axes: Attributed tensor -> a letter an axis of its map: N samples, C channels or features, others positions.
     """
 

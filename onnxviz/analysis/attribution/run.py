@@ -139,9 +139,7 @@ class Runner:
         if target is not None and target.bare:
             self.rows = 1
 
-    def __call__(
-        self, rows: Mapping[str, Any], samples: Sequence[int] | Array, weights: Array | None = None
-    ) -> Pass:
+    def __call__(self, rows: Mapping[str, Any], samples: Sequence[int] | Array, weights: Array | None = None) -> Pass:
         """Run rows.
 
         Args:
@@ -183,7 +181,7 @@ class Runner:
         """Return a tensor of a run with an axis of rows in front, where the model gives it none."""
         array = np.asarray(array)
         own = not self.feeding.bare or (name not in self.feeding.rowwise and array.ndim and len(array) == 1)
-        return array[:count] if own and array.ndim else array[None]
+        return np.asarray(array[:count] if own and array.ndim else array[None])
 
     def _padded(self, samples: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         lacking = (self.feeding.fixed or 0) - len(samples)

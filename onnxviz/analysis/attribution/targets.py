@@ -136,7 +136,7 @@ def _is_expression(text: str, tensors: Mapping[str, ir.Value]) -> bool:
 
 def _class(model: ir.Model, text: str, scored: Scored) -> Target:
     values = scored.values
-    flat = np.float64(values.reshape(len(values), -1))
+    flat = np.asarray(values.reshape(len(values), -1), np.float64)
     if text in ("", "argmax"):
         if np.isnan(flat).any():
             raise SelectionError("the scores hold NaN, so no class is the highest", hint="name one with --target")

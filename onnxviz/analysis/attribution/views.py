@@ -89,7 +89,7 @@ def attribution_view(one: Attribution, tensor: str, sample: int) -> AttributionV
     if heat.ndim == 0 or "".join(set(letters[1:])) == "C":
         kind, how = "table", ""
         heat = one.maps[tensor][sample].reshape(1, -1)
-        below = None if given is None else np.float32(given).reshape(1, -1)
+        below = None if given is None else np.asarray(given, np.float32).reshape(1, -1)
     elif heat.ndim == 1:
         kind, heat = "tokens", heat[None]
         words = one.words[sample] if sample < len(one.words) and len(one.words[sample]) == heat.shape[1] else ()
@@ -102,7 +102,7 @@ def attribution_view(one: Attribution, tensor: str, sample: int) -> AttributionV
         below = _slice(given, letters[1:], place_, heat.shape)
         heat = heat[place_]
     return AttributionView(
-        kind, tensor, np.float32(heat), color_scale(heat, signed=signed), how=how, below=below, words=words
+        kind, tensor, np.asarray(heat, np.float32), color_scale(heat, signed=signed), how=how, below=below, words=words
     )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def _over_channels(block: npt.NDArray[np.float32], letters: str, signed: bool) -
     axis = letters.index("C")
     count = block.shape[axis]
     heat = block.sum(axis=axis, dtype=np.float64) if signed else block.max(axis=axis)
-    return np.float32(heat), f"{'sum' if signed else 'maximum'} over {count} channels" if count > 1 else ""
+    return np.asarray(heat, np.float32), f"{'sum' if signed else 'maximum'} over {count} channels" if count > 1 else ""
 
 
 def _pixels(size: tuple[int, ...]) -> Placement:
@@ -125,4 +125,4 @@ def _slice(
     if given is None:
         return None
     block = given.mean(axis=letters.index("C")) if "C" in letters else given
-    return np.float32(block[place]) if block.shape == shape else None
+    return np.asarray(block[place], np.float32) if block.shape == shape else None

@@ -132,7 +132,7 @@ def _enter(name: str, formula: Formula, cut: bool, about: str, source: str) -> N
         made = np.maximum(heat, 0) if relu else heat
         return Found({layer.name: made}, cuts=cuts, notes=_flat(made, heat, gradients, relu))
 
-    method(name, about, source=source, needs=_NEEDS, unit="y")(run)
+    method(name, about, source=source, needs=_NEEDS, unit="activation" if name == "eigen-cam" else "score")(run)
 
 
 for _name, _row in CAMS.items():

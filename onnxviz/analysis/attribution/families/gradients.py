@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 
 @method("saliency", "how strongly the score answers to a small change: |gradient|",
-        source="Simonyan et al. 2013, arXiv:1312.6034", unit="y/x")  # fmt: skip
+        source="Simonyan et al. 2013, arXiv:1312.6034", unit="score / input")  # fmt: skip
 def saliency(case: Case, *, absolute: bool = True) -> Found:
     """Return ``|∂y/∂x|``; the gradient itself without ``absolute``."""
     found = case.clean.gradients
@@ -25,7 +25,7 @@ def saliency(case: Case, *, absolute: bool = True) -> Found:
 
 
 @method("input-x-gradient", "the share of each input in a linear model that fits here: input × gradient",
-        source="Shrikumar et al. 2016, arXiv:1605.01713", unit="y")  # fmt: skip
+        source="Shrikumar et al. 2016, arXiv:1605.01713", unit="score")  # fmt: skip
 def input_x_gradient(case: Case) -> Found:
     """Return ``x ⊙ ∂y/∂x``."""
     maps = {n: np.float64(case.value(n)) * g for n, g in case.clean.gradients.items()}
@@ -33,21 +33,21 @@ def input_x_gradient(case: Case) -> Found:
 
 
 @method("smoothgrad", "the mean gradient of noisy copies: less of what flickers from pixel to pixel",
-        source="Smilkov et al. 2017, arXiv:1706.03825, eq. 3", unit="y/x")  # fmt: skip
+        source="Smilkov et al. 2017, arXiv:1706.03825, eq. 3", unit="score / input")  # fmt: skip
 def smoothgrad(case: Case, *, copies: int = 50, noise: float = 0.15, seed: int = 0) -> Found:
     """Return the mean of gradients under Gaussian noise of ``noise`` times the range of each sample's input."""
     return _moments(case, copies, noise, seed, lambda one, two: one)
 
 
 @method("smoothgrad-squared", "the mean squared gradient of noisy copies",
-        source="Hooker et al. 2019, arXiv:1806.10758", unit="(y/x)²")  # fmt: skip
+        source="Hooker et al. 2019, arXiv:1806.10758", unit="(score / input)²")  # fmt: skip
 def smoothgrad_squared(case: Case, *, copies: int = 50, noise: float = 0.15, seed: int = 0) -> Found:
     """Return the mean of squared gradients under Gaussian noise."""
     return _moments(case, copies, noise, seed, lambda one, two: two)
 
 
 @method("vargrad", "how much the gradient of noisy copies varies",
-        source="Adebayo et al. 2018, arXiv:1810.03307", unit="(y/x)²")  # fmt: skip
+        source="Adebayo et al. 2018, arXiv:1810.03307", unit="(score / input)²")  # fmt: skip
 def vargrad(case: Case, *, copies: int = 50, noise: float = 0.15, seed: int = 0) -> Found:
     """Return the variance of gradients under Gaussian noise, of ``copies`` values (no correction by one)."""
     return _moments(case, copies, noise, seed, lambda one, two: np.maximum(two - one**2, 0.0))

@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 @method("integrated-gradients", "each input's share of the difference between the score and that of a baseline",
-        source="Sundararajan et al. 2017, arXiv:1703.01365, eq. 1", unit="y")  # fmt: skip
+        source="Sundararajan et al. 2017, arXiv:1703.01365, eq. 1", unit="score")  # fmt: skip
 def integrated_gradients(case: Case, *, steps: int = 50, baseline: BaselineSpec = "zeros", seed: int = 0) -> Found:
     """Return ``(x − x′) ∫ ∂y/∂x`` along the straight way from a baseline, by Gauss and Legendre's rule.
 
@@ -41,7 +41,8 @@ def integrated_gradients(case: Case, *, steps: int = 50, baseline: BaselineSpec 
 
 
 @method("gradient-shap", "expected gradients: the same over random points between the input and random baselines",
-        source="Lundberg and Lee 2017, arXiv:1705.07874; Erion et al. 2019, arXiv:1906.10670, eq. 3", unit="y")  # fmt: skip
+        source="Lundberg and Lee 2017, arXiv:1705.07874; Erion et al. 2019, arXiv:1906.10670, eq. 3",
+        unit="score")  # fmt: skip
 def gradient_shap(
     case: Case, *, copies: int = 50, baseline: BaselineSpec = "zeros,uniform", noise: float = 0.0, seed: int = 0
 ) -> Found:
@@ -58,9 +59,9 @@ def gradient_shap(
             rng = np.random.default_rng((seed, sample, place))
             one, part = chosen[int(rng.integers(len(chosen)))], rng.random()
             for name in case.sources:
-                own = np.float64(case.value(name)[sample])
+                own = np.asarray(case.value(name)[sample], np.float64)
                 own = own + rng.standard_normal(own.shape) * (noise * float(np.ptp(own))) if noise else own
-                base = np.float64(one.rows[name][sample])
+                base = np.asarray(one.rows[name][sample], np.float64)
                 rows[name].append(base + part * (own - base))
                 ways[name].append(own - base)
         found = case.gradients(*case.changed(sample, {name: np.stack(made) for name, made in rows.items()})).gradients
