@@ -194,7 +194,7 @@ def _case(
     memory = how["max_memory"]
     setting = How(
         run.get("providers", "auto"), run.get("op_library"), how["batch"],
-        *([] if memory is None else [parse_bytes(memory)]), allow_cut=how["allow_cut"],
+        None if memory is None else parse_bytes(memory), allow_cut=how["allow_cut"],
         straight_through=how["straight_through"],
     )  # fmt: skip
     reading, _ = split_options({k: v for k, v in options.items() if v is not None})

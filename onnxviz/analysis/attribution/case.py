@@ -158,8 +158,8 @@ def open_case(
     how = how or How()
     flat = infer_shapes(inline_functions(model))
     feeding, feeds = read_rows(flat, batches)
-    around = _around(flat, batches, feeds)
-    how = replace(how, row_bytes=_row_bytes(around.model, feeding.samples))
+    around = _around(flat, batches, feeding)
+    how = replace(how, row_bytes=_row_bytes(around.model, around.batch))
 
     def forward(given: ir.Model, names: Sequence[str], more: Mapping[str, Array]) -> dict[str, Array]:
         wider = replace(feeding, rowwise=feeding.rowwise | set(more))
@@ -184,16 +184,11 @@ def open_case(
     )  # fmt: skip
 
 
-def _around(model: ir.Model, batches: Batches, feeds: Mapping[str, Any]) -> Surroundings:
-    records = tuple(
-        replace(r, shape=np.shape(feeds[r.name])) if isinstance(feeds.get(r.name), np.ndarray) else r
-        for r in batches.first().records
-    )
-    one = tuple(
-        replace(r, shape=r.shape[1:]) if len(r.shape) == 4 and len(b.shape) == 3 else r
-        for r, b in zip(records, batches.first().records, strict=True)
-    )
-    return Surroundings(model, Capture({}, one, model_name(model), ()))
+def _around(model: ir.Model, batches: Batches, feeding: Feeding) -> Surroundings:
+    around = Surroundings(model, Capture({}, batches.first().records, model_name(model), ()))
+    if feeding.bare:
+        around.batch = 1  # of tensors inside, which the model gives an axis of samples itself
+    return around
 
 
 def _row_bytes(model: ir.Model, samples: int) -> int:

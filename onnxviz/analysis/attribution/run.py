@@ -36,7 +36,7 @@ class How:
         providers: As :func:`onnxviz.runtime.providers.resolve_providers` takes them.
         op_library: A shared library of custom operators; its code is executed.
         batch: Rows of a run, where the model leaves that open; None takes as many as fit.
-        memory: Bytes that the tensors of a run may take.
+        memory: Bytes that the tensors of a run may take; 1 GB by default.
         row_bytes: Bytes that all tensors of one row take; 0 where that is not known.
         allow_cut: Go on without the paths through operators that have no gradient.
         straight_through: Pass gradients through quantisation as if it did not round.
@@ -45,7 +45,7 @@ class How:
     providers: str | Sequence[str] = "auto"
     op_library: str | os.PathLike[str] | None = None
     batch: int | None = None
-    memory: int = _BUDGET
+    memory: int | None = None
     row_bytes: int = 0
     allow_cut: bool = False
     straight_through: bool = False
@@ -59,7 +59,7 @@ class How:
         if not self.row_bytes:
             return 8
         # Backward, what every layer gave is still there, and a gradient of each comes to it.
-        return int(min(max(self.memory // (self.row_bytes * (2 if gradients else 1)), 1), _MOST))
+        return int(min(max((self.memory or _BUDGET) // (self.row_bytes * (2 if gradients else 1)), 1), _MOST))
 
 
 @dataclass(frozen=True, eq=False)
