@@ -62,14 +62,15 @@ class Target:
     def seeds(self, samples: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
         """Return the gradient of the score with respect to the tensor, ``(R, *shape)``, for rows of some samples."""
         seeds = np.zeros((len(samples), *self.shape), self.dtype)
-        for row, sample in zip(seeds, samples.tolist(), strict=True):
-            row[self.at[sample]] = 1 / row[self.at[sample]].size
+        for row, sample in enumerate(samples.tolist()):
+            place = (row, *self.at[sample])
+            seeds[place] = 1 / np.size(seeds[place])
         return seeds
 
     def scores(self, values: npt.NDArray[Any], samples: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         """Return the score of rows ``(R, *shape)`` of some samples, ``(R,)``."""
-        rows = zip(values, samples.tolist(), strict=True)
-        return np.array([float(np.mean(np.float64(row[self.at[sample]]))) for row, sample in rows], np.float64)
+        places = ((row, *self.at[sample]) for row, sample in enumerate(samples.tolist()))
+        return np.array([np.mean(values[place], dtype=np.float64) for place in places], np.float64)
 
 
 def resolve_target(
