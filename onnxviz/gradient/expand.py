@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient import multihead as _multihead  # noqa: F401 - enters its expansions
+from onnxviz.gradient import old as _old  # noqa: F401
 from onnxviz.gradient import sequences as _sequences  # noqa: F401
 from onnxviz.gradient.build import operator_version, reads
 from onnxviz.gradient.fused import EXPANSIONS, Refused, Site

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError, SelectionError
-from onnxviz.gradient.build import Cut, Walk, pull_back
+from onnxviz.gradient.build import Cut, Walk, pull_back, reads
 from onnxviz.gradient.expand import expand
 from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.prepare import prepare
@@ -75,6 +77,27 @@ def gradient_model(
     >>> gradient_model(model, target="y ** 2", wrt=["p"]).gradients
     {'p': 'p.grad'}
     """
+    with _no_collection():
+        return _gradient_model(
+            model, of, wrt, target, Walk(table or standard_table(), {}, allow_cut, [], straight_through)
+        )
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python from looking for cycles among the ten thousands of objects of a graph that is being written."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+def _gradient_model(
+    model: ir.Model, of: str | None, wrt: Sequence[str] | None, target: str | None, walk: Walk
+) -> GradientModel:
     copy = prepare(model)
     names = list(wrt) if wrt is not None else [str(v.name) for v in copy.graph.inputs if _is_float(v)]
     what = str(of)
@@ -83,8 +106,7 @@ def gradient_model(
         copy, of = _with_target(copy, what)
     elif of is None:
         raise GradientError("nothing is differentiated", hint="name a tensor with --of, or give a --target")
-    rules = table or standard_table()
-    copy = expand(copy, rules, of, names)
+    copy = expand(copy, walk.table, of, names)
     values = _named(copy)
     end, asked = _float(values, of), [_float(values, name) for name in names]
     if end.producer() is not None and end.graph is not copy.graph:
@@ -101,12 +123,12 @@ def gradient_model(
         seed = str(entering.name)
     else:
         entering = ops.filled(ops.shape(end), 1.0, end)
-    walk = Walk(rules, dict(copy.opset_imports), allow_cut, straight_through=straight_through)
+    walk = replace(walk, opsets=dict(copy.opset_imports))
     found = pull_back(ops, list(copy.graph), {end: entering}, asked, walk)
     gradients = {}
     for name, value in zip(names, asked, strict=True):
         if value not in found:
-            raise _no_path(what, name, walk)
+            raise _no_path(what, name, walk, depends=_depends(end, value))
         output = ops.Identity(found[value])
         output.name = _free(f"{name}.grad", taken)
         output.type, output.shape = value.type, value.shape
@@ -152,9 +174,26 @@ def _float(values: dict[str, ir.Value], name: str) -> ir.Value:
     return values[name]
 
 
-def _no_path(of: str, name: str, walk: Walk) -> GradientError:
+def _depends(end: ir.Value, start: ir.Value) -> bool:
+    """Whether one tensor depends on another in any way at all."""
+    seen: set[ir.Value] = set()
+    waiting = [end]
+    while waiting:
+        value = waiting.pop()
+        if value is start:
+            return True
+        if value not in seen:
+            seen.add(value)
+            if (node := value.producer()) is not None:
+                waiting.extend(reads(node))
+    return False
+
+
+def _no_path(of: str, name: str, walk: Walk, *, depends: bool) -> GradientError:
     cuts = "; ".join(str(cut) for cut in walk.cuts[:3])
     why = f"all paths are cut ({cuts})" if cuts else f"{of} does not depend on it"
+    if depends and not cuts:
+        why = f"{of} depends on its shape, or on comparisons and whole numbers of it alone, so that the gradient is 0"
     return GradientError(f"no gradient leads from {of} to {name}: {why}")
 
 

@@ -7,9 +7,10 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
+from onnxviz.graph.contents import is_made_up
+from onnxviz.graph.inference import infer_in_place
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import copy_model, from_proto, summary_line, to_proto
-from onnxviz.graph.shapes import infer_shapes
 
 __all__ = ["OPSET", "prepare"]
 
@@ -17,6 +18,7 @@ __all__ = ["OPSET", "prepare"]
 OPSET = 18
 _IR = 8  # the version of the file format that this opset came with; before 4, every initializer was an input
 _SCAN = 9  # the version of Scan that all later ones keep to
+_ASIDE = "onnxviz.unknown"  # the domain of what no version of onnx knows, during a conversion
 _SMALL = 1024  # bytes of a constant that a conversion may have to look into
 
 
@@ -30,9 +32,30 @@ def prepare(model: ir.Model) -> ir.Model:
     opset = flat.opset_imports.get("", flat.opset_imports.get("ai.onnx", OPSET))
     if opset < OPSET:
         flat = _raised(flat, opset)
-    made = infer_shapes(copy_model(flat) if flat is model else flat)
-    made.ir_version = max(made.ir_version or 0, _IR)
-    return made
+    elif flat is model:
+        flat = copy_model(model)
+    _infer(flat)
+    flat.ir_version = max(flat.ir_version or 0, _IR)
+    return flat
+
+
+def _infer(model: ir.Model) -> None:
+    """Infer shapes, in place; what outputs are declared to be stands where it does not contradict them."""
+    declared = {value: value.shape for value in model.graph.outputs if value.producer() is not None}
+    for value in declared:
+        value.shape = None
+    infer_in_place(model)
+    for value, shape in declared.items():
+        if shape is not None and (value.shape is None or not _contradicts(shape, value.shape)):
+            value.shape = shape
+
+
+def _contradicts(declared: ir.Shape, inferred: ir.Shape) -> bool:
+    """Whether a shape cannot be true: of another rank or size, or fixed where the inputs leave it open."""
+    if len(declared) != len(inferred):
+        return True
+    pairs = [(said, true) for said, true in zip(declared, inferred, strict=True) if isinstance(said, int) and said >= 0]
+    return any(said != true for said, true in pairs if isinstance(true, int) or not is_made_up(true))
 
 
 def _raised(model: ir.Model, opset: int) -> ir.Model:
@@ -56,6 +79,11 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
         value.const_value, value.type, value.shape = None, ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
         if name not in declared:
             graph.inputs.append(value)
+    unknown = {node for node in graph.all_nodes() if not node.domain and not onnx.defs.has(node.op_type)}
+    for node in unknown:  # Crop, ImageScaler and such, which runtimes still have and the converter stops at
+        node.domain = _ASIDE
+    if unknown:
+        skeleton.opset_imports[_ASIDE] = 1
     try:
         proto = onnx.version_converter.convert_version(to_proto(skeleton), OPSET)
     except Exception as error:
@@ -64,6 +92,10 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
             hint="convert it with the tool that made it, then try again",
         ) from error
     raised = from_proto(proto)
+    raised.opset_imports.pop(_ASIDE, None)
+    for node in raised.graph.all_nodes():
+        if node.domain == _ASIDE:
+            node.domain = ""
     for name, tensor in weights.items():
         value = next(v for v in raised.graph.inputs if v.name == name)
         value.const_value = tensor
