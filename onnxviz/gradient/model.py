@@ -124,7 +124,8 @@ def _gradient_model(
     else:
         entering = ops.filled(ops.shape(end), 1.0, end)
     walk = replace(walk, opsets=dict(copy.opset_imports))
-    found = pull_back(ops, list(copy.graph), {end: entering}, asked, walk)
+    forward, weights = list(copy.graph), set(copy.graph.initializers)
+    found = pull_back(ops, forward, {end: entering}, asked, walk)
     gradients = {}
     for name, value in zip(names, asked, strict=True):
         if value not in found:
@@ -136,7 +137,18 @@ def _gradient_model(
             output.shape = found[value].shape
         copy.graph.outputs.append(output)
         gradients[name] = output.name
+    _drop_unread(copy.graph, set(forward), weights)
     return GradientModel(copy, what, seed, gradients, tuple(walk.cuts))
+
+
+def _drop_unread(graph: ir.Graph, nodes: set[ir.Node], weights: set[str]) -> None:
+    """Remove what nothing reads and was not there before: a rule may write more than its node's case needs."""
+    for node in reversed(graph):
+        if node not in nodes and not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
+    for name in set(graph.initializers) - weights:
+        if not graph.initializers[name].uses():
+            del graph.initializers[name]
 
 
 def _with_target(model: ir.Model, expression: str) -> tuple[ir.Model, str]:

@@ -76,7 +76,6 @@ def test_every_operator_of_the_newest_opset_has_a_rule_a_body_or_a_reason() -> N
         and not (schema.has_function or schema.has_context_dependent_function)
     ]  # fmt: skip
     assert sorted(left) == [
-        "MaxRoiPool",
         "Optional",
         "SequenceConstruct",
         "SequenceErase",
