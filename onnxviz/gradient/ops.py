@@ -271,9 +271,10 @@ class Ops:
         if half is not None:
             wide = int(ir.DataType.FLOAT)
             into, updates = self.Cast(into, to=wide), self.Cast(updates, to=wide)
-        given = {} if axis is None else {"axis": axis}
-        op_type = "ScatterND" if axis is None else "ScatterElements"
-        made = self.node(op_type, into, indices, updates, reduction=reduction, **given)
+        if axis is None:
+            made = self.ScatterND(into, indices, updates, reduction=reduction)
+        else:
+            made = self.ScatterElements(into, indices, updates, axis=axis, reduction=reduction)
         return made if half is None else self.Cast(made, to=int(half))
 
     # sums
