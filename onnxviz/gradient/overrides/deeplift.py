@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxviz.errors import GradientError
 from onnxviz.gradient.method import Method
 from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.overrides import expansions as _expansions  # noqa: F401 - enters them
 from onnxviz.gradient.overrides.kinds import (
     EXTREMES,
     INDEXED,
@@ -37,6 +38,7 @@ from onnxviz.graph.extract import bodies_of
 __all__ = ["Reference", "deeplift_table"]
 
 _NEAR = 1e-10
+_PICKS = (*MOVES, *INDEXED, "ReduceMax", "ReduceSum", "ReduceMean")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +48,12 @@ class Reference:
     Attributes:
         twins: Tensor -> what it is on the baselines, for those that depend on them.
         inputs: Input -> the input that its baseline is fed to.
+        heads: Nodes whose output is the target, or what that picks from.
     """
 
     twins: dict[ir.Value, ir.Value]
     inputs: dict[str, str]
+    heads: frozenset[ir.Node]
 
     def moved(self, value: ir.Value | None) -> bool:
         """Whether a tensor may differ from what it is on the baselines."""
@@ -71,7 +75,7 @@ class _DeepLift(Method):
 
     def begin(self, ops: Ops, nodes: Sequence[ir.Node], end: ir.Value, asked: Sequence[ir.Value]) -> Reference:
         """Add an input for each baseline, zeros unless it is fed, and the forward pass on them."""
-        reference = Reference({}, {})
+        reference = Reference({}, {}, _heads(end))
         needed = _behind(nodes, [end])
         compared = [value for value in asked if value.is_graph_input()]
         for value in compared or sorted(_sources(needed, asked), key=lambda value: str(value.name)):
@@ -125,6 +129,18 @@ def _behind(nodes: Sequence[ir.Node], ends: Iterable[ir.Value]) -> set[ir.Node]:
             found.add(node)
             wanted.update(value for value in node.inputs if value is not None)
     return found
+
+
+def _heads(end: ir.Value) -> frozenset[ir.Node]:
+    """Return the nodes whose output a target picks from."""
+    found, todo = set(), [end]
+    while todo:
+        node = todo.pop().producer()
+        if node is not None and node not in found:
+            found.add(node)
+            if node.op_type in _PICKS and node.inputs[0] is not None:
+                todo.append(node.inputs[0])
+    return frozenset(found)
 
 
 def _sources(needed: set[ir.Node], asked: Sequence[ir.Value]) -> set[ir.Value]:
@@ -284,9 +300,23 @@ def extreme(s: Step, m: ir.Value, *rest: ir.Value | None) -> Grads:
 
 
 def softmax(s: Step, m: ir.Value) -> Grads:
-    """As Captum: rescaled, less the mean along the axis (Shrikumar et al. 2017, section 3.6)."""
-    ops = s.ops
-    scaled = rescale(s, m)
-    made = scaled[0] if isinstance(scaled, tuple) else scaled
-    assert made is not None
-    return ops.Sub(made, ops.ReduceMean(made, ops.ints(s.attr("axis", -1)), keepdims=1))
+    """As Captum where it gives the target: rescaled, less the mean along the axis (Shrikumar et al. 2017, section 3.6).
+
+    Inside a network, as in attention, it is exponentials times the inverse of their sum, by the rules of those, which
+    share the whole difference.
+    """
+    ops, axes = s.ops, s.ops.ints(s.attr("axis", -1))
+    if s.node in s.walk.plan.heads:
+        scaled = rescale(s, m)
+        made = scaled[0] if isinstance(scaled, tuple) else scaled
+        assert made is not None
+        return ops.Sub(made, ops.ReduceMean(made, axes, keepdims=1))
+    other, half = s.walk.plan.twins[s[0]], ops.scalar(0.5, m)
+    highest = ops.ReduceMax(ops.Max(s[0], other), axes, keepdims=1)
+    powers = [ops.Exp(ops.Sub(x, highest)) for x in (s[0], other)]
+    inverses = [ops.Reciprocal(ops.ReduceSum(power, axes, keepdims=1)) for power in powers]
+    through = ops.Mul(m, ops.Mul(ops.Add(*inverses), half))
+    below = ops.ReduceSum(ops.Mul(m, ops.Mul(ops.Add(*powers), half)), axes, keepdims=1)
+    carried = ops.Sub(through, ops.Mul(below, ops.Mul(*inverses)))
+    change = ops.Mul(carried, ops.Sub(*powers))
+    return _over(s, 0, change, ops.Mul(carried, powers[0]))

@@ -18,7 +18,7 @@ __all__ = ["Rectified", "rectifier_table"]
 Rectified = Callable[[Step, ir.Value, ir.Value], ir.Value]
 
 _RECTIFIERS = ("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Max")
-_SMOOTH = ("Elu", "Selu", "Celu", "Gelu", "HardSwish", "Softplus", "Mish", "Swish")
+_SMOOTH = ("Elu", "Selu", "Celu", "Gelu", "HardSwish", "Softplus", "Mish", "Swish", "Erf")  # Erf: of an exported GELU
 _RECURRENT = ("RNN", "GRU", "LSTM")
 
 
