@@ -28,6 +28,7 @@ def gradient(
     *,
     target: str | None = None,
     allow_cut: bool = False,
+    rules: str | None = None,
 ) -> GradientModel:
     """Build a model that computes gradients: see :func:`onnxviz.gradient.model.gradient_model`.
 
@@ -38,12 +39,16 @@ def gradient(
         output: The ``.onnx`` file to write.
         target: An expression that gives a number for each sample.
         allow_cut: Go on without the paths through operators that have no rule.
+        rules: What is carried back in place of the gradient, by name: ``guided``, ``lrp-epsilon-plus``, ``deeplift``, …
+            (:data:`onnxviz.gradient.overrides.names.RULE_SETS`). Then the outputs ``NAME.grad`` hold that.
     """
     from onnxviz.gradient.model import gradient_model
+    from onnxviz.gradient.overrides.names import rules_table
 
     check_outputs((output, (".onnx",)))
     names = [wrt] if isinstance(wrt, str) else wrt
-    made = gradient_model(as_model(model), of, names, target=target, allow_cut=allow_cut)
+    table = rules_table(rules) if rules is not None else None
+    made = gradient_model(as_model(model), of, names, target=target, allow_cut=allow_cut, table=table)
     if output is not None:
         save_model(made.model, output)
     return made

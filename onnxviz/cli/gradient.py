@@ -31,12 +31,22 @@ def gradient(
     allow_cut: Annotated[
         bool, typer.Option("--allow-cut", help="Go on without paths through operators that have no gradient rule.")
     ] = False,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            "--rules", metavar="NAME",
+            help="Other rules than the true gradient's: guided, deconvnet, redirected, deeplift, lrp-epsilon-plus, "
+            "lrp-gamma:gamma=0.5 and more (docs/gradient_rules.md); X.grad then holds what they carry back.",
+        ),
+    ] = None,
 ) -> None:  # fmt: skip
     """Write a model that computes gradients beside its outputs, for any runtime."""
     from onnxviz.api import gradient as build
     from onnxviz.errors import printable
 
-    made = build(model, of, wrt, output, target=target, allow_cut=allow_cut)
+    made = build(model, of, wrt, output, target=target, allow_cut=allow_cut, rules=rules)
     for cut in made.cuts:
         typer.echo(printable(f"cut: {cut}"), err=True)
+    for note in made.notes:
+        typer.echo(printable(f"note: {note}"), err=True)
     typer.echo(str(output))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError, SelectionError
 from onnxviz.gradient.build import Cut, Walk, pull_back, reads
 from onnxviz.gradient.expand import expand
+from onnxviz.gradient.method import imbalance
 from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.prepare import prepare
 from onnxviz.gradient.registry import Table, standard_table
@@ -32,6 +33,11 @@ class GradientModel:
         seed: Name of the input that takes the gradient entering the tensor; None where the target is an expression.
         gradients: Tensor -> the output that holds its gradient.
         cuts: Where paths end, and why.
+        gives: What those outputs hold: ``gradient``, ``relevance`` or ``contribution``.
+        baselines: Input -> the input that holds what it is compared with; zeros unless it is fed.
+        delta: Name of the output that holds what entered at the target less what arrived at the tensors, ``(N,)``: what
+            biases and stabilisers took. None for gradients, and where tensors are asked for that lie behind another.
+        notes: What rules have to say of how they treated a node.
     """
 
     model: ir.Model
@@ -39,6 +45,10 @@ class GradientModel:
     seed: str | None
     gradients: dict[str, str]
     cuts: tuple[Cut, ...]
+    gives: str = "gradient"
+    baselines: dict[str, str] = field(default_factory=dict)
+    delta: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def gradient_model(
@@ -62,7 +72,8 @@ def gradient_model(
         target: An expression that gives a number for each sample, as
             :func:`onnxviz.gradient.targets.target_value` takes it; where it begins with an index, of ``of``.
         allow_cut: Go on without the paths through operators that have no rule.
-        table: Other rules than the true ones.
+        table: Other rules than the true ones, such as :func:`onnxviz.gradient.overrides.names.rules_table` returns;
+            then the outputs ``NAME.grad`` hold what those carry back.
         straight_through: Pass gradients through quantisation as if it did not round, where it does not clip.
 
     Raises:
@@ -115,30 +126,39 @@ def _gradient_model(
             hint="differentiate an output of that node",
         )
     taken = set(values) | {str(node.name) for node in copy.graph}
-    ops = Ops(copy.graph, taken)
+    ops, method = Ops(copy.graph, taken), walk.table.method
+    forward, weights = list(copy.graph), set(copy.graph.initializers)
+    plan = method.begin(ops, forward, end, asked)
     seed: str | None = None
     if target is None:
         entering = ir.Value(name=_free(f"{of}.grad", taken), type=end.type, shape=end.shape)
         copy.graph.inputs.append(entering)
         seed = str(entering.name)
     else:
-        entering = ops.filled(ops.shape(end), 1.0, end)
-    walk = replace(walk, opsets=dict(copy.opset_imports))
-    forward, weights = list(copy.graph), set(copy.graph.initializers)
+        entering = method.enter(ops, end)
+    walk = replace(walk, opsets=dict(copy.opset_imports), plan=plan)
     found = pull_back(ops, forward, {end: entering}, asked, walk)
-    gradients = {}
+    gradients, arrived = {}, []
     for name, value in zip(names, asked, strict=True):
         if value not in found:
             raise _no_path(what, name, walk, depends=_depends(end, value))
-        output = ops.Identity(found[value])
+        told = method.finish(ops, plan, value, found[value])
+        arrived.append((value, told))
+        output = ops.Identity(told)
         output.name = _free(f"{name}.grad", taken)
         output.type, output.shape = value.type, value.shape
         if value.producer() is not None and value.graph is not copy.graph:  # in a body: an entry an iteration
             output.shape = found[value].shape
         copy.graph.outputs.append(output)
         gradients[name] = output.name
+    delta: str | None = None
+    if method.conserves and (len(asked) == 1 or all(value.is_graph_input() for value in asked)):
+        left = imbalance(ops, method.finish(ops, plan, end, entering), end, arrived)
+        delta = left.name = _free(f"{method.gives}.delta", taken)
+        copy.graph.outputs.append(left)
     _drop_unread(copy.graph, set(forward), weights)
-    return GradientModel(copy, what, seed, gradients, tuple(walk.cuts))
+    baselines, notes = method.baselines(plan), tuple(walk.notes)
+    return GradientModel(copy, what, seed, gradients, tuple(walk.cuts), method.gives, baselines, delta, notes)
 
 
 def _drop_unread(graph: ir.Graph, nodes: set[ir.Node], weights: set[str]) -> None:

@@ -350,6 +350,7 @@ class Step:
         outside: Tensors around the node that its bodies read and whose gradients are asked for.
         inside: Tensors in its bodies whose gradients are asked for.
         found: Takes the gradients of ``outside`` and ``inside``.
+        dropped: Takes the inputs to which a rule carries nothing back, by its definition.
     """
 
     ops: Ops
@@ -360,6 +361,7 @@ class Step:
     outside: tuple[ir.Value, ...] = ()
     inside: tuple[ir.Value, ...] = ()
     found: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    dropped: set[int] = field(default_factory=set)
 
     def __getitem__(self, place: int) -> ir.Value:
         """Return an input that the node has."""
@@ -405,7 +407,7 @@ class Step:
     def refuse(self, why: str) -> GradientError:
         """Return the error of a form that the rule does not have; raise it."""
         return GradientError(
-            f"there is no gradient of {self.node.op_type}-{self.version} at "
+            f"there is no {self.walk.table.method.gives} of {self.node.op_type}-{self.version} at "
             f"{self.node.name or self.node.outputs[0].name!r}: {why}",
             hint="--allow-cut goes on without the paths through it",
         )
