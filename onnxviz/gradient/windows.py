@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.subpixel import few_numbers, subpixel
 from onnxviz.graph.constants import constant_tensor
 
 __all__ = ["Window", "input_grad", "rank_of", "spatial", "spread", "weight_grad", "window_counts", "window_of"]
@@ -155,6 +156,10 @@ def input_grad(
     fixed = weights is not None and weights.size <= _TURNED and static_shape(w) is not None
     if fixed and set(window.strides) == {1} and min(turned) >= 0:
         return ops.Conv(dy, _turned(ops, w, group), pads=turned, dilations=window.dilations, group=group)
+    if fixed and group == 1 and set(window.dilations) == {1} and few_numbers(w, window.strides):
+        known = ([size or 0 for size in spatial(value, rank)] for value in (x, y))
+        if (made := subpixel(ops, dy, w, window.strides[0], begin_pads, *known)) is not None:
+            return made
     missing = [max(-tail, 0) for tail in tails]
     if any(missing):
         sliding["output_padding"] = missing
