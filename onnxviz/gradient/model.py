@@ -48,6 +48,7 @@ def gradient_model(
     allow_cut: bool = False,
     table: Table | None = None,
     straight_through: bool = False,
+    partial: bool = False,
 ) -> GradientModel:
     """Return a model that computes gradients beside its outputs.
 
@@ -62,6 +63,8 @@ def gradient_model(
         allow_cut: Go on without the paths through operators that have no rule.
         table: Other rules than the true ones.
         straight_through: Pass gradients through quantisation as if it did not round, where it does not clip.
+        partial: Leave out what has no gradient (no path leads to it, it is of whole numbers), as long as something has
+            one; what is left has its place in ``gradients``.
 
     Raises:
         GradientError: No path leads from a tensor to the target, an operator on it has no rule, or the target is none.
@@ -86,6 +89,8 @@ def gradient_model(
     rules = table or standard_table()
     copy = expand(copy, rules, of, names)
     values = _named(copy)
+    if partial:
+        names = [name for name in names if name in values and _is_float(values[name])]
     end, asked = _float(values, of), [_float(values, name) for name in names]
     if end.producer() is not None and end.graph is not copy.graph:
         raise GradientError(
@@ -105,6 +110,8 @@ def gradient_model(
     found = pull_back(ops, list(copy.graph), {end: entering}, asked, walk)
     gradients = {}
     for name, value in zip(names, asked, strict=True):
+        if value not in found and partial and found:
+            continue
         if value not in found:
             raise _no_path(what, name, walk)
         output = ops.Identity(found[value])
