@@ -33,8 +33,8 @@ KINDS_OF_MARKS = {
 }
 _OF_GRADIENTS = {
     "not finite": "NaN or infinite gradients",
-    "exploding": "a sample's gradient grows layer by layer on its way back",
-    "vanishing": "a sample's gradient falls layer by layer on its way back",
+    "exploding": "the L2 norm of a sample's gradient grows layer by layer on its way back",
+    "vanishing": "the L2 norm of a sample's gradient falls layer by layer on its way back",
     "dead": "channels whose gradient is 0 for all samples",
     "zero": "all gradients are 0",
 }
@@ -66,8 +66,8 @@ class Thresholds:
         variation: Part of the RMS that differs between samples (or tokens), at most.
         rank: Effective rank of the samples, at most.
         rank_limit: The largest rank that must have been possible for that.
-        gradient_vanishing: Length of a sample's gradient at the layers next to the inputs by that next to the target, at
-            most.
+        gradient_vanishing: L2 norm of a sample's gradient at the end of a stretch, towards the inputs, by that at its
+            start, towards the target, at most.
         gradient_exploding: The same, at least.
         gradient_dead: Share of channels whose gradient is 0 for all samples, at least.
     """

@@ -30,8 +30,8 @@ class GradientTrend:
         first: The layer next to the inputs.
         steps: Layers between them.
         rms: RMS of the gradient at ``first`` by that at ``last``.
-        norm: The same of the length of a sample's gradient: what the number of values in a layer has no part in.
-        slope: Decades of the length that a layer adds on the way back (least squares over all of them).
+        norm: The same of the L2 norm of a sample's gradient: what the number of values in a layer has no part in.
+        slope: Decades of that norm that a layer adds on the way back (least squares over all of them).
     """
 
     last: str
@@ -43,7 +43,7 @@ class GradientTrend:
 
     def __str__(self) -> str:
         return (
-            f"gradient from {self.last} back to {self.first}: length ×{self.norm:.2g}, RMS ×{self.rms:.2g}, "
+            f"a sample's gradient from {self.last} back to {self.first}: L2 norm ×{self.norm:.2g}, RMS ×{self.rms:.2g}, "
             f"{self.slope:+.2f} decades a layer over {self.steps} layers"
         )
 
@@ -79,10 +79,10 @@ def gradient_trend(stages: Sequence[Stage], found: GradientStatistics) -> Gradie
 def gradient_series(stages: Sequence[Stage], found: GradientStatistics, by: Thresholds) -> Series:
     """Return the gradients as a series: quantiles are of ``|g|`` over the values that are not 0.
 
-    *Vanishing* and *exploding* follow the length of a sample's gradient from the target back to the inputs, through the
+    *Vanishing* and *exploding* follow the L2 norm of a sample's gradient from the target back to the inputs, through the
     layers with learned kernels, as :func:`onnxviz.analysis.flow_marks.activation_marks` follows the RMS of values
     forward (Hochreiter 1991; Glorot and Bengio 2010; Pascanu, Mikolov and Bengio 2013, "On the difficulty of training
-    recurrent neural networks"). The length, not the RMS: a feature map of many pixels shares one gradient out among all
+    recurrent neural networks"). The norm, not the RMS: a feature map of many pixels shares one gradient out among all
     of them. *Dead*: channels whose gradient is exactly 0 for all samples at all positions, behind the last layer with
     weights left out, since a target of one class has no gradient by the others.
 
@@ -119,7 +119,7 @@ def _trends(stages: Sequence[Stage], found: GradientStatistics, by: Thresholds) 
         slope = math.log10(mark.value) / steps if 0 < mark.value < math.inf else math.copysign(math.inf, mark.value - 1)
         end, begin = places[mark.first].rms, places[mark.last].rms
         rms = f", RMS ×{begin / end:.2g}" if begin and end else ""
-        text = f"×{mark.value:.2g} over {steps} layers back{rms}, {slope:+.2f} decades a layer"
+        text = f"L2 norm ×{mark.value:.2g} over {steps} layers back{rms}, {slope:+.2f} decades a layer"
         marks.append(replace(mark, first=mark.last, last=mark.first, text=text))
     return marks
 

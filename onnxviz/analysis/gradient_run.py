@@ -74,7 +74,9 @@ def run_gradients(
         for stage in plan.stages
         if wanted.layers.get(stage.name) in tallies
     ]
-    weights = [one for weight, name in wanted.weights if name in tallies for one in _weight(weight, tallies[name], counts)]
+    weights = [
+        one for weight, name in wanted.weights if name in tallies for one in _weight(weight, tallies[name], counts)
+    ]
     shares = {place: tuple(tallies[name]) for name, place in wanted.shares.items() if name in tallies}
     found = GradientStatistics(
         model_name(plan.model), wanted.target, wanted.said, captured.samples, tuple(layers), tuple(weights),
@@ -138,10 +140,14 @@ def _weight(weight: LayerWeights, total: GradientSum, counts: tuple[int, ...]) -
     except ModelError:
         return []
     turned = replace(
-        total, total=orient(total.total, form, node), rest=None if total.rest is None else orient(total.rest, form, node)
+        total,
+        total=orient(total.total, form, node),
+        rest=None if total.rest is None else orient(total.rest, form, node),
     )
     shape = turned.total.shape
-    outputs = 0 if not shape or weight.role == "embedding" else shape[0] * shape[1] if form.startswith("rnn") else shape[0]
+    outputs = (
+        0 if not shape or weight.role == "embedding" else shape[0] * shape[1] if form.startswith("rnn") else shape[0]
+    )
     read = node.inputs[weight.position]
     return [
         WeightGradient(

@@ -23,6 +23,7 @@ LABELS = "labels"
 #: ``"folders"``, a file, or the class indices themselves, ``(N,)`` integers.
 Labels = str | os.PathLike[str] | Sequence[int] | npt.NDArray[np.integer]
 
+_SCORES = ("score", "logit", "prob", "conf", "cls", "class")
 _ANSWERS = {"Softmax", "LogSoftmax", "Sigmoid"}
 
 
@@ -47,8 +48,7 @@ def default_target(plan: FlowPlan, labelled: bool) -> tuple[str, str]:
     if shape is None or rank not in (1, 2, 4) or (rank == 4 and len(outputs) > 1) or _other_samples(plan, shape):
         raise GradientError(
             f"the outputs do not tell which number is the answer: {_listed(plan, outputs)}",
-            hint=f"choose one with --target, such as 'max({_quoted(outputs[-1])})', 'sum({name}[argmax])' for the "
-            f"largest at each position, or '{name}{'[:' + ', 0' * (max(rank or 2, 2) - 1)}]'",
+            hint=f"choose one with --target EXPR, such as {_choices(plan, outputs)}",
         )
     if labelled:
         if rank == 1 or shape[1] == 1:
@@ -110,6 +110,17 @@ def _other_samples(plan: FlowPlan, shape: list[int | str | None]) -> bool:
     return shape[0] not in sizes and len(plan.model.graph.outputs) > 1
 
 
+def _choices(plan: FlowPlan, outputs: Sequence[ir.Value]) -> str:
+    """Return targets that could be meant, of the output that is called most like a score."""
+    value = next((v for v in outputs if any(word in str(v.name).lower() for word in _SCORES)), outputs[0])
+    known = plan.inferred.get(str(value.name))
+    rank = 2 if known is None or known.shape is None else len(known.shape)
+    name = _quoted(value)
+    entry = f"{name}[:{', 0' * (rank - 1)}]" if rank > 1 else name
+    several = f", sum({name}[argmax]) (the largest at each position)" if rank > 2 else ""
+    return f"max({name}){several} or {entry}"
+
+
 def _listed(plan: FlowPlan, outputs: Sequence[ir.Value]) -> str:
     told = []
     for value in outputs[:4]:
@@ -145,7 +156,8 @@ def class_indices(
         found = np.asarray(labels)
         if found.dtype.kind not in "iu" or found.shape[:1] != (samples,):
             raise InputError(
-                f"labels are {found.dtype} of shape {found.shape} for {samples} samples", hint="give an integer a sample"
+                f"labels are {found.dtype} of shape {found.shape} for {samples} samples",
+                hint="give an integer a sample",
             )
         return _within(found.astype(np.int64), classes), "given"
     given = sample_labels(names or [str(i) for i in range(samples)], labels)
@@ -166,7 +178,8 @@ def class_indices(
 def _within(found: npt.NDArray[np.int64], classes: int | None) -> npt.NDArray[np.int64]:
     if found.size and (found.min() < 0 or (classes is not None and found.max() >= classes)):
         raise InputError(
-            f"labels run from {found.min()} to {found.max()}", hint=f"classes are counted from 0 to {(classes or 1) - 1}"
+            f"labels run from {found.min()} to {found.max()}",
+            hint=f"classes are counted from 0 to {(classes or 1) - 1}",
         )
     return found
 
