@@ -49,13 +49,14 @@ if TYPE_CHECKING:
 _VERBS = (
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
     "flow_numbers", "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model", "weight_table",
-    "weights",
+    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model",
+    "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
     "expose", "features", "flow", "flow_numbers", "gradient_statistics", "graph_diff", "inspect", "neuron_views",
-    "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "weight_table", "weights",
+    "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model",
+    "weight_table", "weights",
 ]  # fmt: skip
 
 

@@ -28,8 +28,8 @@ def flow_data(flow: Flow) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     of the outputs that comes through each node, by its first tensor.
 
     With gradients: ``weight_gradients/norm`` … are ``(weights,)`` float64 and ``weight_gradients/channel_norms/I`` is
-    ``(outputs,)`` of weight I; ``channel_gradients/quantiles/I`` is ``(channels, 7)`` of the magnitudes that are not 0 of
-    layer I, and ``channel_gradients/dead/I`` lists its channels without gradient. The manifest's ``gradients`` names
+    ``(outputs,)`` of weight I; ``channel_gradients/quantiles/I`` is ``(channels, 7)`` of layer I's magnitudes that are
+    not 0, and ``channel_gradients/dead/I`` lists its channels without gradient. The manifest's ``gradients`` names
     weights and layers in that order.
     """
     arrays: dict[str, np.ndarray] = {"depth": np.array([stage.depth for stage in flow.stages], np.int64)}

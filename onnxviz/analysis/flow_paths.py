@@ -135,9 +135,12 @@ def _of_tensors(weight: Mapping[str, float]) -> Callable[[ir.Node, ir.Value], fl
 
 
 def _shares(
-    plan: FlowPlan, node: ir.Node, weight: Callable[[ir.Node, ir.Value], float | None], size: Mapping[str, float] | None,
+    plan: FlowPlan,
+    node: ir.Node,
+    weight: Callable[[ir.Node, ir.Value], float | None],
+    size: Mapping[str, float] | None,
     everywhere: bool,
-) -> dict[ir.Value, float]:  # fmt: skip
+) -> dict[ir.Value, float]:
     met = _met(plan, node)
     if len(met) < 2:
         return dict.fromkeys(met, 1.0)

@@ -1,4 +1,4 @@
-"""Gradients as a series of the flow through the depth: their numbers a layer, their trend, and what is wrong with it."""
+"""Gradients as a series of the flow through the depth: numbers a layer, their trend, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class GradientTrend:
 
     def __str__(self) -> str:
         return (
-            f"a sample's gradient from {self.last} back to {self.first}: L2 norm ×{self.norm:.2g}, RMS ×{self.rms:.2g}, "
-            f"{self.slope:+.2f} decades a layer over {self.steps} layers"
+            f"a sample's gradient from {self.last} back to {self.first}: L2 norm ×{self.norm:.2g}, "
+            f"RMS ×{self.rms:.2g}, {self.slope:+.2f} decades a layer over {self.steps} layers"
         )
 
 
@@ -79,8 +79,8 @@ def gradient_trend(stages: Sequence[Stage], found: GradientStatistics) -> Gradie
 def gradient_series(stages: Sequence[Stage], found: GradientStatistics, by: Thresholds) -> Series:
     """Return the gradients as a series: quantiles are of ``|g|`` over the values that are not 0.
 
-    *Vanishing* and *exploding* follow the L2 norm of a sample's gradient from the target back to the inputs, through the
-    layers with learned kernels, as :func:`onnxviz.analysis.flow_marks.activation_marks` follows the RMS of values
+    *Vanishing* and *exploding* follow the L2 norm of a sample's gradient from the target back to the inputs, through
+    the layers with learned kernels, as :func:`onnxviz.analysis.flow_marks.activation_marks` follows the RMS of values
     forward (Hochreiter 1991; Glorot and Bengio 2010; Pascanu, Mikolov and Bengio 2013, "On the difficulty of training
     recurrent neural networks"). The norm, not the RMS: a feature map of many pixels shares one gradient out among all
     of them. *Dead*: channels whose gradient is exactly 0 for all samples at all positions, behind the last layer with

@@ -21,6 +21,10 @@ from onnxviz.graph.model import copy_model
 __all__ = ["GradientPlan", "plan_gradients"]
 
 _STATISTICS = frozenset({"mean", "variance"})  # of a normalisation: measured, not learned
+_WAY_OUT = (
+    "choose another --target, or take the model in floats that it was made from; --straight-through passes "
+    "QuantizeLinear and DequantizeLinear, nothing passes operators that compute in codes"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +92,14 @@ def plan_gradients(
     own = {str(value.name) for value in plan.model.graph.inputs}
     losses = tuple(str(value.name) for value in made.model.graph.inputs if value.name not in own)
     given = made.gradients
-    shares = {_product(made.model, edge, given[edge]): place for edge, place in edges.items() if edge in given}
+    values = {str(value.name): value for node in made.model.graph for value in node.outputs}
+    shares = {
+        _product(made.model.graph, values[edge], values[given[edge]]): place
+        for edge, place in edges.items()
+        if edge in given
+    }
+    if made.cuts and not _reaches_weights(plan, given):
+        raise GradientError(f"no gradient reaches a layer with weights: it is cut at {made.cuts[0]}", hint=_WAY_OUT)
     return GradientPlan(
         made.model, expression, said, losses, {name: given[name] for name in stages if name in given},
         tuple((one, given[name]) for one, name in zip(weights, read, strict=True) if name in given),
@@ -103,10 +114,7 @@ def _made(model: ir.Model, target: str, wrt: list[str], allow_cut: bool, straigh
         )
     except GradientError as error:
         if error.hint is None:
-            error.hint = (
-                "choose another --target, or a model in floats: --straight-through passes QuantizeLinear and "
-                "DequantizeLinear, and nothing passes whole-number operators"
-            )
+            error.hint = _WAY_OUT
         raise
 
 
@@ -139,19 +147,23 @@ def _with_edges(plan: FlowPlan) -> tuple[ir.Model, dict[str, tuple[str, str]]]:
     return copy, edges
 
 
-def _product(model: ir.Model, tensor: str, gradient: str) -> str:
+def _reaches_weights(plan: FlowPlan, given: dict[str, str]) -> bool:
+    """Whether a layer with weights has a gradient, or there is none that could."""
+    weighted = [stage.name for stage in plan.stages if stage.weighted and stage.varies]
+    return not weighted or any(name in given for name in weighted)
+
+
+def _product(graph: ir.Graph, tensor: ir.Value, gradient: ir.Value) -> str:
     """Append ``Σ |g · x|`` of a tensor, in float32; return its name."""
-    graph = model.graph
-    values = {str(value.name): value for node in graph for value in node.outputs}
     single = ir.DataType.FLOAT
-    wide = [ir.node("Cast", [values[name]], {"to": int(single)}) for name in (tensor, gradient)]
+    wide = [ir.node("Cast", [value], {"to": int(single)}) for value in (tensor, gradient)]
     product = ir.node("Mul", [wide[0].outputs[0], wide[1].outputs[0]])
     size = ir.node("Abs", [product.outputs[0]])
-    total = ir.Value(name=f"{gradient} (share)", type=ir.TensorType(single), shape=ir.Shape([]))
+    total = ir.Value(name=f"{gradient.name} (share)", type=ir.TensorType(single), shape=ir.Shape([]))
     last = ir.node("ReduceSum", [size.outputs[0]], {"keepdims": 0}, outputs=[total])
     chain = (*wide, product, size, last)
     for place, node in enumerate(chain[:-1]):
-        node.outputs[0].name = f"{gradient} (share, {place})"
+        node.outputs[0].name = f"{gradient.name} (share, {place})"
         node.outputs[0].type = ir.TensorType(single)
     graph.extend(chain)
     graph.outputs.append(total)

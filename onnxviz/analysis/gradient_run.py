@@ -151,7 +151,8 @@ def _weight(weight: LayerWeights, total: GradientSum, counts: tuple[int, ...]) -
     read = node.inputs[weight.position]
     return [
         WeightGradient(
-            weight.tensor, weight.layer, str(read.name if read is not None else weight.tensor), weight.role,
+            weight.tensor, weight.layer,
+            str(node.outputs[0].name), str(read.name if read is not None else weight.tensor), weight.role,
             math.sqrt(float(kernel @ kernel)), outputs, turned, counts,
         )
     ]  # fmt: skip

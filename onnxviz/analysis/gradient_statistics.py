@@ -91,6 +91,7 @@ class WeightGradient:
     Attributes:
         tensor: The stored tensor.
         layer: The node that uses it.
+        leaving: The tensor that leaves that node.
         name: The tensor whose gradient it is: the stored one, or what a cast or transposition makes of it.
         role: ``"weight"``, ``"bias"``, ``"scale"`` …
         weight_norm: Euclidean length of the weight.
@@ -101,6 +102,7 @@ class WeightGradient:
 
     tensor: str
     layer: str
+    leaving: str
     name: str
     role: str
     weight_norm: float
@@ -131,7 +133,7 @@ class WeightGradient:
 
     @cached_property
     def channel_norms(self) -> npt.NDArray[np.float64]:
-        """Length of the gradient of each output channel's part of the weight, ``(outputs,)``; empty without channels."""
+        """Length of the gradient of each output channel's part, ``(outputs,)``; empty without channels."""
         rows = self.sum.total.reshape(self.outputs, -1).astype(np.float64) if self.outputs else np.zeros((0, 1))
         found: npt.NDArray[np.float64] = np.sqrt(np.square(rows).sum(axis=1)) / self.samples
         return found

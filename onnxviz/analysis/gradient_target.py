@@ -75,10 +75,8 @@ def _score(plan: FlowPlan, output: ir.Value) -> tuple[ir.Value, list[int | str |
     while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
         value = node.inputs[0]
         node = value.producer()
-    if node is not None and node.op_type in _ANSWERS and node.inputs[0] is not None:
-        value = node.inputs[0]
-    else:
-        value = output
+    answer = node is not None and node.op_type in _ANSWERS
+    value = node.inputs[0] or output if answer and node is not None else output
     known = plan.inferred.get(str(value.name))
     if known is None or known.shape is None:
         return value, None

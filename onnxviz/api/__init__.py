@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 __all__ = [
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
     "flow_numbers", "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "profile", "project", "projection", "report", "save_model", "weight_table", "weights",
+    "open_model", "plan", "pooling", "profile", "project", "projection", "report", "save_model", "weight_table",
+    "weights",
 ]  # fmt: skip
 
 

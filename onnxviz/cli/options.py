@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllowCut", "Batch", "ChannelScore", "Data", "Dims", "Input", "Labels", "ModelFile", "MostChannels", "Sample",
-    "Seed", "StraightThrough", "Target", "Vocabulary", "console", "dims", "draws_a_picture", "echo_json", "picture_path", "runs_a_model", "tell",
-    "tell_inputs",
+    "Seed", "StraightThrough", "Target", "Vocabulary", "console", "dims", "draws_a_picture", "echo_json",
+    "picture_path", "runs_a_model", "tell", "tell_inputs",
 ]  # fmt: skip
 
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")

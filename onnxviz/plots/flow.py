@@ -50,7 +50,7 @@ def plot_flow(flow: Flow) -> Figure:
     line, on an axis that is logarithmic on both sides of a linear middle; a series that many layers have no part in is
     drawn as bars. Below them RMS and standard deviation on a logarithmic axis, and a lane for each kind of stretch that
     was marked. Gradients have a logarithmic axis, for the magnitudes that are not 0; the share that is exactly 0 stands
-    below it as bars, and the length of each weight's gradient by that of the weight, with its deviation between batches.
+    below it as bars, and the norm of each weight's gradient by that of the weight, with its deviation between batches.
 
     Args:
         flow: What to draw; any number of series.
@@ -216,9 +216,16 @@ def _lanes(
     per = across / max(len(flow.stages), 1)
     for row, (series, kind) in enumerate(lanes):
         color = _MARKED[kind]
-        name = kind if series.name == "activations" else f"{kind} {series.name}"
+        short = {"activations": "", "gradients": " grad."}.get(series.name, f" {series.name}")  # as wide as the margin
         figure_text(
-            figure, _LEFT - 0.08, at + (row + 0.5) * _LANE, name, fontsize=7, color=color, ha="right", va="center"
+            figure,
+            _LEFT - 0.08,
+            at + (row + 0.5) * _LANE,
+            kind + short,
+            fontsize=7,
+            color=color,
+            ha="right",
+            va="center",
         )
         ends = [mark.first for mark in series.marks if mark.kind == kind] + [len(flow.stages)]
         for number, mark in enumerate(m for m in series.marks if m.kind == kind):

@@ -50,9 +50,9 @@ def weight_ratios(axes: Axes, flow: Flow, step: int) -> None:
     assert flow.gradients is not None
     by_layer: dict[str, WeightGradient] = {}
     for one in flow.gradients.weights:
-        if one.role in ("weight", "embedding") and one.ratio and one.layer not in by_layer:
-            by_layer[one.layer] = one
-    stages = [(place, by_layer.get(stage.layer)) for place, stage in enumerate(flow.stages)]
+        if one.role in ("weight", "embedding") and one.ratio and one.leaving not in by_layer:
+            by_layer[one.leaving] = one
+    stages = [(place, by_layer.get(stage.name)) for place, stage in enumerate(flow.stages)]
     points = [(place, one.ratio, one.deviation, one.weight_norm) for place, one in stages if one and one.ratio]
     if not points:
         axes.set_yticks([])
