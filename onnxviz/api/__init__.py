@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from onnxviz.api.attention import attention, attention_weights
 from onnxviz.api.common import PICTURES, batches_for, check_outputs, reducer, save_view
 from onnxviz.api.features import features
-from onnxviz.api.flow import flow, flow_numbers
+from onnxviz.api.flow import flow, flow_numbers, gradient_statistics
 from onnxviz.api.gradient import gradient
 from onnxviz.api.graphs import graph, graph_diff
 from onnxviz.api.neurons import neuron_views, neurons
@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
-    "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan",
-    "pooling", "profile", "project", "projection", "report", "save_model", "weight_table", "weights",
+    "flow_numbers", "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "neuron_views", "neurons",
+    "open_model", "plan", "pooling", "profile", "project", "projection", "report", "save_model", "weight_table",
+    "weights",
 ]  # fmt: skip
 
 

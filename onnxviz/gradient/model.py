@@ -60,6 +60,7 @@ def gradient_model(
     allow_cut: bool = False,
     table: Table | None = None,
     straight_through: bool = False,
+    partial: bool = False,
 ) -> GradientModel:
     """Return a model that computes gradients beside its outputs.
 
@@ -75,6 +76,8 @@ def gradient_model(
         table: Other rules than the true ones, such as :func:`onnxviz.gradient.overrides.names.rules_table` returns;
             then the outputs ``NAME.grad`` hold what those carry back.
         straight_through: Pass gradients through quantisation as if it did not round, where it does not clip.
+        partial: Leave out what has no gradient (no path leads to it, it is of whole numbers), as long as something has
+            one; what is left has its place in ``gradients``.
 
     Raises:
         GradientError: No path leads from a tensor to the target, an operator on it has no rule, or the target is none.
@@ -119,6 +122,8 @@ def _gradient_model(
         raise GradientError("nothing is differentiated", hint="name a tensor with --of, or give a --target")
     copy = expand(copy, walk.table, of, names)
     values = _named(copy)
+    if partial:
+        names = [name for name in names if name in values and _is_float(values[name])]
     end, asked = _float(values, of), [_float(values, name) for name in names]
     if end.producer() is not None and end.graph is not copy.graph:
         raise GradientError(
@@ -140,6 +145,8 @@ def _gradient_model(
     found = pull_back(ops, forward, {end: entering}, asked, walk)
     gradients, arrived = {}, []
     for name, value in zip(names, asked, strict=True):
+        if value not in found and partial and found:
+            continue
         if value not in found:
             raise _no_path(what, name, walk, depends=_depends(end, value))
         told = method.finish(ops, plan, value, found[value])
