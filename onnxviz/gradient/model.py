@@ -93,7 +93,7 @@ def gradient_model(
     """
     with _no_collection():
         return _gradient_model(
-            model, of, wrt, target, Walk(table or standard_table(), {}, allow_cut, [], straight_through)
+            model, of, wrt, target, Walk(table or standard_table(), {}, allow_cut, [], straight_through), partial
         )
 
 
@@ -110,7 +110,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _gradient_model(
-    model: ir.Model, of: str | None, wrt: Sequence[str] | None, target: str | None, walk: Walk
+    model: ir.Model, of: str | None, wrt: Sequence[str] | None, target: str | None, walk: Walk, partial: bool
 ) -> GradientModel:
     copy = prepare(model)
     names = list(wrt) if wrt is not None else [str(v.name) for v in copy.graph.inputs if _is_float(v)]
