@@ -74,7 +74,7 @@ def linear_classifier(s: Step, labels: ir.Value | None, dy: ir.Value | None = No
     classes = len(s.attr("classlabels_ints", ()) or s.attr("classlabels_strings", ()))
     if len(s.attr("intercepts", ())) != classes:
         raise s.refuse("it has one row of coefficients for two classes, or no intercepts")
-    y.dtype = dy.dtype
+    ops.typed(y, dy)
     if transform == "LOGISTIC":
         dy = ops.Mul(dy, ops.Mul(y, ops.Sub(ops.scalar(1, dy), y)))
     elif transform == "SOFTMAX":
