@@ -30,7 +30,8 @@ class GradientModel:
     Attributes:
         model: The model.
         target: What is differentiated: a tensor's name or an expression.
-        seed: Name of the input that takes the gradient entering the tensor; None where the target is an expression.
+        seed: Name of the input that takes the gradient entering the tensor, of its shape, or flat where its rank is
+            not known; None where the target is an expression.
         gradients: Tensor -> the output that holds its gradient.
         cuts: Where paths end, and why.
         gives: What those outputs hold: ``gradient``, ``relevance`` or ``contribution``.
@@ -136,9 +137,12 @@ def _gradient_model(
     plan = method.begin(ops, forward, end, asked)
     seed: str | None = None
     if target is None:
-        entering = ir.Value(name=_free(f"{of}.grad", taken), type=end.type, shape=end.shape)
+        shape = ir.Shape([None]) if end.shape is None else end.shape  # an input has a rank: it is flat without one
+        entering = ir.Value(name=_free(f"{of}.grad", taken), type=end.type, shape=shape)
         copy.graph.inputs.append(entering)
         seed = str(entering.name)
+        if end.shape is None:
+            entering = ops.reshape(entering, end)
     else:
         entering = method.enter(ops, end)
     walk = replace(walk, opsets=dict(copy.opset_imports), plan=plan)

@@ -109,6 +109,17 @@ def run_unchecked(model: ir.Model, feeds: dict[str, np.ndarray], names: list[str
     return list(session.run(names, feeds))
 
 
+def test_the_seed_of_a_tensor_of_unknown_rank_is_flat() -> None:
+    model = text(
+        """(float[2, 6] x, int64[k] s) => (float[2, 6] y) <int64[2] t = {2, 6}>
+        {e = Exp(x) p = Reshape(e, s) y = Reshape(p, t)}"""
+    )
+    made = gradient_model(model, "p", ["x"])
+    x, seed = noise(2, 6), noise(12)
+    (found,) = run(made.model, {"x": x, "s": np.array([3, 2, 2]), "p.grad": seed}, ["x.grad"])
+    np.testing.assert_allclose(found, np.exp(x) * seed.reshape(2, 6), rtol=1e-6)
+
+
 OLD = """(float[1, 2, 8, 9] x) => (float[1, 2, 5, 6] y)
     {a = ImageScaler<scale = 2.0, bias = [1.0, 3.0]>(x) b = Crop<border = [1, 2, 2, 1]>(a) c = Relu(b)
      d = Affine<alpha = 0.5, beta = 1.0>(c) y = ScaledTanh<alpha = 2.0, beta = 0.3>(d)}"""
