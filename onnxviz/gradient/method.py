@@ -66,7 +66,7 @@ def imbalance(
     for value, carried in arrived:
         total = ops.Sub(total, _summed(ops, carried, value, each))
     left = ops.Identity(total)
-    left.dtype, left.shape = end.dtype, ir.Shape(end.shape[:1] if each and end.shape is not None else [])
+    left.type, left.shape = end.type, ir.Shape(end.shape[:1] if each and end.shape is not None else [])
     return left
 
 

@@ -60,7 +60,7 @@ class OneWay(UNet):
 
     def forward(self, image: Any) -> Any:
         x = self.down2.pool(self.down2.body(self.down1.pool(self.down1.body(image))))
-        return self.head(self.up(self.middle(x))).amax((2, 3))
+        return torch.flatten(self.mean(self.head(self.last(self.up(self.inner(self.middle(x)))))), 1)
 
 
 class Volume(torch_zoo.Volume):
@@ -86,7 +86,7 @@ def resnet() -> nn.Module:
 
 def unet() -> nn.Module:
     net = torch_zoo.unet()
-    net.__class__, net.last = UNet, nn.ReLU()
+    net.__class__, net.last, net.inner, net.mean = UNet, nn.ReLU(), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
     _leaves(net, lambda child: nn.ReLU() if isinstance(child, nn.LeakyReLU) else child)
     return net.eval()
 
@@ -168,7 +168,8 @@ def test_lrp(name: str, rules: str) -> None:
         if isinstance(module, LAYERS):
             module.rule = stabilised(RULES[rules]())
         elif not list(module.children()) and not isinstance(module, (nn.ReLU, nn.Dropout)):
-            module.rule = stabilised(EpsilonRule())
+            moves = isinstance(module, (nn.MaxPool2d, nn.Identity))  # which divide nothing
+            module.rule = EpsilonRule() if moves else stabilised(EpsilonRule())
     theirs = LRP(ruled).attribute(x.clone().requires_grad_(), target=1)
     compared(net, x, rules, 1, theirs, "Conv")
 

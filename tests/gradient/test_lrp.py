@@ -297,6 +297,19 @@ def test_folding_is_what_it_says() -> None:
     assert apart(unfolded[0], b[0]) > LIMIT
 
 
+@pytest.mark.parametrize("shape", ["2, 1, 1", "1, 2, 1, 1"])
+def test_a_bias_added_behind_a_convolution_is_of_the_layer(shape: str) -> None:
+    text = """<ir_version: 8, opset_import: ["": 18]> g (float[1, 2, 2, 2] x) => (float[1, 2, 2, 2] y)
+      <float[2, 2, 1, 1] k = {{1, -1, 2, 1}}, float[{}] b = {{0.5, -0.75}}> {{ {} }}"""
+    x = np.random.default_rng(0).normal(size=(1, 2, 2, 2)).astype(np.float32)
+    for rules in ("lrp-z-plus", "lrp-alpha-beta", "lrp-w-square", "lrp-generalized-gamma", "lrp-epsilon:bias=zero"):
+        added, _, _ = carried(
+            ir.from_onnx_text(text.format(shape, "c = Conv(x, k) y = Add(c, b)")), rules, {"x": x}, "sum(y)"
+        )
+        inside, _, _ = carried(ir.from_onnx_text(text.format("2", "y = Conv(x, k, b)")), rules, {"x": x}, "sum(y)")
+        assert apart(added[0], inside[0]) < LIMIT, rules
+
+
 def test_functions_of_one_variable_pass_relevance_and_gates_share_it() -> None:
     text = """<ir_version: 8, opset_import: ["": 18]> g (float[n, 3] x{}) => (float[n, 3] y) <float h = {{0.5}}, float o = {{1}}> {{ {} }}"""
     gelu = ir.from_onnx_text(text.format("", "a = Mul(x, h) e = Erf(x) f = Add(e, o) y = Mul(a, f)"))

@@ -99,7 +99,8 @@ class _Layer:
         """Take a bias or a BatchNormalization that follows into weights and bias."""
         ops = self.ops
         if node.op_type == "Add":
-            self.b = next(value for value in node.inputs if constant_tensor(value) is not None)
+            added = next(value for value in node.inputs if value is not None and constant_tensor(value) is not None)
+            self.b = added if self.s.node.op_type == "MatMul" else ops.Reshape(added, ops.ints(-1))
             return
         gamma, beta, mean, variance = node.inputs[1:5]
         assert gamma is not None

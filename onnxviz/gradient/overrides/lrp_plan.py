@@ -72,7 +72,7 @@ def _tail(
         return ()
     while value is not end and len(readers.get(value, ())) == 1 and not _in_body(value, readers):
         node = readers[value][0]
-        bias = not found and layer.op_type == "MatMul" and node.op_type == "Add" and _is_bias(node, value, layer)
+        bias = not found and node.op_type == "Add" and _is_bias(node, value, layer)
         norm = fold and node.op_type == "BatchNormalization" and _foldable(node, value, layer)
         if not bias and not norm:
             break
@@ -89,13 +89,25 @@ def _in_body(value: ir.Value, readers: dict[ir.Value, list[ir.Node]]) -> bool:
 
 
 def _is_bias(node: ir.Node, value: ir.Value, layer: ir.Node) -> bool:
-    """Whether a constant vector is added, an entry a column."""
-    other = node.inputs[1] if node.inputs[0] is value else node.inputs[0]
-    tensor = constant_tensor(other)
-    if tensor is None or layer.inputs[0] is None or not _computed(layer.inputs[0]):
+    """Whether a constant with an entry a column, or a channel, is added to what has no bias yet."""
+    tensor = constant_tensor(node.inputs[1] if node.inputs[0] is value else node.inputs[0])
+    if tensor is None or not _computed(layer.inputs[0]):
         return False
     sizes = list(tensor.shape.numpy())
-    return len(sizes) <= 1 or all(size == 1 for size in sizes[:-1])
+    if layer.op_type == "MatMul":
+        return all(size == 1 for size in sizes[:-1])
+    weights = static_shape(layer.inputs[1]) if layer.inputs[1] is not None else None
+    if layer.op_type not in ("Conv", "ConvTranspose") or weights is None or _has_bias(layer):
+        return False
+    inner = len(weights) - 2  # axes of space, along which a bias is the same
+    group = layer.attributes["group"].value if "group" in layer.attributes else 1
+    channels = weights[0] if layer.op_type == "Conv" else (weights[1] or 0) * group
+    around = len(sizes) > inner and all(size == 1 for size in (*sizes[: -inner - 1], *sizes[len(sizes) - inner :]))
+    return around and sizes[-inner - 1] == channels
+
+
+def _has_bias(layer: ir.Node) -> bool:
+    return len(layer.inputs) > 2 and layer.inputs[2] is not None
 
 
 def _foldable(node: ir.Node, value: ir.Value, layer: ir.Node) -> bool:

@@ -47,10 +47,8 @@ def rules_table(rules: str) -> Table:
 
     >>> rules_table("lrp-epsilon:epsilon=1e-4").method.name
     'lrp-epsilon'
-    >>> rules_table("guide")
-    Traceback (most recent call last):
-        ...
-    onnxviz.errors.GradientError: there are no rules 'guide'
+    >>> sorted(RULE_SETS)[:4]
+    ['deconvnet', 'deeplift', 'gradient', 'guided']
     """
     name, _, text = rules.partition(":")
     chosen = RULE_SETS.get(name.strip())
@@ -89,23 +87,25 @@ _COMMON: dict[str, Parameter] = {"epsilon": 1e-6, "bias": "rule", "fold": 1.0}
 _BOX: dict[str, Parameter] = {"low": None, "high": None}
 
 
-def _rule(kind: str, given: Mapping[str, Parameter], **fixed: Parameter) -> LayerRule:
+def _rule(kind: str, given: Mapping[str, Parameter]) -> LayerRule:
     names = {"epsilon", "gamma", "alpha", "beta", "low", "high", "bias"}
-    return LayerRule(kind, **{key: value for key, value in {**given, **fixed}.items() if key in names})  # type: ignore[arg-type]
+    return LayerRule(kind, **{key: value for key, value in given.items() if key in names})  # type: ignore[arg-type]
 
 
-def _everywhere(name: str, kind: str, **fixed: Parameter) -> Callable[[Mapping[str, Parameter]], Table]:
+def _everywhere(
+    name: str, kind: str, fixed: Mapping[str, Parameter] | None = None
+) -> Callable[[Mapping[str, Parameter]], Table]:
     """Return what makes a table with one rule at all layers."""
 
     def make(given: Mapping[str, Parameter]) -> Table:
-        rule = _rule(kind, given, **fixed)
+        rule = _rule(kind, {**given, **(fixed or {})})
         return lrp_table(name, lambda layer, first: rule, rule.epsilon, fold=bool(given["fold"]))
 
     return make
 
 
 def _composite(
-    name: str, conv: str, first: str | None, both: bool = False, **fixed: Parameter
+    name: str, conv: str, first: str | None, fixed: Mapping[str, Parameter], *, both: bool = False
 ) -> Callable[[Mapping[str, Parameter]], Table]:  # fmt: skip
     """Return what makes a table with the epsilon rule at dense layers, and others at convolutions and first layers.
 
@@ -113,12 +113,12 @@ def _composite(
         name: Of the set.
         conv: The rule at convolutions.
         first: The rule at first convolutions.
-        both: Whether it holds at first dense layers too.
-        fixed: Parameters that are not given.
+        fixed: Parameters of the rule at convolutions that are not given.
+        both: Whether the rule at first convolutions holds at first dense layers too.
     """
 
     def make(given: Mapping[str, Parameter]) -> Table:
-        dense, inner = _rule("epsilon", given), _rule(conv, given, **fixed)
+        dense, inner = _rule("epsilon", given), _rule(conv, {**given, **fixed})
         outer = _rule(first, given) if first is not None else None
 
         def choose(layer: str, is_first: bool) -> LayerRule:
@@ -175,7 +175,7 @@ RULE_SETS: dict[str, RuleSet] = {
     ),
     "lrp-z-plus": RuleSet(
         "LRP-z⁺ at every layer (Montavon et al. 2017): positive contributions alone",
-        _everywhere("lrp-z-plus", "alpha-beta", **_PLUS),
+        _everywhere("lrp-z-plus", "alpha-beta", _PLUS),
         _COMMON,
     ),
     "lrp-flat": RuleSet(
@@ -190,32 +190,32 @@ RULE_SETS: dict[str, RuleSet] = {
     ),
     "lrp-epsilon-z-box": RuleSet(
         "LRP-zᴮ at first layers (Montavon et al. 2017), for inputs between low and high; ε at the others",
-        _composite("lrp-epsilon-z-box", "epsilon", "z-box", both=True),
+        _composite("lrp-epsilon-z-box", "epsilon", "z-box", {}, both=True),
         {**_COMMON, **_BOX},
     ),
     "lrp-epsilon-plus": RuleSet(
         "composite: ε at dense layers, z⁺ at convolutions",
-        _composite("lrp-epsilon-plus", "alpha-beta", None, **_PLUS),
+        _composite("lrp-epsilon-plus", "alpha-beta", None, _PLUS),
         _COMMON,
     ),
     "lrp-epsilon-plus-flat": RuleSet(
         "composite: ε at dense layers, z⁺ at convolutions, flat at first layers",
-        _composite("lrp-epsilon-plus-flat", "alpha-beta", "flat", both=True, **_PLUS),
+        _composite("lrp-epsilon-plus-flat", "alpha-beta", "flat", _PLUS, both=True),
         _COMMON,
     ),
     "lrp-epsilon-alpha2-beta1": RuleSet(
         "composite: ε at dense layers, α2β1 at convolutions",
-        _composite("lrp-epsilon-alpha2-beta1", "alpha-beta", None, **_TWO_ONE),
+        _composite("lrp-epsilon-alpha2-beta1", "alpha-beta", None, _TWO_ONE),
         _COMMON,
     ),
     "lrp-epsilon-alpha2-beta1-flat": RuleSet(
         "composite: ε at dense layers, α2β1 at convolutions, flat at first layers",
-        _composite("lrp-epsilon-alpha2-beta1-flat", "alpha-beta", "flat", both=True, **_TWO_ONE),
+        _composite("lrp-epsilon-alpha2-beta1-flat", "alpha-beta", "flat", _TWO_ONE, both=True),
         _COMMON,
     ),
     "lrp-epsilon-gamma-box": RuleSet(
         "composite: ε at dense layers, γ at convolutions, zᴮ at first convolutions",
-        _composite("lrp-epsilon-gamma-box", "generalized-gamma", "z-box"),
+        _composite("lrp-epsilon-gamma-box", "generalized-gamma", "z-box", {}),
         {**_COMMON, "gamma": 0.25, **_BOX},
     ),
 }

@@ -35,7 +35,7 @@ def rectifier_table(method: Method, rule: Rectified) -> Table:
         if mask is None:
             return true_gradient(s, dy)
         place = 1 if s.node.op_type == "Max" and s.known(0) is not None else 0
-        rest = [None] * len(s.node.inputs)
+        rest: list[ir.Value | None] = [None] * len(s.node.inputs)
         if any(s.need(other) for other in range(len(s.node.inputs)) if other != place):
             rest = list(true_gradient(s, dy))
         rest[place] = rule(s, dy, mask) if s.need(place) else None
