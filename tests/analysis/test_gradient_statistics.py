@@ -188,6 +188,25 @@ def test_a_deep_residual_net_is_silent() -> None:
     assert not kinds(flow(mlp(1.0, "Relu", 40, residual=True)))
 
 
+def test_what_a_line_goes_around_has_not_vanished_and_what_it_does_not_has() -> None:
+    """Three weak layers in each block: their gradient falls by 1e-4, and the line around the block keeps it."""
+    for around, expected in ((True, set()), (False, {"vanishing"})):
+        lines, before, names = [], "x", []
+        for i in range(3):
+            lines.append(f"a{i} = MatMul({before}, u{i}) b{i} = MatMul(a{i}, v{i}) c{i} = MatMul(b{i}, w{i})")
+            lines.append(f"s{i} = Add({before}, c{i})" if around else f"s{i} = Identity(c{i})")
+            before, names = f"s{i}", [*names, f"u{i}", f"v{i}", f"w{i}"]
+        given = ", ".join(f"float[{WIDE}, {WIDE}] {name} = {{0}}" for name in names)
+        model = ir.from_onnx_text(
+            f'<ir_version: 8, opset_import: ["": 18]> net (float[N, {WIDE}] x) => (float[N, {WIDE}] y) '
+            f"<{given}> {{{' '.join(lines)} y = Relu({before})}}"
+        )
+        for i, name in enumerate(names):
+            array = np.random.default_rng(i).standard_normal((WIDE, WIDE)) * 0.05 / np.sqrt(WIDE)
+            _fill(model, name, array.astype(np.float32))
+        assert kinds(flow(model)) & {"vanishing", "exploding"} == expected
+
+
 def test_thresholds_move_the_verdict() -> None:
     from onnxviz.analysis.flow_marks import read_thresholds
 
