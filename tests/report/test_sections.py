@@ -132,7 +132,6 @@ def test_weights_are_looked_for_once(example: Example) -> None:
 
 
 def test_small_models_have_gradients_and_larger_ones_say_why_not(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxviz import api
     from onnxviz.report import view_flow
 
     made = api.report(models / "lenet5.onnx", models / "samples" / "digit_3.png", providers="cpu").html
