@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from onnxviz.analysis.flow_marks import KINDS_OF_MARKS, Mark, Thresholds, runs_o
 from onnxviz.analysis.flow_paths import KeyPaths, key_paths
 from onnxviz.analysis.flow_plan import FlowPlan, Stage
 from onnxviz.analysis.gradient_statistics import GradientStatistics, LayerGradient
+from onnxviz.graph.extract import reads
 
 __all__ = ["GRADIENT", "GradientTrend", "gradient_series", "gradient_trend", "with_gradients"]
 
@@ -76,23 +77,24 @@ def gradient_trend(stages: Sequence[Stage], found: GradientStatistics) -> Gradie
     )
 
 
-def gradient_series(stages: Sequence[Stage], found: GradientStatistics, by: Thresholds) -> Series:
+def gradient_series(plan: FlowPlan, found: GradientStatistics, by: Thresholds) -> Series:
     """Return the gradients as a series: quantiles are of ``|g|`` over the values that are not 0.
 
     *Vanishing* and *exploding* follow the L2 norm of a sample's gradient from the target back to the inputs, through
     the layers with learned kernels, as :func:`onnxviz.analysis.flow_marks.activation_marks` follows the RMS of values
     forward (Hochreiter 1991; Glorot and Bengio 2010; Pascanu, Mikolov and Bengio 2013, "On the difficulty of training
     recurrent neural networks"). The norm, not the RMS: a feature map of many pixels shares one gradient out among all
-    of them. *Dead*: channels whose gradient is exactly 0 for all samples at all positions, behind the last layer with
-    weights left out, since a target of one class has no gradient by the others.
+    of them. A fall counts only as far as no layer further back, on any path, has more. *Dead*: channels whose gradient
+    is exactly 0 for all samples at all positions, behind the last layer with weights left out, since a target of one
+    class has no gradient by the others.
 
     Args:
-        stages: The layers of the model.
+        plan: The layers of the model.
         found: Their gradients.
         by: ``gradient_vanishing``, ``gradient_exploding``, ``steps``, ``gradient_dead``, ``observations``.
     """
-    layers = [_numbers(found.layer(stage.name)) for stage in stages]
-    marks = [*value_marks(layers), *_trends(stages, found, by), *_dead(stages, layers, by)]
+    layers = [_numbers(found.layer(stage.name)) for stage in plan.stages]
+    marks = [*value_marks(layers), *_trends(plan, found, by), *_dead(plan.stages, layers, by)]
     order = list(KINDS_OF_MARKS)
     marks.sort(key=lambda mark: (order.index(mark.kind), mark.first))
     return Series("gradients", tuple(layers), tuple(marks), found.samples)
@@ -108,20 +110,47 @@ def _numbers(layer: LayerGradient | None) -> LayerNumbers | None:
     )  # fmt: skip
 
 
-def _trends(stages: Sequence[Stage], found: GradientStatistics, by: Thresholds) -> list[Mark]:
-    trunk = _trunk(stages, found)
+def _trends(plan: FlowPlan, found: GradientStatistics, by: Thresholds) -> list[Mark]:
     limits = replace(by, vanishing=by.gradient_vanishing, exploding=by.gradient_exploding)
-    places = {place: layer for place, layer, _ in trunk}
+    trunk = _trunk(plan.stages, found)
     marks = []
-    for mark in trend_marks([(place, norm) for place, _, norm in trunk], limits):
-        passed = [place for place in places if mark.last <= place <= mark.first]
-        steps = max(len(passed) - 1, 1)
-        slope = math.log10(mark.value) / steps if 0 < mark.value < math.inf else math.copysign(math.inf, mark.value - 1)
-        end, begin = places[mark.first].rms, places[mark.last].rms
-        rms = f", RMS ×{begin / end:.2g}" if begin and end else ""
-        text = f"L2 norm ×{mark.value:.2g} over {steps} layers back{rms}, {slope:+.2f} decades a layer"
-        marks.append(replace(mark, first=mark.last, last=mark.first, text=text))
+    for kind, better in (("vanishing", max), ("exploding", min)):
+        reach = _reach(plan, {layer.name: layer for _, layer, _ in trunk}, better)
+        levels = [(place, reach[layer.name]) for place, layer, _ in trunk]
+        trends = trend_marks([(place, layer.norm or 0.0) for place, layer in levels], limits)
+        marks += [_verdict(mark, dict(levels)) for mark in trends if mark.kind == kind]
     return marks
+
+
+def _reach(
+    plan: FlowPlan, layers: Mapping[str, LayerGradient], better: Callable[..., LayerGradient]
+) -> dict[str, LayerGradient]:
+    """Return for each layer the one with the largest (or smallest) norm among it and all layers before it.
+
+    What a block loses has not vanished where a line around the block brings it to the layers before.
+    """
+    best: dict[ir.Value, LayerGradient] = {}
+    found: dict[str, LayerGradient] = {}
+    for node in plan.model.graph:
+        some = [best[value] for value in reads(node) if value in best]
+        own = next((layers[str(value.name)] for value in node.outputs if value.name in layers), None)
+        some += [own] if own is not None else []
+        if some:
+            chosen = better(some, key=lambda layer: layer.norm or 0.0)
+            best |= dict.fromkeys(node.outputs, chosen)
+            if own is not None:
+                found[own.name] = chosen
+    return found
+
+
+def _verdict(mark: Mark, layers: Mapping[int, LayerGradient]) -> Mark:
+    """Return a stretch, whose layers run from the target back, in the order of the model and with its evidence."""
+    steps = max(len([place for place in layers if mark.last <= place <= mark.first]) - 1, 1)
+    slope = math.log10(mark.value) / steps if 0 < mark.value < math.inf else math.copysign(math.inf, mark.value - 1)
+    end, begin = layers[mark.first].rms, layers[mark.last].rms
+    rms = f", RMS ×{begin / end:.2g}" if begin and end else ""
+    text = f"L2 norm ×{mark.value:.2g} over {steps} layers back{rms}, {slope:+.2f} decades a layer"
+    return replace(mark, first=mark.last, last=mark.first, text=text)
 
 
 def _dead(stages: Sequence[Stage], layers: Sequence[LayerNumbers | None], by: Thresholds) -> tuple[Mark, ...]:
@@ -143,7 +172,7 @@ def with_gradients(flow: Flow, plan: FlowPlan, found: GradientStatistics) -> Flo
         plan: Its layers.
         found: The gradients.
     """
-    series = gradient_series(plan.stages, found, flow.thresholds)
+    series = gradient_series(plan, found, flow.thresholds)
     trend = gradient_trend(plan.stages, found)
     notes = [f"gradients of {found.said}"]
     notes += [str(trend)] if trend is not None else []

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from onnxviz.analysis.gradient_tally import Floats, GradientSum, magnitude_quantiles
 from onnxviz.analysis.paired import NotDrawn
 from onnxviz.analysis.statistics import Summary
-from onnxviz.errors import InputError
+from onnxviz.errors import InputError, printable
 
 __all__ = ["GradientStatistics", "LayerGradient", "WeightGradient"]
 
@@ -217,3 +218,35 @@ class GradientStatistics:
     @cached_property
     def _by_name(self) -> dict[str, LayerGradient]:
         return {layer.name: layer for layer in self.layers}
+
+    def _repr_html_(self) -> str:
+        """Return a table of the layers, and one of the weights."""
+        layers = [
+            (one.layer, _short(one.rms), _short(one.norm), f"{one.zero:.1%}", _dead(one), f"{one.not_finite:.1%}")
+            for one in self.layers
+        ]
+        weights = [
+            (one.tensor, one.layer, _short(one.norm), _short(one.ratio), _short(one.noise)) for one in self.weights
+        ]
+        samples = f"{self.samples:,} sample{'s' * (self.samples != 1)}"
+        return (
+            f"<p>Gradients of {escape(printable(self.said, 200))}, {samples}</p>"
+            + _table(("layer", "RMS", "norm", "exactly 0", "dead channels", "not finite"), layers)
+            + _table(("weight", "layer", "norm of the gradient", "by that of the weight", "noise"), weights)
+        )
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _dead(layer: LayerGradient) -> str:
+    return "" if layer.summary.channels is None else f"{len(layer.dead)} of {layer.summary.channels}"
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in HTML, its first 400 rows."""
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    body = ["<tr>" + "".join(f"<td>{escape(printable(cell, 80))}</td>" for cell in row) + "</tr>" for row in rows[:400]]
+    more = f"<p>and {len(rows) - 400} more</p>" if len(rows) > 400 else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>{more}"

@@ -61,7 +61,7 @@ def weight_ratios(axes: Axes, flow: Flow, step: int) -> None:
     x = np.array([place for place, *_ in points])
     y = np.array([ratio for _, ratio, *_ in points])
     spread = np.array([(deviation or 0.0) / norm for *_, deviation, norm in points])
-    log_axis(axes, [*y, *(y + spread)], 4)
+    log_axis(axes, [y.min() / 1.6, (y + spread).max() * 1.2], 4)
     if spread.any():
         axes.vlines(x, y, y + spread, color=GRADIENTS, alpha=0.45, linewidth=max(0.6, 2.2 / step))
     axes.plot(x, y, "o", color=GRADIENTS, markersize=3.2 if len(x) < 90 else 1.6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from onnxviz.analysis.flow_data import flow_data
 from onnxviz.analysis.gradient_flow import GRADIENT
 from onnxviz.analysis.gradient_statistics import GradientStatistics
 from onnxviz.errors import GradientError, InputError, SelectionError
+from onnxviz.graph.io import open_model
 from tests.conftest import make_small_cnn
 
 WIDE = 32
@@ -188,6 +190,25 @@ def test_a_deep_residual_net_is_silent() -> None:
     assert not kinds(flow(mlp(1.0, "Relu", 40, residual=True)))
 
 
+def test_what_a_line_goes_around_has_not_vanished_and_what_it_does_not_has() -> None:
+    """Three weak layers in each block: their gradient falls by 1e-4, and the line around the block keeps it."""
+    for around, expected in ((True, set()), (False, {"vanishing"})):
+        lines, before, names = [], "x", []
+        for i in range(3):
+            lines.append(f"a{i} = MatMul({before}, u{i}) b{i} = MatMul(a{i}, v{i}) c{i} = MatMul(b{i}, w{i})")
+            lines.append(f"s{i} = Add({before}, c{i})" if around else f"s{i} = Identity(c{i})")
+            before, names = f"s{i}", [*names, f"u{i}", f"v{i}", f"w{i}"]
+        given = ", ".join(f"float[{WIDE}, {WIDE}] {name} = {{0}}" for name in names)
+        model = ir.from_onnx_text(
+            f'<ir_version: 8, opset_import: ["": 18]> net (float[N, {WIDE}] x) => (float[N, {WIDE}] y) '
+            f"<{given}> {{{' '.join(lines)} y = Relu({before})}}"
+        )
+        for i, name in enumerate(names):
+            array = np.random.default_rng(i).standard_normal((WIDE, WIDE)) * 0.05 / np.sqrt(WIDE)
+            _fill(model, name, array.astype(np.float32))
+        assert kinds(flow(model)) & {"vanishing", "exploding"} == expected
+
+
 def test_thresholds_move_the_verdict() -> None:
     from onnxviz.analysis.flow_marks import read_thresholds
 
@@ -316,3 +337,59 @@ def test_the_data_holds_what_the_picture_shows() -> None:
     place = [one["name"] for one in told["layers"]].index("c")
     assert arrays[f"channel_gradients/quantiles/{place}"].shape == (2, 7)
     assert dataclasses.asdict(found.thresholds)["gradient_vanishing"] == 1e-3
+
+
+def test_the_notebook_table_escapes_names() -> None:
+    model = make_small_cnn()
+    for node in model.graph:
+        node.name = f"<script>{node.op_type}" + "x" * 10_000
+    text = statistics(model, {"x": pictures()})._repr_html_()
+    assert "<script>" not in text
+    assert "&lt;script&gt;Conv" in text
+    assert "Gradients of each sample&#x27;s largest class in &#x27;y&#x27;, 6 samples" in text
+    assert len(text) < 20_000
+
+
+def test_recurrent_weights_have_a_norm_a_unit_of_each_gate(models: Path) -> None:
+    found = statistics(open_model(models / "signal_cnn_lstm.onnx"), str(models / "samples" / "signals"))
+    recurrent = [one for one in found.weights if one.role == "recurrence"]
+    assert len(recurrent) == 1
+    one = recurrent[0]
+    assert one.outputs == one.gradient.shape[0] * one.gradient.shape[1]
+    assert np.sqrt((one.channel_norms**2).sum()) == pytest.approx(one.norm)
+    assert one.noise is not None
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    ("name", "picture", "target"),
+    [
+        ("classifier/SqueezeNet_fp32", "skimage_chelsea.png", None),
+        ("generated/hf_segformer_mini_dynamo", None, None),
+        ("generated/hf_clip_vision_mini_dynamo", None, "max(layer_norm_9)"),
+    ],
+)
+def test_real_nets_that_are_fine_are_not_said_to_vanish_or_explode(
+    corpus: Path, name: str, picture: str | None, target: str | None
+) -> None:
+    feeds = None if picture is None else str(corpus / "images" / picture)
+    found = onnxviz.flow_numbers(
+        corpus / "models" / f"{name}.onnx", feeds, on="gradients", target=target, providers="cpu"
+    )
+    assert found.gradients is not None
+    assert len(found.gradients.layers) > 50
+    assert not kinds(found) & {"vanishing", "exploding", "not finite", "zero"}
+
+
+@pytest.mark.corpus
+def test_an_untrained_net_without_normalisation_vanishes(corpus: Path) -> None:
+    model = corpus / "models" / "generated" / "tv_mobilenet_v3_small_dynamo_op23.onnx"
+    found = onnxviz.flow_numbers(model, str(corpus / "images" / "skimage_chelsea.png"), on="gradients", providers="cpu")
+    assert "vanishing" in kinds(found)
+
+
+@pytest.mark.corpus
+def test_a_model_that_computes_in_codes_is_refused_with_a_way_out(corpus: Path) -> None:
+    with pytest.raises(GradientError, match="model in floats") as caught:
+        onnxviz.gradient_statistics(corpus / "models" / "generated" / "ort_resnet18_int8_qoperator.onnx")
+    assert "cut at QuantizeLinear" in str(caught.value)
