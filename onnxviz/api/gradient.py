@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onnxviz.api.common import check_outputs
+from onnxviz.errors import OutputError
 from onnxviz.graph.io import as_model, save_model
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def gradient(
     *,
     target: str | None = None,
     allow_cut: bool = False,
+    straight_through: bool = False,
 ) -> GradientModel:
     """Build a model that computes gradients: see :func:`onnxviz.gradient.model.gradient_model`.
 
@@ -38,12 +40,33 @@ def gradient(
         output: The ``.onnx`` file to write.
         target: An expression that gives a number for each sample.
         allow_cut: Go on without the paths through operators that have no rule.
+        straight_through: Pass gradients through quantisation as if it did not round, where it does not clip.
+
+    Raises:
+        GradientError: No path leads from a tensor to the target, an operator on it has no rule, or the target is none.
+        SelectionError: A name is no tensor's, or a tensor is not of floating point.
+        OutputError: The file cannot be written, or is the model itself.
+
+    >>> made = gradient("models/lenet5.onnx", target="output[argmax]")  # doctest: +SKIP
+    >>> made.gradients  # doctest: +SKIP
+    {'image': 'image.grad'}
     """
     from onnxviz.gradient.model import gradient_model
 
     check_outputs((output, (".onnx",)))
+    _check_other(model, output)
     names = [wrt] if isinstance(wrt, str) else wrt
-    made = gradient_model(as_model(model), of, names, target=target, allow_cut=allow_cut)
+    made = gradient_model(
+        as_model(model), of, names, target=target, allow_cut=allow_cut, straight_through=straight_through
+    )
     if output is not None:
         save_model(made.model, output)
     return made
+
+
+def _check_other(model: Model, output: Path_ | None) -> None:
+    """Refuse to write over the model: its gradient is not the model."""
+    source = model if isinstance(model, (str, os.PathLike)) else model.meta.get("path")
+    if output is None or source is None or os.path.realpath(source) != os.path.realpath(output):
+        return
+    raise OutputError(f"{os.fspath(output)} is the model itself", hint="name another file with -o")

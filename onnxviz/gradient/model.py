@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxviz.errors import GradientError, SelectionError
+from onnxviz.errors import GradientError
 from onnxviz.gradient.build import Cut, Walk, pull_back
 from onnxviz.gradient.expand import expand
-from onnxviz.gradient.ops import Ops
+from onnxviz.gradient.names import float_tensor, is_float, named_tensors, unknown
+from onnxviz.gradient.ops import Ops, static_shape
 from onnxviz.gradient.prepare import prepare
 from onnxviz.gradient.registry import Table, standard_table
-from onnxviz.gradient.targets import target_value
+from onnxviz.gradient.targets import target_value, tensors_of
 from onnxviz.graph.select import all_tensors
-from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.shapes import infer_shapes, model_inputs
 
 __all__ = ["GradientModel", "gradient_model"]
+
+_TARGET = "target."  # begins the names of what an expression appends; its argmax is an index, no path
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,7 @@ class GradientModel:
         seed: Name of the input that takes the gradient entering the tensor; None where the target is an expression.
         gradients: Tensor -> the output that holds its gradient.
         cuts: Where paths end, and why.
+        left_out: Inputs that the target does not depend on, where none were named.
     """
 
     model: ir.Model
@@ -37,6 +41,7 @@ class GradientModel:
     seed: str | None
     gradients: dict[str, str]
     cuts: tuple[Cut, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def gradient_model(
@@ -56,7 +61,8 @@ def gradient_model(
         of: The tensor that is differentiated. Without ``target``, the result has one more input, ``OF.grad``, of its
             shape: the gradient that enters there.
         wrt: The tensors whose gradients are asked for: inputs, intermediate tensors, initializers. By default every
-            float input. Each has one more output, ``NAME.grad``.
+            float input that the target depends on. Each has one more output, ``NAME.grad`` (``NAME.grad_2``, … where
+            that name is taken).
         target: An expression that gives a number for each sample, as
             :func:`onnxviz.gradient.targets.target_value` takes it; where it begins with an index, of ``of``.
         allow_cut: Go on without the paths through operators that have no rule.
@@ -65,6 +71,7 @@ def gradient_model(
 
     Raises:
         GradientError: No path leads from a tensor to the target, an operator on it has no rule, or the target is none.
+            The text says whether the tensor does not matter to the target or where its paths are cut.
         SelectionError: A name is no tensor's, or a tensor is not of floating point.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 18]>
@@ -76,36 +83,42 @@ def gradient_model(
     {'p': 'p.grad'}
     """
     copy = prepare(model)
-    names = list(wrt) if wrt is not None else [str(v.name) for v in copy.graph.inputs if _is_float(v)]
+    names = _names(copy, wrt)
     what = str(of)
     if target is not None:
-        what = f'"{of}"{target}' if of is not None and target.lstrip().startswith("[") else target
+        what = _expression(copy, of, target)
         copy, of = _with_target(copy, what)
     elif of is None:
         raise GradientError("nothing is differentiated", hint="name a tensor with --of, or give a --target")
     rules = table or standard_table()
     copy = expand(copy, rules, of, names)
-    values = _named(copy)
-    end, asked = _float(values, of), [_float(values, name) for name in names]
+    values = named_tensors(copy)
+    end, asked = float_tensor(values, of), [float_tensor(values, name) for name in names]
     if end.producer() is not None and end.graph is not copy.graph:
         raise GradientError(
             f"{of} lies in the body of a node, which runs any number of times",
             hint="differentiate an output of that node",
         )
-    taken = set(values) | {str(node.name) for node in copy.graph}
+    taken = set(values) | {str(v.name) for v in all_tensors(copy)} | {str(node.name) for node in copy.graph}
     ops = Ops(copy.graph, taken)
     seed: str | None = None
     if target is None:
         entering = ir.Value(name=_free(f"{of}.grad", taken), type=end.type, shape=end.shape)
         copy.graph.inputs.append(entering)
         seed = str(entering.name)
+        entering = _of_its_shape(ops, entering, end)
     else:
         entering = ops.filled(ops.shape(end), 1.0, end)
     walk = Walk(rules, dict(copy.opset_imports), allow_cut, straight_through=straight_through)
     found = pull_back(ops, list(copy.graph), {end: entering}, asked, walk)
-    gradients = {}
+    walk.cuts[:] = [cut for cut in walk.cuts if not (cut.op_type == "ArgMax" and cut.node.startswith(_TARGET))]
+    gradients: dict[str, str] = {}
+    left_out: list[str] = []
     for name, value in zip(names, asked, strict=True):
         if value not in found:
+            if wrt is None and not walk.cuts and len(found):
+                left_out.append(name)
+                continue
             raise _no_path(what, name, walk)
         output = ops.Identity(found[value])
         output.name = _free(f"{name}.grad", taken)
@@ -114,17 +127,60 @@ def gradient_model(
             output.shape = found[value].shape
         copy.graph.outputs.append(output)
         gradients[name] = output.name
-    return GradientModel(copy, what, seed, gradients, tuple(walk.cuts))
+    return GradientModel(copy, what, seed, gradients, tuple(walk.cuts), tuple(left_out))
+
+
+def _names(model: ir.Model, wrt: Sequence[str] | None) -> list[str]:
+    """Return the names of the asked tensors, each once."""
+    if wrt is not None:
+        if not wrt:
+            raise GradientError("no tensor is named whose gradient is asked for", hint="name one with --wrt")
+        return list(dict.fromkeys(wrt))
+    names = [str(value.name) for value in model_inputs(model) if is_float(value)]
+    if not names:
+        raise GradientError(
+            "the model has no input of floating point",
+            hint="name tensors with --wrt: weights, or what an embedding gives",
+        )
+    return names
+
+
+def _of_its_shape(ops: Ops, seed: ir.Value, tensor: ir.Value) -> ir.Value:
+    """Return a seed that cannot be of another shape than its tensor: runtimes do not compare open sizes."""
+    sizes = static_shape(tensor)
+    if sizes is not None and None not in sizes:
+        return seed
+    shaped = ops.Reshape(seed, ops.Shape(tensor), allowzero=1)
+    shaped.type, shaped.shape = tensor.type, tensor.shape
+    if (node := shaped.producer()) is not None:  # a runtime names it where the shapes differ
+        node.name = f"{seed.name} has the shape of {tensor.name}"
+    return shaped
+
+
+def _expression(model: ir.Model, of: str | None, target: str) -> str:
+    """Return a target with the tensor in it that it is of."""
+    if of is None:
+        return target
+    if target.lstrip().startswith("["):
+        return f"{of!r}{target.lstrip()}"
+    if of not in (named := named_tensors(model)):
+        raise unknown(of, named)
+    if of not in tensors_of(target):
+        raise GradientError(
+            f"the target {target!r} does not name {of}",
+            hint="leave --of out, or begin the target with an index: [:, 7]",
+        )
+    return target
 
 
 def _with_target(model: ir.Model, expression: str) -> tuple[ir.Model, str]:
     """Append an expression to a model; return it with its shapes, and the name of what it gives."""
-    values = _named(model)
+    values = named_tensors(model)
     added: list[ir.Value] = []
-    made = target_value(Ops(model.graph, set(values), "target"), values, expression, added)
+    made = target_value(Ops(model.graph, set(values), _TARGET.removesuffix(".")), values, expression, added)
     model.graph.inputs.extend(added)
     inferred = infer_shapes(model)
-    shape = _named(inferred)[str(made.name)].shape
+    shape = named_tensors(inferred)[str(made.name)].shape
     if shape is not None and any(size != 1 for size in shape[1:]):
         raise GradientError(
             f"{expression!r} gives a tensor of shape {shape}, not a number for each sample",
@@ -133,29 +189,18 @@ def _with_target(model: ir.Model, expression: str) -> tuple[ir.Model, str]:
     return inferred, str(made.name)
 
 
-def _named(model: ir.Model) -> dict[str, ir.Value]:
-    values = {name: value for value, name in all_tensors(model).items()}
-    return values | {str(v.name): v for v in (*model.graph.inputs, *model.graph.initializers.values())}
-
-
-def _is_float(value: ir.Value) -> bool:
-    return value.dtype is not None and value.dtype.is_floating_point()
-
-
-def _float(values: dict[str, ir.Value], name: str) -> ir.Value:
-    if name not in values:
-        raise SelectionError(f"the model has no tensor {name!r}", hint="`onnxviz inspect` lists them")
-    if not _is_float(values[name]):
-        raise SelectionError(
-            f"{name} is of type {values[name].dtype}, which has no gradient", hint="choose a tensor of floating point"
-        )
-    return values[name]
-
-
 def _no_path(of: str, name: str, walk: Walk) -> GradientError:
-    cuts = "; ".join(str(cut) for cut in walk.cuts[:3])
-    why = f"all paths are cut ({cuts})" if cuts else f"{of} does not depend on it"
-    return GradientError(f"no gradient leads from {of} to {name}: {why}")
+    if walk.cuts:
+        cuts = "; ".join(str(cut) for cut in walk.cuts[:3])
+        more = f" and {len(walk.cuts) - 3} more" if len(walk.cuts) > 3 else ""
+        return GradientError(
+            f"no gradient leads from {of} to {name}: all paths are cut ({cuts}{more})",
+            hint="ask for the gradient at a tensor behind the cut (--wrt)",
+        )
+    return GradientError(
+        f"no gradient leads from {of} to {name}: {of} does not depend on it",
+        hint="name a tensor that it is computed from, or another target",
+    )
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -167,6 +167,15 @@ class Ops:
         end = None if axis == -1 else axis + 1
         return self.Shape(value, start=axis) if end is None else self.Shape(value, start=axis, end=end)
 
+    def without_axis(self, value: ir.Value, axis: int) -> ir.Value:
+        """Return the shape of a tensor without one axis, int64."""
+        front = self.Shape(value, start=0, end=axis)
+        return self.Concat(front, self.Shape(value, start=axis + 1), axis=0)
+
+    def samples(self, value: ir.Value) -> ir.Value:
+        """Return a tensor as a matrix: a row a sample, which the first axis counts."""
+        return self.Reshape(value, self.Concat(self.Shape(value, start=0, end=1), self.ints(-1), axis=0))
+
     def count(self, value: ir.Value, axes: Iterable[int], like: ir.Value | None = None) -> ir.Value:
         """Return the number of elements along axes, a scalar of the type of ``like`` (of ``value``)."""
         axes, sizes = list(axes), static_shape(value)

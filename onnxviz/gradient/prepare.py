@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
+from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import copy_model, from_proto, summary_line, to_proto
 from onnxviz.graph.shapes import infer_shapes
@@ -15,8 +18,10 @@ __all__ = ["OPSET", "prepare"]
 
 #: The lowest version of the standard operators that backward nodes are written in.
 OPSET = 18
+_STANDARD = ("", "ai.onnx")
 _IR = 8  # the version of the file format that this opset came with; before 4, every initializer was an input
 _SCAN = 9  # the version of Scan that all later ones keep to
+_COORDINATES = 11  # Resize says since then which pixel lies where; the conversion forgets what it was before
 _SMALL = 1024  # bytes of a constant that a conversion may have to look into
 
 
@@ -37,9 +42,7 @@ def prepare(model: ir.Model) -> ir.Model:
 
 def _raised(model: ir.Model, opset: int) -> ir.Model:
     """Convert a skeleton, in which weights are inputs, and put the weights back."""
-    if opset < _SCAN and any(
-        node.op_type == "Scan" and node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()
-    ):
+    if opset < _SCAN and any(node.op_type == "Scan" and node.domain in _STANDARD for node in model.graph.all_nodes()):
         raise GradientError(
             f"the model is of opset {opset}, and Scan of version 8 takes batches, which no later version does",
             hint="export it with opset 9 or later",
@@ -64,6 +67,8 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
             hint="convert it with the tool that made it, then try again",
         ) from error
     raised = from_proto(proto)
+    if opset < _COORDINATES:
+        _keep_coordinates(raised, weights)
     for name, tensor in weights.items():
         value = next(v for v in raised.graph.inputs if v.name == name)
         value.const_value = tensor
@@ -72,3 +77,26 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
         raised.graph.register_initializer(value)
     raised.meta.update(model.meta)
     return raised
+
+
+def _keep_coordinates(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -> None:
+    """Let each Resize take the pixels that Upsample, and itself before version 11, took.
+
+    Pixels lie at their corners; the nearest is the one below, and onnxruntime takes the one above where it shrinks.
+    """
+    for node in [node for node in model.graph.all_nodes() if node.op_type == "Resize" and node.domain in _STANDARD]:
+        value = node.inputs[2] if len(node.inputs) > 2 else None
+        tensor = constant_tensor(value) or (weights.get(str(value.name)) if value is not None else None)
+        scales = [] if tensor is None else tensor.numpy().tolist()
+        mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "nearest"
+        shrinks = any(scale < 1 for scale in scales)
+        if mode == "nearest" and shrinks and any(scale > 1 for scale in scales):
+            raise GradientError(
+                f"{node.name or node.outputs[0].name!r} grows along one axis and shrinks along another, which no "
+                "Resize of version 11 or later does with the same pixels",
+                hint="export the model with opset 11 or later",
+            )
+        node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+            "coordinate_transformation_mode", "asymmetric"
+        )
+        node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if shrinks else "floor")

@@ -161,7 +161,7 @@ def softmax(y: np.ndarray) -> np.ndarray:
     ("expression", "error", "message"),
     [
         ("y", GradientError, r"gives a tensor of shape \[N,3\], not a number for each sample; take one entry"),
-        ("z[:, 0]", SelectionError, "names 'z', and the model has no such tensor"),
+        ("z[:, 0]", SelectionError, "the model has no tensor 'z'"),
         ("y[:, 'a']", GradientError, "is no index"),
         ("__import__('os')", GradientError, "there is no __import__ of 1 arguments"),
         ("y.shape", GradientError, "it has 'y.shape'"),
