@@ -115,15 +115,16 @@ def pick(ops: Ops, value: ir.Value, indices: Sequence[Index]) -> ir.Value:
     Raises:
         ValueError: An index is out of a size that is known.
     """
-    sizes = static_shape(value)
+    sizes, whole = static_shape(value), value
+    dims: list[int | ir.SymbolicDim | None] | None = None if value.shape is None else list(value.shape)
     axis = came = 0  # of what is made so far, and of the tensor
     for place in indices:
         size = None if sizes is None or came >= len(sizes) else sizes[came]
         came += place is not Place.NEW
         if place is Place.NEW:
-            value, axis = ops.Unsqueeze(value, ops.ints(axis)), axis + 1
+            value = ops.Unsqueeze(value, ops.ints(axis))
         elif isinstance(place, slice):
-            value, axis = _sliced(ops, value, place, axis), axis + 1
+            value = _sliced(ops, value, place, axis)
         elif isinstance(place, int):
             if size is not None and not -size <= place < size:
                 raise ValueError(f"index {place} is out of range for an axis of size {size}")
@@ -131,7 +132,25 @@ def pick(ops: Ops, value: ir.Value, indices: Sequence[Index]) -> ir.Value:
         else:
             first = ops.ArgMax(value, axis=axis, keepdims=1)
             value = ops.Squeeze(ops.GatherElements(value, first, axis=axis), ops.ints(axis))
+        if dims is not None:
+            dims[axis : axis + (place is not Place.NEW)] = _left(place, dims, axis, size)
+        axis += place is Place.NEW or isinstance(place, slice)
+    if value is not whole and dims is not None:
+        value.shape = ir.Shape(dims)
     return value
+
+
+def _left(
+    place: Index, dims: Sequence[int | ir.SymbolicDim | None], axis: int, size: int | None
+) -> list[int | ir.SymbolicDim | None]:
+    """Return what an index leaves of an axis."""
+    if place is Place.NEW:
+        return [1]
+    if not isinstance(place, slice):
+        return []
+    if place == slice(None):
+        return [dims[axis]]
+    return [None if size is None else len(range(size)[place])]
 
 
 def _sliced(ops: Ops, value: ir.Value, part: slice, axis: int) -> ir.Value:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnxviz.errors import GradientError
 from onnxviz.gradient.indices import Place, literal, number, pick, places
 from onnxviz.gradient.names import float_tensor
-from onnxviz.gradient.ops import Ops, static_shape
+from onnxviz.gradient.ops import Ops, same_shape, static_shape
 
 __all__ = ["target_value", "tensors_of"]
 
@@ -107,7 +107,7 @@ class _Reader:
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.keywords:
             return self.call(tree.func.id, tree.args)
         if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
-            return self.ops.Neg(self.read(tree.operand))
+            return self.each("Neg", self.read(tree.operand))
         if isinstance(tree, ast.BinOp) and type(tree.op) in _OPERATORS:
             return self.binary(_OPERATORS[type(tree.op)], tree.left, tree.right)
         raise self.wrong(f"it has {ast.unparse(tree)!r}" if number(tree) is None else "it names no tensor")
@@ -124,7 +124,15 @@ class _Reader:
         made = [side if side is not None else self.scalar(n, like) for side, n in zip(sides, numbers, strict=True)]
         if made[0].dtype != made[1].dtype:
             raise self.wrong(f"it mixes {made[0].dtype} and {made[1].dtype}")
-        return self.ops.node(op_type, *made)
+        result = self.ops.node(op_type, *made)
+        if same_shape(*made) or None in sides:
+            result.shape = like.shape
+        return result
+
+    def each(self, op_type: str, value: ir.Value) -> ir.Value:
+        made = self.ops.node(op_type, value)
+        made.shape = value.shape
+        return made
 
     def scalar(self, given: Any, like: ir.Value) -> ir.Value:
         try:
@@ -140,7 +148,7 @@ class _Reader:
         if name in losses and len(arguments) == 2:
             return losses[name](self.read(arguments[0]), arguments[1])
         if name in _FUNCTIONS and len(arguments) == 1:
-            return self.ops.node(_FUNCTIONS[name], self.read(arguments[0]))
+            return self.each(_FUNCTIONS[name], self.read(arguments[0]))
         if name in _REDUCTIONS and len(arguments) == 1:
             return self.reduce(_REDUCTIONS[name], self.read(arguments[0]))
         known = ", ".join([*_REDUCTIONS, *_FUNCTIONS, *losses])
@@ -150,7 +158,9 @@ class _Reader:
         """Reduce all axes but the first, the samples'; a scalar is one sample."""
         if (shape := static_shape(value)) is not None and not shape:
             value = self.ops.Reshape(value, self.ops.ints(1))
-        return self.ops.node(op_type, self.ops.samples(value), self.ops.ints(1), keepdims=0)
+        made = self.ops.node(op_type, self.ops.samples(value), self.ops.ints(1), keepdims=0)
+        made.shape = ir.Shape([None if value.shape is None or not len(value.shape) else value.shape[0]])
+        return made
 
     def cross_entropy(self, scores: ir.Value, labels: ast.expr) -> ir.Value:
         """``-log softmax(scores)[label]`` of each sample; of dense labels, the mean over positions."""
