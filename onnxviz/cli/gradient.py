@@ -86,7 +86,7 @@ def _tell(made: GradientModel, output: Path) -> None:
     if made.seed is not None:
         lines.append(f"{made.seed} is the gradient that enters at {made.target}: ones differentiate its sum")
     if made.left_out:
-        lines.append(f"left out: {listed(made.left_out)}, on which {made.target} does not depend")
+        lines.append(f"left out: {listed(made.left_out)}, to which no gradient of {made.target} leads")
     lines += [f"cut: {cut}" for cut in made.cuts[:_MOST]]
     if len(made.cuts) > _MOST:
         lines.append(f"cut: {len(made.cuts) - _MOST} more")

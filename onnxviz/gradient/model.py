@@ -33,7 +33,7 @@ class GradientModel:
         seed: Name of the input that takes the gradient entering the tensor; None where the target is an expression.
         gradients: Tensor -> the output that holds its gradient.
         cuts: Where paths end, and why.
-        left_out: Inputs that the target does not depend on, where none were named.
+        left_out: Inputs to which no gradient leads, where none were named.
     """
 
     model: ir.Model
@@ -61,7 +61,7 @@ def gradient_model(
         of: The tensor that is differentiated. Without ``target``, the result has one more input, ``OF.grad``, of its
             shape: the gradient that enters there.
         wrt: The tensors whose gradients are asked for: inputs, intermediate tensors, initializers. By default every
-            float input that the target depends on. Each has one more output, ``NAME.grad`` (``NAME.grad_2``, … where
+            float input to which one leads. Each has one more output, ``NAME.grad`` (``NAME.grad_2``, … where
             that name is taken).
         target: An expression that gives a number for each sample, as
             :func:`onnxviz.gradient.targets.target_value` takes it; where it begins with an index, of ``of``.
@@ -116,7 +116,7 @@ def gradient_model(
     left_out: list[str] = []
     for name, value in zip(names, asked, strict=True):
         if value not in found:
-            if wrt is None and not walk.cuts and len(found):
+            if wrt is None and found:
                 left_out.append(name)
                 continue
             raise _no_path(what, name, walk)
