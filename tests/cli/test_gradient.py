@@ -221,3 +221,47 @@ def test_what_the_page_shows_runs(block: str, here: Path) -> None:
 def test_the_commands_of_the_page_run(line: str, onnxviz: Onnxviz) -> None:
     run = onnxviz(*shlex.split(line)[1:])
     assert (run.code, run.err) == (0, "")
+
+
+@pytest.mark.parametrize("opset", [11, 18])
+def test_weights_outside_of_the_file_stay_outside(onnxviz: Onnxviz, here: Path, opset: int) -> None:
+    text = f'<ir_version: 8, opset_import: ["": {opset}], metadata_props: ["who": "me"]> g ' + (
+        "(float[N, 64] x) => (float[N, 64] y) <float[64, 64] w = {0}> {h = MatMul(x, w) y = Tanh(h)}"
+    )
+    model = onnx.parser.parse_model(text)
+    weight = RNG.normal(size=(64, 64)).astype(np.float32) / 8
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "w"))
+    onnx.save(model, here / "models" / "w.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    run = onnxviz("gradient", "models/w.onnx", "-o", "g.onnx", "--of", "y", "--wrt", "x", "--wrt", "w")
+    assert (run.code, run.err, run.files) == (0, "", ["g.onnx", "g.onnx.data"])
+    onnx.checker.check_model(str(here / "g.onnx"), full_check=True)
+    assert (here / "g.onnx").stat().st_size < 5000
+    assert [(p.key, p.value) for p in onnx.load(here / "g.onnx").metadata_props] == [("who", "me")]
+    x, seed = RNG.normal(size=(2, 3, 64)).astype(np.float32)
+    session = ort.InferenceSession(here / "g.onnx", providers=["CPUExecutionProvider"])
+    _, dx, dw = session.run(None, {"x": x, "y.grad": seed})
+    slope = seed * (1 - np.tanh(x @ weight) ** 2)
+    np.testing.assert_allclose(dx, slope @ weight.T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dw, x.T @ slope, rtol=1e-4, atol=1e-5)
+
+
+def test_functions_and_sequences_beside_the_path(onnxviz: Onnxviz, here: Path) -> None:
+    text = """(float[N, 3] x, seq(float[3]) q) => (float[N, 3] y, seq(float[3]) r) {y = my.ops.f(x) r = Identity(q)}
+      <opset_import: ["": 18], domain: "my.ops"> f (a) => (b) {c = Sigmoid(a) b = Mul(c, c)}"""
+    run = onnxviz("gradient", write(here, text), "-o", "g.onnx", "--target", "sum(y)")
+    assert run.code == 0, run.err
+    onnx.checker.check_model(here / "g.onnx", full_check=True)
+    x = RNG.normal(size=(2, 3)).astype(np.float32)
+    session = ort.InferenceSession(here / "g.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(["x.grad"], {"x": x, "q": [np.ones(3, np.float32)]})[0]
+    s = 1 / (1 + np.exp(-x))
+    np.testing.assert_allclose(found, 2 * s * s * (1 - s), rtol=1e-4)
+
+
+def test_a_target_that_is_a_softmax_and_a_batch_of_fixed_size(onnxviz: Onnxviz, here: Path) -> None:
+    made = write(here, "(float[4, 3] x) => (float[4, 3] y) {y = Softmax(x)}")
+    assert onnxviz("gradient", made, "-o", "g.onnx", "--target", "y[:, 1]").code == 0
+    x = RNG.normal(size=(4, 3)).astype(np.float32)
+    session = ort.InferenceSession(here / "g.onnx", providers=["CPUExecutionProvider"])
+    y, grad = session.run(None, {"x": x})
+    np.testing.assert_allclose(grad, y[:, 1:2] * (np.eye(3)[1] - y), rtol=1e-4, atol=1e-6)
