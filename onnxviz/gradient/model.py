@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.build import Cut, Walk, pull_back
+from onnxviz.gradient.build import Cut, Walk, pull_back, reads
 from onnxviz.gradient.expand import expand
 from onnxviz.gradient.names import float_tensor, is_float, named_tensors, unknown
 from onnxviz.gradient.ops import Ops, static_shape
 from onnxviz.gradient.prepare import prepare
 from onnxviz.gradient.registry import Table, standard_table
 from onnxviz.gradient.targets import target_value, tensors_of
+from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.select import all_tensors
 from onnxviz.graph.shapes import infer_shapes, model_inputs
 
@@ -119,7 +120,7 @@ def gradient_model(
             if wrt is None and found:
                 left_out.append(name)
                 continue
-            raise _no_path(what, name, walk)
+            raise _no_path(what, name, walk, _blocks(walk, value, end))
         output = ops.Identity(found[value])
         output.name = _free(f"{name}.grad", taken)
         output.type, output.shape = value.type, value.shape
@@ -127,6 +128,7 @@ def gradient_model(
             output.shape = found[value].shape
         copy.graph.outputs.append(output)
         gradients[name] = output.name
+    _forget_shapes_in_bodies(copy.graph)
     return GradientModel(copy, what, seed, gradients, tuple(walk.cuts), tuple(left_out))
 
 
@@ -189,13 +191,43 @@ def _with_target(model: ir.Model, expression: str) -> tuple[ir.Model, str]:
     return inferred, str(made.name)
 
 
-def _no_path(of: str, name: str, walk: Walk) -> GradientError:
+def _forget_shapes_in_bodies(graph: ir.Graph) -> None:
+    """Leave shapes in the bodies of backward nodes open: those of a branch that is never taken may contradict."""
+    for node in graph:
+        if str(node.name).startswith("grad."):
+            for body in bodies_of(node):
+                for inner in body.all_nodes():
+                    for value in inner.outputs:
+                        value.shape = None
+
+
+def _blocks(walk: Walk, value: ir.Value, end: ir.Value) -> ir.Node | None:
+    """Return the first node without a gradient on the ways from one tensor to another; None where there is no way."""
+    behind, before = {value}, {end}
+    nodes = [node for node in end.graph or () if isinstance(node, ir.Node)]
+    for node in nodes:
+        if any(one in behind for one in reads(node)):
+            behind.update(node.outputs)
+    for node in reversed(nodes):
+        if any(one in before for one in node.outputs):
+            before.update(reads(node))
+    ways = (node for node in nodes if any(one in behind for one in reads(node)) and before & set(node.outputs))
+    return next((node for node in ways if walk.table.reason(node) is not None), None)
+
+
+def _no_path(of: str, name: str, walk: Walk, block: ir.Node | None) -> GradientError:
     if walk.cuts:
         cuts = "; ".join(str(cut) for cut in walk.cuts[:3])
         more = f" and {len(walk.cuts) - 3} more" if len(walk.cuts) > 3 else ""
         return GradientError(
             f"no gradient leads from {of} to {name}: all paths are cut ({cuts}{more})",
             hint="ask for the gradient at a tensor behind the cut (--wrt)",
+        )
+    if block is not None:
+        return GradientError(
+            f"no gradient leads from {of} to {name}: all that leads there are nodes such as {block.op_type} at "
+            f"{block.name or block.outputs[0].name!r} ({walk.reason(block)})",
+            hint="ask for the gradient at a tensor behind them (--wrt)",
         )
     return GradientError(
         f"no gradient leads from {of} to {name}: {of} does not depend on it",

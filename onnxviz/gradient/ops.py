@@ -21,7 +21,7 @@ __all__ = ["Ops", "Step", "same_shape", "static_shape"]
 _BOOL = {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"}
 _INT64 = {"Shape", "Size", "NonZero", "ArgMax", "ArgMin"}
 _OPEN = {"If", "Loop", "Scan"}  # the bodies tell
-_SECOND = {"Where"}  # the type of the result is that of the second input
+_SECOND = {"Where", "DequantizeLinear"}  # the type of the result is that of the second input
 
 
 def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
@@ -112,6 +112,9 @@ class Ops:
             return ir.DataType.INT64
         if op_type in _OPEN:
             return None
+        if op_type == "QuantizeLinear":
+            zero = inputs[2] if len(inputs) > 2 else None
+            return ir.DataType.UINT8 if zero is None else zero.dtype
         typed = inputs[1 if op_type in _SECOND else 0] if inputs else None
         return None if typed is None else typed.dtype
 

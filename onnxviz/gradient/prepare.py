@@ -47,6 +47,13 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
             f"the model is of opset {opset}, and Scan of version 8 takes batches, which no later version does",
             hint="export it with opset 9 or later",
         )
+    for node in model.graph.all_nodes():
+        if node.domain in _STANDARD and not onnx.defs.has(node.op_type, max_inclusive_version=opset):
+            raise GradientError(
+                f"{node.op_type} at {node.name or node.outputs[0].name!r} is no operator of opset {opset}, so the "
+                f"model cannot be raised to {OPSET}",
+                hint="export it again, with operators of ONNX",
+            )
     skeleton = copy_model(model)
     graph, declared = skeleton.graph, {value.name for value in model.graph.inputs}
     weights = {}

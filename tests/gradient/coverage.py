@@ -12,6 +12,7 @@ import onnx
 
 from onnxviz.gradient.coverage import HEADER, Covered
 from onnxviz.gradient.expand import has_expansion
+from onnxviz.gradient.fused import EXPANSIONS
 from onnxviz.gradient.registry import standard_table
 from tests.gradient.node_cases import FLOATS, Outcome, cases, check
 from tests.gradient.version_cases import older_cases, own_cases, versions
@@ -54,6 +55,9 @@ def _standard() -> Iterator[tuple[str, str, int]]:
         for version in versions(name, domain):
             if not _schema(domain, name, version).deprecated:
                 yield domain, name, version
+    for domain, name in (*standard_table().rows, *EXPANSIONS):
+        if domain:
+            yield domain, name, 1
 
 
 def _schema(domain: str, name: str, version: int) -> Any:
@@ -92,7 +96,7 @@ def _how(domain: str, name: str, version: int) -> str:
 
 
 def _takes_and_gives_floats(domain: str, name: str, version: int) -> bool:
-    if name in _HOLDERS:
+    if name in _HOLDERS or domain == "com.microsoft":
         return True
     schema = _schema(domain, name, version)
     allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}

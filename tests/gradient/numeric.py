@@ -11,7 +11,6 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
@@ -19,6 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImp
 from onnxviz.gradient.model import gradient_model
 from onnxviz.gradient.prepare import prepare
 from onnxviz.graph.model import from_proto, to_proto
+from tests.gradient.reference_ops import reference
 
 Arrays = Mapping[str, Any]
 NEWEST = 26  # the newest opset that onnxruntime 1.31 runs
@@ -94,21 +94,6 @@ def _alone(proto: onnx.ModelProto, names: list[str], given: set[str]) -> onnx.Mo
     if model.opset_imports[""] > NEWEST:
         model.opset_imports[""], model.ir_version = NEWEST, min(model.ir_version, 13)
     return to_proto(model)
-
-
-class GlobalLpPool(OpRun):
-    """What neither onnxruntime (of version 22) nor the reference evaluator computes."""
-
-    op_domain = ""
-
-    def _run(self, x: np.ndarray, p: int | None = None) -> tuple[np.ndarray]:  # type: ignore[override]
-        axes = tuple(range(2, x.ndim))
-        return ((np.abs(x) ** (p or 2)).sum(axes, keepdims=True) ** (1 / (p or 2)),)
-
-
-def reference(model: onnx.ModelProto) -> ReferenceEvaluator:
-    """Return onnx's reference evaluator of a model, with what it lacks."""
-    return ReferenceEvaluator(model, new_ops=[GlobalLpPool])
 
 
 def _infers(proto: onnx.ModelProto) -> bool:

@@ -141,7 +141,17 @@ QUANTISED: list[tuple[str, str, Mapping[str, Any], Mapping[str, np.ndarray]]] = 
 ]
 
 _A = "com.microsoft"
-# Fused operators that onnxruntime's CPU provider runs.
+FUSED_QUANTISED = [
+    (
+        op_type,
+        text.replace("QuantizeLinear(x", f"{_A}.QuantizeLinear(x").replace(
+            "DequantizeLinear(q", f"{_A}.DequantizeLinear(q"
+        ),
+        *rest,
+    )
+    for op_type, text, *rest in QUANTISED
+]
+# Fused operators; those that are a GPU's alone are in reference_ops.py.
 _FUSED = {
     "Gelu": f"(float[3, 4] x) => (float[3, 4] y) {{y = {_A}.Gelu(x)}}",
     "BiasGelu": f"(float[3, 4] x, float[4] b) => (float[3, 4] y) {{y = {_A}.BiasGelu(x, b)}}",
@@ -171,6 +181,21 @@ _FUSED = {
     "EmbedLayerNormalization": "(float[9, 4] w, float[6, 4] p, float[2, 4] t, float[4] g, float[4] b) => "
     "(float[2, 3, 4] y, int32[2] m) <int32[2, 3] i = {1, 8, 0, 3, 3, 2}, int32[2, 3] s = {0, 1, 0, 1, 1, 0}> "
     f"{{y, m = {_A}.EmbedLayerNormalization <epsilon = 0.01> (i, s, w, p, t, g, b)}}",
+}
+_FUSED |= {
+    "BiasAdd": f"(float[2, 3, 4] x, float[4] b, float[2, 3, 4] s) => (float[2, 3, 4] y) {{y = {_A}.BiasAdd(x, b, s)}}",
+    "BiasSplitGelu": f"(float[2, 3, 8] x, float[8] b) => (float[2, 3, 4] y) {{y = {_A}.BiasSplitGelu(x, b)}}",
+    "BiasSoftmax": "(float[2, 3, 4] x, float[2, 1, 4] b) => (float[2, 3, 4] y) "
+    f"{{y = {_A}.BiasSoftmax <axis = 2, is_inner_broadcast = 0> (x, b)}}",
+    "NhwcConv": "(float[1, 5, 5, 2] x, float[3, 3, 3, 2] w, float[3] b) => (float[1, 3, 3, 3] y) "
+    f"{{y = {_A}.NhwcConv(x, w, b)}}",
+    "NhwcFusedConv": "(float[1, 5, 5, 2] x, float[3, 3, 3, 2] w, float[3] b) => (float[1, 3, 3, 3] y) "
+    f'{{y = {_A}.NhwcFusedConv <activation = "Relu"> (x, w, b)}}',
+    "SimplifiedLayerNormalization": "(float[2, 3, 4] x, float[4] g) => (float[2, 3, 4] y) "
+    "{y = SimplifiedLayerNormalization <axis = -1, epsilon = 0.01> (x, g)}",
+    "MatMulNBits": "(float[3, 32] x) => (float[3, 2] y) <uint8[2, 2, 8] w = "
+    f"{{{', '.join(str(37 * i % 256) for i in range(32))}}}, float[4] s = {{0.1, 0.2, 0.3, 0.1}}, uint8[2] z = {{120, 87}}> "
+    f"{{y = {_A}.MatMulNBits <K = 32, N = 2, bits = 4, block_size = 16> (x, w, s, z)}}",
 }
 _ML = "ai.onnx.ml"
 _LEARNED = {

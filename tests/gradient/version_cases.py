@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from tests.gradient.numeric import NEWEST
-from tests.gradient.own_cases import OTHER_DOMAINS, OWN, QUANTISED
+from tests.gradient.own_cases import FUSED_QUANTISED, OTHER_DOMAINS, OWN, QUANTISED
+from tests.gradient.reference_ops import reference
 
 FIRST = 7  # the lowest opset that onnxruntime runs
 MOST = 3  # cases an operator and version
@@ -176,7 +176,7 @@ def runs(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> bool:
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
-                ReferenceEvaluator(model).run(None, dict(feeds))
+                reference(model).run(None, dict(feeds))
         except Exception:  # noqa: BLE001 - then there is nothing to compare with
             return False
     return True
@@ -196,6 +196,9 @@ def own_cases() -> Iterator[Case]:
             if version >= 10:
                 made = _parsed(op_type, text, version, last_opset(op_type, version), dict(feeds), rng)
                 yield replace(made, options={"straight_through": True}, expected=expected)
+    for op_type, text, feeds, expected in FUSED_QUANTISED:
+        made = _parsed(op_type, text, 1, 18, dict(feeds), rng, "com.microsoft")
+        yield replace(made, options={"straight_through": True}, expected=expected)
     for domain, texts in OTHER_DOMAINS.items():
         for name, text in texts.items():
             yield _parsed(name.split()[0].rstrip(","), text, 1, 26 if "preview" in domain else 18, {}, rng, domain)
