@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxviz.api.common import check_outputs
 from onnxviz.errors import OutputError
-from onnxviz.graph.io import as_model, save_model
+from onnxviz.graph.io import as_model, check_external_data, save_model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -45,6 +45,7 @@ def gradient(
     Raises:
         GradientError: No path leads from a tensor to the target, an operator on it has no rule, or the target is none.
         SelectionError: A name is no tensor's, or a tensor is not of floating point.
+        ModelError: External weights are missing.
         OutputError: The file cannot be written, or is the model itself.
 
     >>> made = gradient("models/lenet5.onnx", target="output[argmax]")  # doctest: +SKIP
@@ -56,8 +57,10 @@ def gradient(
     check_outputs((output, (".onnx",)))
     _check_other(model, output)
     names = [wrt] if isinstance(wrt, str) else wrt
+    opened = as_model(model)
+    check_external_data(opened)
     made = gradient_model(
-        as_model(model), of, names, target=target, allow_cut=allow_cut, straight_through=straight_through
+        opened, of, names, target=target, allow_cut=allow_cut, straight_through=straight_through
     )
     if output is not None:
         save_model(made.model, output)

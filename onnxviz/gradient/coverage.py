@@ -9,7 +9,8 @@ from itertools import groupby
 __all__ = ["HEADER", "STATUSES", "Covered", "coverage", "matrix"]
 
 HEADER = (
-    "domain", "operator", "version", "status", "how", "cases_pass", "cases_refused", "cases_no_gradient", "why",
+    "domain", "operator", "version", "status", "how", "cases_pass", "cases_refused", "cases_no_gradient",
+    "second_opinion", "why",
 )  # fmt: skip
 #: Status -> its sign in a matrix, and what it means.
 STATUSES = {
@@ -36,6 +37,7 @@ class Covered:
         cases_pass: Cases whose gradient agrees with central differences.
         cases_refused: Cases that are refused by name.
         cases_no_gradient: Cases that have no gradient.
+        second_opinion: Another implementation that agrees on graphs with this operator.
         why: The reasons of those that do not pass.
     """
 
@@ -47,6 +49,7 @@ class Covered:
     cases_pass: int
     cases_refused: int
     cases_no_gradient: int
+    second_opinion: str
     why: str
 
     def cells(self) -> tuple[str | int, ...]:
@@ -65,8 +68,8 @@ def coverage() -> tuple[Covered, ...]:
 
 
 def _row(cells: list[str]) -> Covered:
-    domain, operator, version, status, how, passed, refused, none, why = cells
-    return Covered(domain, operator, int(version), status, how, int(passed), int(refused), int(none), why)
+    domain, operator, version, status, how, passed, refused, none, second, why = cells
+    return Covered(domain, operator, int(version), status, how, int(passed), int(refused), int(none), second, why)
 
 
 def matrix(rows: tuple[Covered, ...]) -> str:

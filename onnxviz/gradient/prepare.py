@@ -55,6 +55,7 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
                 hint="export it again, with operators of ONNX",
             )
     skeleton = copy_model(model)
+    skeleton.ir_version = max(skeleton.ir_version or 0, _IR)
     graph, declared = skeleton.graph, {value.name for value in model.graph.inputs}
     weights = {}
     for name, value in list(graph.initializers.items()):

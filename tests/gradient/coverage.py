@@ -15,6 +15,7 @@ from onnxviz.gradient.expand import has_expansion
 from onnxviz.gradient.fused import EXPANSIONS
 from onnxviz.gradient.registry import standard_table
 from tests.gradient.node_cases import FLOATS, Outcome, cases, check
+from tests.gradient.second_opinion import operators
 from tests.gradient.version_cases import older_cases, own_cases, versions
 
 FILE = Path(__file__).parents[2] / "onnxviz" / "gradient" / "coverage.tsv"
@@ -41,7 +42,11 @@ def rows(outcomes: Iterable[Outcome]) -> list[Covered]:
         counts[place][outcome.status] += 1
         if outcome.status != "pass":
             reasons[place].add(_reason(outcome.detail))
-    return [_row(place, counts[place], reasons[place]) for place in sorted({*counts, *_standard()})]
+    second = operators()
+    return [
+        _row(place, counts[place], reasons[place], "onnx-ad" if place in second and counts[place]["pass"] else "")
+        for place in sorted({*counts, *_standard()})
+    ]
 
 
 def text(rows: Iterable[Covered]) -> str:
@@ -64,7 +69,7 @@ def _schema(domain: str, name: str, version: int) -> Any:
     return onnx.defs.get_schema(name, version, domain)
 
 
-def _row(place: tuple[str, str, int], counts: Counter[str], why: set[str]) -> Covered:
+def _row(place: tuple[str, str, int], counts: Counter[str], why: set[str], second: str) -> Covered:
     domain, name, version = place
     table = standard_table()
     none = table.none.get((domain, name))
@@ -80,7 +85,7 @@ def _row(place: tuple[str, str, int], counts: Counter[str], why: set[str]) -> Co
     else:
         status = "untested"
     return Covered(domain or "ai.onnx", name, version, status, _how(domain, name, version), passed, refused, cut,
-                   "; ".join(sorted(why)))  # fmt: skip
+                   second, "; ".join(sorted(why)))  # fmt: skip
 
 
 def _how(domain: str, name: str, version: int) -> str:
@@ -89,7 +94,7 @@ def _how(domain: str, name: str, version: int) -> str:
         return "rule"
     if has_expansion(domain, name):
         return "expansion"
-    if domain:
+    if domain == "com.microsoft":
         return ""
     schema = _schema(domain, name, version)
     return "function body" if schema.has_function or schema.has_context_dependent_function else ""

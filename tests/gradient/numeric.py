@@ -214,7 +214,10 @@ def answers_differently(model: onnx.ModelProto, built: ir.Model, feeds: Arrays, 
         return ""  # onnxruntime runs one of the two, or none
     off = [name for name, a, b in zip(names, found, expected, strict=True) if not _close(a, b)]
     if off:  # onnxruntime's own kernel may be what differs from the operator's definition
-        second = dict(zip(names, reference(model).run(None, dict(feeds)), strict=True))
+        try:
+            second = dict(zip(names, reference(model).run(None, dict(feeds)), strict=True))
+        except Exception:  # noqa: BLE001 - it knows no such form: then onnxruntime's word stands
+            return ", ".join(off)
         off = [name for name, a in zip(names, found, strict=True) if name in off and not _close(a, second[name])]
     return ", ".join(off)
 
