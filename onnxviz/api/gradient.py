@@ -48,9 +48,11 @@ def gradient(
         ModelError: External weights are missing.
         OutputError: The file cannot be written, or is the model itself.
 
-    >>> made = gradient("models/lenet5.onnx", target="output[argmax]")  # doctest: +SKIP
-    >>> made.gradients  # doctest: +SKIP
-    {'image': 'image.grad'}
+    >>> import onnx_ir
+    >>> model = onnx_ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 18]>
+    ...   g (float[N, 3] x) => (float[N, 3] y) {y = Tanh(x)}''')
+    >>> gradient(model, target="y[argmax]").gradients
+    {'x': 'x.grad'}
     """
     from onnxviz.gradient.model import gradient_model
 
@@ -59,9 +61,7 @@ def gradient(
     names = [wrt] if isinstance(wrt, str) else wrt
     opened = as_model(model)
     check_external_data(opened)
-    made = gradient_model(
-        opened, of, names, target=target, allow_cut=allow_cut, straight_through=straight_through
-    )
+    made = gradient_model(opened, of, names, target=target, allow_cut=allow_cut, straight_through=straight_through)
     if output is not None:
         save_model(made.model, output)
     return made
