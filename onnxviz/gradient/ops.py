@@ -22,7 +22,7 @@ _BOOL = {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or
 _INT64 = {"Shape", "Size", "NonZero", "ArgMax", "ArgMin"}
 _OPEN = {"If", "Loop", "Scan"}  # the bodies tell
 _HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-_SECOND = {"Where"}  # the type of the result is that of the second input
+_SECOND = {"Where", "DequantizeLinear"}  # the type of the result is that of the second input
 
 
 def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
@@ -113,6 +113,9 @@ class Ops:
             return ir.DataType.INT64
         if op_type in _OPEN:
             return None
+        if op_type == "QuantizeLinear":
+            zero = inputs[2] if len(inputs) > 2 else None
+            return ir.DataType.UINT8 if zero is None else zero.dtype
         typed = inputs[1 if op_type in _SECOND else 0] if inputs else None
         return None if typed is None else typed.dtype
 
@@ -167,6 +170,15 @@ class Ops:
             return self.ints(size)
         end = None if axis == -1 else axis + 1
         return self.Shape(value, start=axis) if end is None else self.Shape(value, start=axis, end=end)
+
+    def without_axis(self, value: ir.Value, axis: int) -> ir.Value:
+        """Return the shape of a tensor without one axis, int64."""
+        front = self.Shape(value, start=0, end=axis)
+        return self.Concat(front, self.Shape(value, start=axis + 1), axis=0)
+
+    def samples(self, value: ir.Value) -> ir.Value:
+        """Return a tensor as a matrix: a row a sample, which the first axis counts."""
+        return self.Reshape(value, self.Concat(self.Shape(value, start=0, end=1), self.ints(-1), axis=0))
 
     def count(self, value: ir.Value, axes: Iterable[int], like: ir.Value | None = None) -> ir.Value:
         """Return the number of elements along axes, a scalar of the type of ``like`` (of ``value``)."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
+from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.contents import is_made_up
 from onnxviz.graph.inference import infer_in_place
 from onnxviz.graph.inline import inline_functions
@@ -16,9 +19,11 @@ __all__ = ["OPSET", "prepare"]
 
 #: The lowest version of the standard operators that backward nodes are written in.
 OPSET = 18
+_STANDARD = ("", "ai.onnx")
 _IR = 8  # the version of the file format that this opset came with; before 4, every initializer was an input
 _SCAN = 9  # the version of Scan that all later ones keep to
 _ASIDE = "onnxviz.unknown"  # the domain of what no version of onnx knows, during a conversion
+_COORDINATES = 11  # Resize says since then which pixel lies where; the conversion forgets what it was before
 _SMALL = 1024  # bytes of a constant that a conversion may have to look into
 
 
@@ -60,14 +65,22 @@ def _contradicts(declared: ir.Shape, inferred: ir.Shape) -> bool:
 
 def _raised(model: ir.Model, opset: int) -> ir.Model:
     """Convert a skeleton, in which weights are inputs, and put the weights back."""
-    if opset < _SCAN and any(
-        node.op_type == "Scan" and node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()
-    ):
+    if opset < _SCAN and any(node.op_type == "Scan" and node.domain in _STANDARD for node in model.graph.all_nodes()):
         raise GradientError(
             f"the model is of opset {opset}, and Scan of version 8 takes batches, which no later version does",
             hint="export it with opset 9 or later",
         )
+    for node in model.graph.all_nodes():
+        if node.domain not in _STANDARD or not onnx.defs.has(node.op_type):
+            continue
+        if not onnx.defs.has(node.op_type, max_inclusive_version=opset):
+            raise GradientError(
+                f"{node.op_type} at {node.name or node.outputs[0].name!r} is no operator of opset {opset}, so the "
+                f"model cannot be raised to {OPSET}",
+                hint="export it again, with operators of ONNX",
+            )
     skeleton = copy_model(model)
+    skeleton.ir_version = max(skeleton.ir_version or 0, _IR)
     graph, declared = skeleton.graph, {value.name for value in model.graph.inputs}
     weights = {}
     for name, value in list(graph.initializers.items()):
@@ -96,6 +109,8 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
     for node in raised.graph.all_nodes():
         if node.domain == _ASIDE:
             node.domain = ""
+    if opset < _COORDINATES:
+        _keep_coordinates(raised, weights)
     for name, tensor in weights.items():
         value = next(v for v in raised.graph.inputs if v.name == name)
         value.const_value = tensor
@@ -104,3 +119,26 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
         raised.graph.register_initializer(value)
     raised.meta.update(model.meta)
     return raised
+
+
+def _keep_coordinates(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -> None:
+    """Let each Resize take the pixels that Upsample, and itself before version 11, took.
+
+    Pixels lie at their corners; the nearest is the one below, and onnxruntime takes the one above where it shrinks.
+    """
+    for node in [node for node in model.graph.all_nodes() if node.op_type == "Resize" and node.domain in _STANDARD]:
+        value = node.inputs[2] if len(node.inputs) > 2 else None
+        tensor = constant_tensor(value) or (weights.get(str(value.name)) if value is not None else None)
+        scales = [] if tensor is None else tensor.numpy().tolist()
+        mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "nearest"
+        shrinks = any(scale < 1 for scale in scales)
+        if mode == "nearest" and shrinks and any(scale > 1 for scale in scales):
+            raise GradientError(
+                f"{node.name or node.outputs[0].name!r} grows along one axis and shrinks along another, which no "
+                "Resize of version 11 or later does with the same pixels",
+                hint="export the model with opset 11 or later",
+            )
+        node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+            "coordinate_transformation_mode", "asymmetric"
+        )
+        node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if shrinks else "floor")
