@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class Case:
     expected: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
+@cache
 def versions(op_type: str, domain: str = "") -> list[int]:
     """Return the versions of an operator that a model of opset 7 or later can have."""
     found = sorted(
