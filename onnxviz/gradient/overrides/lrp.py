@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from onnxviz.errors import GradientError
 from onnxviz.gradient.method import Method
 from onnxviz.gradient.ops import Ops, Step
 from onnxviz.gradient.overrides.kinds import (
@@ -28,6 +29,7 @@ from onnxviz.gradient.overrides.kinds import (
 from onnxviz.gradient.overrides.lrp_layers import LayerRule, apply_rule, stabilised
 from onnxviz.gradient.overrides.lrp_plan import LrpPlan, make_plan, same_variable
 from onnxviz.gradient.registry import Grads, Row, Table, standard_table
+from onnxviz.graph.constants import constant_tensor
 
 __all__ = ["Choice", "lrp_table"]
 
@@ -48,7 +50,17 @@ class _Relevance(Method):
         self.fold = fold
 
     def begin(self, ops: Ops, nodes: Sequence[ir.Node], end: ir.Value, asked: Sequence[ir.Value]) -> LrpPlan:
-        """Find first layers, and what is folded into the layer before it."""
+        """Find first layers, and what is folded into the layer before it.
+
+        Raises:
+            GradientError: A weight is asked for.
+        """
+        for value in asked:
+            if constant_tensor(value) is not None:
+                raise GradientError(
+                    f"{value.name} has no relevance: it is a constant, and relevance is of activations",
+                    hint="ask for inputs, or for what is computed from them",
+                )
         return make_plan(nodes, end, fold=self.fold)
 
     def enter(self, ops: Ops, end: ir.Value) -> ir.Value:
