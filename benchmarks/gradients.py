@@ -3,8 +3,9 @@
 ``python benchmarks/gradients.py [resnet18 vit …]``. The networks are written in PyTorch and exported; each peer runs in
 a process of its own, with two threads and float32, so that the peak of resident memory is its own; rounds alternate,
 so that a noisy machine disturbs all alike. Both are printed: wall-clock time, and the processor time of all threads,
-waiting ones included, which a busy machine disturbs less. Memory is what the process held at most beyond what it held
-with the model loaded and nothing run.
+waiting ones included. On a busy machine two threads wait for each other, PyTorch's most of all, and only
+``THREADS=1 python benchmarks/gradients.py`` with its processor times is fair. Memory is what the process held at most
+beyond what it held with the model loaded and nothing run.
 
 Cases: ``-open`` has a symbolic batch size; ``-weights`` asks for the gradients of all weights instead of the input's.
 Peers: ``torch-nhwc`` is PyTorch with ``channels_last``; ``forward`` is the model alone in onnxruntime, a lower bound:
@@ -15,6 +16,7 @@ the convolutions of the way back multiply as much as those of the way there. onn
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,8 @@ import numpy as np
 CASES = [("resnet18", 1), ("resnet18", 8), ("resnet18-open", 8), ("resnet18-weights", 8), ("vit", 1), ("vit", 8),
          ("vit-open", 8)]  # fmt: skip
 PEERS = ("torch", "torch-nhwc", "onnxviz", "onnx-ad", "forward")
-ROUNDS, RUNS, WARMUP, THREADS = 3, 5, 2, 2
+ROUNDS, RUNS, WARMUP = 3, 5, 2
+THREADS = int(os.environ.get("THREADS", "2"))
 TARGETS = {("resnet18", "torch"): 0.75, ("resnet18", "onnx-ad"): 0.6, ("vit", "torch"): 1.0}
 
 
