@@ -168,7 +168,7 @@ class Runner:
             feeds |= {n: a for n, a in self._frozen(samples).items() if n in self._fed}
             if self._seed is not None:
                 feeds[self._seed] = self._entering(samples, weights)
-        given = {} if self._session is None else self._session.run(feeds)
+        given = {} if self._session is None else self._session.run_again(feeds)
         given |= {name: np.asarray(feeds[name]) for name in self._also if name in feeds}
         scores: npt.NDArray[np.float64] = np.zeros(0)
         if self.target is not None:
