@@ -18,7 +18,7 @@ from onnxviz.analysis.attribution.sources import cut_at, default_sources
 from onnxviz.analysis.attribution.targets import Target, TargetSpec, resolve_target
 from onnxviz.analysis.spatial_heat import Canvas, canvas_of
 from onnxviz.analysis.surroundings import Surroundings
-from onnxviz.errors import SelectionError
+from onnxviz.errors import SelectionError, listed, printable
 from onnxviz.gradient.registry import Table
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.liveness import tensor_bytes
@@ -177,7 +177,7 @@ def open_case(
         return runner({**feeds, **more}, np.arange(feeding.samples)).values
 
     found = resolve_target(flat, target, forward, labels=labels, output=output)
-    notes = found.notes
+    notes = (*_told(batches), *found.notes)
     names, inner = _sources(flat, found, wrt, feeding)
     if inner:
         values = forward(flat, sorted(inner), {})
@@ -229,6 +229,14 @@ def _words(feeds: Mapping[str, Any], feeding: Feeding, words: Mapping[int, str] 
     if not texts:
         return ()
     return tuple(tuple((words or {}).get(int(i), str(int(i))) for i in row) for row in texts[0])
+
+
+def _told(batches: Batches) -> tuple[str, ...]:
+    """Return what a reader should know of what was fed."""
+    made_up = [printable(r.name, 40) for r in batches.first().records if r.made_up]
+    told = [f"random numbers for {listed(made_up, 3)}"] if made_up else []
+    left = batches.left_over
+    return tuple([*told, f"{left} samples fill no batch of the model and are left out"] if left else told)
 
 
 def _check_apart(target: Target, names: frozenset[str]) -> None:
