@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxviz.analysis.attribution.feeding import Feeding
+from onnxviz.errors import SelectionError, printable
 from onnxviz.gradient.model import gradient_model
 from onnxviz.gradient.registry import Table
 from onnxviz.graph.model import copy_model
@@ -95,6 +96,7 @@ class Runner:
         cuts: Where gradients end, a line each.
         providers: Those that the session has.
         rows: How many rows a run takes.
+        without: Tensors that turned out to have no axis of samples; then samples run one by one.
 
     Raises:
         GradientError: No gradient leads from the target to a tensor.
@@ -114,6 +116,7 @@ class Runner:
     ) -> None:
         self.feeding, self.target, self.how = feeding, target, how or How()
         self.cuts: tuple[str, ...] = ()
+        self.without: set[str] = set()
         self._seed: str | None = None
         self._gradients: dict[str, str] = {}
         if wrt and target is not None:
@@ -148,6 +151,19 @@ class Runner:
             weights: ``(R,)``: factors on the gradients that enter; 1 by default.
         """
         samples = np.asarray(samples, np.intp)
+        try:
+            return self._all(rows, samples, weights)
+        except _NoRowsError:
+            if self.rows == 1 or self.feeding.fixed is not None:
+                name = next(iter(self.without))
+                raise SelectionError(
+                    f"{printable(name, 80)} has no axis of samples, and the model runs {self.rows} at once",
+                    hint="choose a tensor that has, or feed one sample",
+                ) from None
+            self.rows = 1
+            return self._all(rows, samples, weights)
+
+    def _all(self, rows: Mapping[str, Any], samples: npt.NDArray[np.intp], weights: Array | None) -> Pass:
         parts = []
         for start in range(0, len(samples), self.rows):
             part = slice(start, start + self.rows)
@@ -180,8 +196,16 @@ class Runner:
     def lead(self, name: str, array: Any, count: int) -> Array:
         """Return a tensor of a run with an axis of rows in front, where the model gives it none."""
         array = np.asarray(array)
-        own = not self.feeding.bare or (name not in self.feeding.rowwise and array.ndim and len(array) == 1)
-        return np.asarray(array[:count] if own and array.ndim else array[None])
+        alone: Array = array[None]
+        if self.feeding.bare and name in self.feeding.rowwise:
+            return alone
+        total = max(self.feeding.fixed or 0, count)
+        if array.ndim and len(array) == total:
+            return np.asarray(array[:count])
+        self.without.add(name)
+        if total > 1:
+            raise _NoRowsError
+        return alone
 
     def _padded(self, samples: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         lacking = (self.feeding.fixed or 0) - len(samples)
@@ -200,6 +224,10 @@ class Runner:
             return np.asarray(seeds[0])
         padding = len(self._padded(samples)) - len(samples)  # rows that only fill up a run have no gradient
         return np.concatenate([seeds, np.zeros((padding, *seeds.shape[1:]), seeds.dtype)]) if padding else seeds
+
+
+class _NoRowsError(Exception):
+    """A tensor of a run of several rows does not tell them apart."""
 
 
 def _returns(model: ir.Model, names: Iterable[str]) -> None:

@@ -242,3 +242,23 @@ def test_a_notebook_shows_a_table_with_names_escaped() -> None:
     assert "&lt;b&gt; (class 0)" in shown
     assert "<b>" not in shown
     assert "saliency of net at x, (5, 1, 8, 8)" in shown
+
+
+TURNED = (
+    HEAD
+    + """g (float[N, 3] x) => (float[N, 3] z, float[3, N] y, float s)
+{z = Neg(x) y = Transpose<perm = [1, 0]>(x) s = ReduceSum<keepdims = 0>(x)}"""
+)
+
+
+@pytest.mark.parametrize(("target", "wanted"), [("y:1,0", [0, 1, 0]), ('sum("s")', [1, 1, 1])])
+def test_targets_without_an_axis_of_samples_run_one_by_one(target: str, wanted: list[float]) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    if target.startswith("sum"):
+        target = '"s" * 1'
+    found = attribute(ir.from_onnx_text(TURNED), {"x": x}, method="saliency", target=target, providers="cpu")
+    assert found.values.tolist() == [wanted] * 2
+    assert found.score.tolist() == [1, 4] if target == "y:1,0" else [3, 12]
+    fixed = ir.from_onnx_text(TURNED.replace("N,", "2,").replace("N]", "2]"))
+    with pytest.raises(SelectionError, match="has no axis of samples, and the model runs 2 at once"):
+        attribute(fixed, {"x": x}, method="saliency", target=target, providers="cpu")
