@@ -21,9 +21,12 @@ if TYPE_CHECKING:
         activations,
         attention,
         attention_weights,
+        attribute,
+        attribution_methods,
         capture,
         convert,
         doctor,
+        explain,
         expose,
         features,
         flow,
@@ -47,16 +50,16 @@ if TYPE_CHECKING:
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
-    "flow_numbers", "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model",
-    "weight_table", "weights",
+    "activations", "attention", "attention_weights", "attribute", "attribution_methods", "capture", "convert",
+    "doctor", "explain", "expose", "features", "flow", "flow_numbers", "gradient", "gradient_statistics", "graph",
+    "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile",
+    "project", "projection", "report", "save_model", "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
-    "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
-    "expose", "features", "flow", "flow_numbers", "gradient_statistics", "graph_diff", "inspect", "neuron_views",
-    "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model",
-    "weight_table", "weights",
+    "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "attribute",
+    "attribution_methods", "capture", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers",
+    "gradient_statistics", "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan", "pooling",
+    "preprocessing", "profile", "project", "projection", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 

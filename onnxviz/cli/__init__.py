@@ -18,6 +18,7 @@ from onnxviz.cli.attention import attention
 from onnxviz.cli.capture import capture
 from onnxviz.cli.convert import convert
 from onnxviz.cli.doctor import doctor
+from onnxviz.cli.explain import explain
 from onnxviz.cli.expose import expose
 from onnxviz.cli.features import features
 from onnxviz.cli.flow import flow
@@ -56,6 +57,7 @@ for verb in (
     project,
     attention,
     gradient,
+    explain,
     flow,
     profile,
     report,

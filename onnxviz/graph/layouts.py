@@ -91,11 +91,24 @@ def _spread(node: ir.Node, value: ir.Value, layout: str) -> list[tuple[ir.Value 
             return [(node.outputs[0], _permuted(layout, tuple(perm)))]
         backwards = tuple(sorted(range(len(perm)), key=perm.__getitem__))
         return [(node.inputs[0], _permuted(layout, backwards))]
+    if node.op_type == "Reshape" and value is node.inputs[0]:
+        return [(one, "NCHW") for one in _grouped(node, value)]
     if node.op_type not in _SAME:
         return []
     rank = _rank(value)
     others = [v for v in (*node.inputs, *node.outputs[:1]) if v is not None and v is not value]
     return [(v, layout) for v in others if rank is not None and _rank(v) == rank]
+
+
+def _grouped(node: ir.Node, value: ir.Value) -> list[ir.Value]:
+    """Return both ends of a group normalisation, written as an instance normalisation between two Reshapes."""
+    norm = value.producer()
+    inner = norm.inputs[0] if norm is not None and norm.op_type == "InstanceNormalization" else None
+    before = None if inner is None else inner.producer()
+    outer = before.inputs[0] if before is not None and before.op_type == "Reshape" else None
+    if outer is None or outer.shape is None or outer.shape != node.outputs[0].shape:
+        return []
+    return [outer, node.outputs[0]]
 
 
 def input_layout(model: ir.Model, value: ir.Value, layouts: dict[str, str] | None = None) -> str | None:

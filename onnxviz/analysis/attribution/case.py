@@ -1,0 +1,231 @@
+"""What is explained: a model, what it is fed, the target of each sample, and what is attributed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxviz.analysis.attribution.feeding import Feeding, read_rows
+from onnxviz.analysis.attribution.layers import on_path
+from onnxviz.analysis.attribution.run import How, Pass, Runner
+from onnxviz.analysis.attribution.sources import cut_at, default_sources
+from onnxviz.analysis.attribution.targets import Target, TargetSpec, resolve_target
+from onnxviz.analysis.spatial_heat import Canvas, canvas_of
+from onnxviz.analysis.surroundings import Surroundings
+from onnxviz.errors import SelectionError
+from onnxviz.gradient.registry import Table
+from onnxviz.graph.inline import inline_functions
+from onnxviz.graph.liveness import tensor_bytes
+from onnxviz.graph.model import model_name
+from onnxviz.graph.select import select
+from onnxviz.graph.shapes import infer_shapes
+from onnxviz.runtime.batches import Batches
+from onnxviz.runtime.record import Capture
+
+__all__ = ["Case", "open_case"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What is explained.
+
+    Attributes:
+        model: The model, functions inlined; attributed inner tensors are inputs of it.
+        feeds: Input -> ``(N, …)``; inputs that hold no row a sample as they are.
+        feeding: How samples are fed.
+        target: The score of each sample.
+        sources: The inputs that are attributed.
+        around: What the model tells of its tensors.
+        how: How models are run.
+        canvases: Picture or signal of each sample; None where it is neither.
+        inner: Attributed tensors that are no inputs of the file's model.
+        read: Reads a file as what the inputs are fed, for baselines.
+        notes: What a reader should know.
+        name: Of the model.
+        words: What the tokens of each sample are, or their ids; empty where no input holds any.
+    """
+
+    model: ir.Model
+    feeds: Mapping[str, Any]
+    feeding: Feeding
+    target: Target
+    sources: tuple[str, ...]
+    around: Surroundings
+    how: How
+    canvases: tuple[Canvas | None, ...]
+    inner: frozenset[str] = frozenset()
+    read: Callable[[str], Mapping[str, Any]] | None = None
+    notes: tuple[str, ...] = ()
+    name: str = "model"
+    words: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return self.feeding.samples
+
+    @property
+    def everything(self) -> npt.NDArray[np.intp]:
+        """The numbers of all samples."""
+        return np.arange(self.samples)
+
+    @property
+    def canvas_axes(self) -> int:
+        """Axes of what maps are drawn over: 2 of a picture, 1 of a signal, 0 without."""
+        canvas = next((c for c in self.canvases if c is not None), None)
+        return 0 if canvas is None else len(canvas.size)
+
+    def rows(self, samples: Sequence[int] | Array) -> dict[str, Any]:
+        """Return what is fed for some samples, ``(R, …)`` each."""
+        chosen = np.asarray(samples, np.intp)
+        return {name: array[chosen] if name in self.feeding.rowwise else array for name, array in self.feeds.items()}
+
+    def changed(self, sample: int, rows: Mapping[str, Array]) -> tuple[dict[str, Any], npt.NDArray[np.intp]]:
+        """Return copies of a sample with some inputs changed to ``(R, …)``, and the sample's number for each."""
+        count = len(next(iter(rows.values())))
+        chosen = np.full(count, sample, np.intp)
+        return {**self.rows(chosen), **{n: a.astype(self.feeds[n].dtype, copy=False) for n, a in rows.items()}}, chosen
+
+    def value(self, name: str) -> Array:
+        """Return an attributed input as fed, ``(N, …)``."""
+        return np.asarray(self.feeds[name])
+
+    def runner(self, wrt: Sequence[str] = (), also: Sequence[str] = (), table: Table | None = None) -> Runner:
+        """Return the model opened for scores, gradients and inner tensors."""
+        return Runner(
+            self.model, self.feeding, target=self.target, wrt=wrt, also=also, table=table, how=self.how
+        )  # fmt: skip
+
+    @cached_property
+    def gradients(self) -> Runner:
+        """The model opened for gradients with respect to what is attributed."""
+        return self.runner(wrt=self.sources)
+
+    @cached_property
+    def forward(self) -> Runner:
+        """The model opened for scores alone."""
+        return self.runner()
+
+    @cached_property
+    def clean(self) -> Pass:
+        """Scores and gradients of the samples as they are."""
+        return self.gradients(self.feeds, self.everything)
+
+    @cached_property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """Scores of the samples as they are, ``(N,)``."""
+        return self.forward(self.feeds, self.everything).scores
+
+
+def open_case(
+    model: ir.Model,
+    batches: Batches,
+    *,
+    target: TargetSpec = None,
+    wrt: str | Sequence[str] | None = None,
+    output: str | None = None,
+    labels: Sequence[str] | None = None,
+    how: How | None = None,
+    words: Mapping[int, str] | None = None,
+    read: Callable[[str], Mapping[str, Any]] | None = None,
+) -> Case:
+    """Read the samples, resolve the target of each, and find what is attributed.
+
+    Args:
+        model: The model; it is not changed.
+        batches: The samples.
+        target: As :func:`onnxviz.analysis.attribution.targets.resolve_target` takes it.
+        wrt: Inputs or inner tensors that are attributed; by default the real-valued inputs that lead to the target,
+            or, where there are none, the embeddings of its tokens.
+        output, labels: As for the target.
+        how: How models are run.
+        words: Token id -> word; None shows the ids.
+        read: Reads a file as what the inputs are fed.
+
+    Raises:
+        SelectionError: The target or a tensor does not exist, or nothing that is fed could be attributed.
+        InputError: Samples do not fit together.
+        GradientError: An expression is none.
+    """
+    how = how or How()
+    flat = infer_shapes(inline_functions(model))
+    feeding, feeds = read_rows(flat, batches)
+    around = _around(flat, batches, feeding)
+    how = replace(how, row_bytes=_row_bytes(around.model, around.batch))
+
+    def forward(given: ir.Model, names: Sequence[str], more: Mapping[str, Array]) -> dict[str, Array]:
+        wider = replace(feeding, rowwise=feeding.rowwise | set(more))
+        runner = Runner(given, wider, also=names, how=how)
+        return runner({**feeds, **more}, np.arange(feeding.samples)).values
+
+    found = resolve_target(flat, target, forward, labels=labels, output=output)
+    notes = found.notes
+    names, inner = _sources(flat, found, wrt, feeding)
+    if inner:
+        values = forward(flat, sorted(inner), {})
+        lacking = [n for n, a in values.items() if len(a) != feeding.samples]
+        if lacking:
+            raise SelectionError(f"{lacking[0]} has no axis of samples", hint="choose another tensor with --layer")
+        feeds = {**feeds, **values}
+        feeding = replace(feeding, rowwise=feeding.rowwise | inner)
+        found = replace(found, model=cut_at(found.model, inner))
+        notes = (*notes, f"attributed: {', '.join(sorted(inner))}, which is inside the model")
+    return Case(
+        found.model, feeds, feeding, found, names, around, how, _canvases(around, batches, feeding.samples),
+        frozenset(inner), read, notes, model_name(model), _words(feeds, feeding, words),
+    )  # fmt: skip
+
+
+def _around(model: ir.Model, batches: Batches, feeding: Feeding) -> Surroundings:
+    around = Surroundings(model, Capture({}, batches.first().records, model_name(model), ()))
+    if feeding.bare:
+        around.batch = 1  # of tensors inside, which the model gives an axis of samples itself
+    return around
+
+
+def _row_bytes(model: ir.Model, samples: int) -> int:
+    sizes = [tensor_bytes(value) for node in model.graph for value in node.outputs]
+    known = [size for size in sizes if size is not None]
+    return sum(known) // samples + 1 if len(known) > len(sizes) // 2 else 0
+
+
+def _sources(
+    model: ir.Model, target: Target, wrt: str | Sequence[str] | None, feeding: Feeding
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return what is attributed, and which of it is inside the model."""
+    inputs = {str(value.name) for value in model.graph.inputs}
+    if wrt is None:
+        names = default_sources(target.model, target.tensor, feeding.rowwise)
+    else:
+        patterns = [wrt] if isinstance(wrt, str) else list(wrt)
+        names = [str(value.name) for pattern in patterns for value in select(model, pattern, inputs=True)]
+        lost = [n for n in names if n not in inputs and n not in on_path(model, inputs, target.tensor)]
+        if lost:
+            raise SelectionError(f"{lost[0]} does not lie between the inputs and {target.tensor}")
+    return tuple(dict.fromkeys(names)), frozenset(names) - inputs
+
+
+def _words(feeds: Mapping[str, Any], feeding: Feeding, words: Mapping[int, str] | None) -> tuple[tuple[str, ...], ...]:
+    texts = [a for n, a in feeds.items() if n in feeding.rowwise and a.ndim == 2 and a.dtype.kind in "iu"]
+    if not texts:
+        return ()
+    return tuple(tuple((words or {}).get(int(i), str(int(i))) for i in row) for row in texts[0])
+
+
+def _canvases(around: Surroundings, batches: Batches, samples: int) -> tuple[Canvas | None, ...]:
+    found: list[Canvas | None] = []
+    for inputs, size in batches:
+        for row in range(size if samples > len(batches) else 1):
+            try:
+                found.append(canvas_of(around, inputs, row))
+            except SelectionError:
+                found.append(None)
+    return tuple(found[:samples])

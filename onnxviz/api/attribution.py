@@ -1,0 +1,209 @@
+"""The verb ``explain``: which parts of an input an answer came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, save_view, split_options, write_numbers
+from onnxviz.graph.io import as_model
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from matplotlib.figure import Figure
+
+    from onnxviz.analysis.attribution.case import Case
+    from onnxviz.analysis.attribution.result import Attribution
+    from onnxviz.analysis.attribution.targets import TargetSpec
+    from onnxviz.runtime.capture import Feed
+
+    Model = ir.Model | str | os.PathLike[str]
+    Path_ = str | os.PathLike[str]
+
+__all__ = ["attribute", "attribution_methods", "explain"]
+
+
+def attribute(
+    model: Model,
+    inputs: Feed = None,
+    *,
+    method: str = "grad-cam",
+    target: TargetSpec = None,
+    layer: str | None = None,
+    output: str | None = None,
+    labels: Sequence[str] | Path_ | None = None,
+    tokens: Path_ | None = None,
+    batch: int | None = None,
+    max_memory: str | int | None = None,
+    allow_cut: bool = False,
+    straight_through: bool = False,
+    providers: str | Sequence[str] = "auto",
+    preprocessing: Any = None,
+    dims: Mapping[str, int] | None = None,
+    input_seed: int = 0,
+    op_library: Path_ | None = None,
+    **parameters: Any,
+) -> Attribution:
+    """Return how much each part of an input counts for a score of a model.
+
+    Args:
+        model: A path or an opened model.
+        inputs: What to feed it: ``(N, …)`` arrays by name, files, folders; None feeds seeded random numbers.
+        method: See :func:`attribution_methods`.
+        target: A class by index or name, a neuron ``"TENSOR:CHANNEL,ROW,COLUMN"``, or an expression: see
+            :func:`onnxviz.analysis.attribution.targets.resolve_target`. By default each sample's highest class.
+        layer: Of the CAM methods, the layer; of others, the input or inner tensor that is attributed.
+        output: The output that holds the scores of classes, where that is not the first of shape (N, classes).
+        labels: Names of the classes, or a file with one a line.
+        tokens: A vocabulary (:func:`onnxviz.runtime.words.read_vocabulary`), to show texts as words.
+        batch: Rows of a run, where the model leaves that open.
+        max_memory: Bytes that the tensors of a run may take, or ``"2GB"``; 1 GB by default.
+        allow_cut: Go on without the paths through operators that have no gradient.
+        straight_through: Pass gradients through quantisation as if it did not round.
+        providers, preprocessing, dims, op_library: As for every verb that runs a model.
+        input_seed: For inputs that nobody gave.
+        parameters: Of the method, such as ``steps=100``.
+
+    Returns:
+        The map and all that is needed to read it; see :class:`onnxviz.analysis.attribution.result.Attribution`.
+
+    Raises:
+        SelectionError: The target or the layer does not exist.
+        InputError: There is no such method or parameter, or an input does not fit.
+        GradientError: No gradient leads there.
+
+    >>> import numpy as np, onnx_ir as ir
+    >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
+    ...   g (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {2, 0, 0, -3}> {y = MatMul(x, w)}''')
+    >>> found = attribute(model, {"x": np.float32([[1, 4]])}, method="input-x-gradient", target=1, providers="cpu")
+    >>> found.values.tolist(), found.score.tolist(), found.target
+    ([[-0.0, -12.0]], [-12.0], ('class 1',))
+    """
+    from onnxviz.analysis.attribution.methods import attribution, find_method
+
+    row = find_method(method)
+    case = _case(
+        model, inputs, target, None if "layer" in row.needs else layer, output, labels,
+        {"batch": batch, "max_memory": max_memory, "allow_cut": allow_cut, "straight_through": straight_through,
+        "tokens": tokens},
+        {"providers": providers, "preprocessing": preprocessing, "dims": dims, "seed": input_seed,
+         "op_library": op_library},
+    )  # fmt: skip
+    return attribution(case, method, layer=layer, **parameters)
+
+
+def explain(
+    model: Model,
+    inputs: Feed = None,
+    methods: str | Sequence[str] = "grad-cam",
+    picture: Path_ | None = None,
+    *,
+    data: Path_ | None = None,
+    target: TargetSpec = None,
+    layer: str | None = None,
+    output: str | None = None,
+    labels: Sequence[str] | Path_ | None = None,
+    tokens: Path_ | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    batch: int | None = None,
+    max_memory: str | int | None = None,
+    allow_cut: bool = False,
+    straight_through: bool = False,
+    tell: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Figure:
+    """Draw attributions: the input beside a map a method, all of one target.
+
+    Args:
+        model, inputs, target, layer, output, labels, tokens, batch, max_memory, allow_cut, straight_through: As for
+            :func:`attribute`.
+        methods: One or several.
+        picture: ``.png``, ``.svg`` or ``.pdf``.
+        data: ``.npz``: the numbers behind the picture.
+        parameters: Of the methods; each goes to those that have it.
+        tell: Called with a line for each thing that a reader should know, such as which layer was taken.
+        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
+
+    Raises:
+        SelectionError, InputError, GradientError: As :func:`attribute`; a parameter is none of any method.
+    """
+    from onnxviz.analysis.attribution.methods import attribution, find_method
+    from onnxviz.analysis.attribution.result import attribution_data
+    from onnxviz.errors import InputError
+    from onnxviz.plots.attribution import plot_attributions
+
+    check_outputs((picture, PICTURES), (data, DATA))
+    names = [methods] if isinstance(methods, str) else list(methods)
+    rows = [find_method(name) for name in names]
+    given = dict(parameters or {})
+    if lost := [key for key in given if not any(key in row.parameters for row in rows)]:
+        own = {key: None for row in rows for key in row.parameters}
+        raise InputError(f"no method here has a parameter {lost[0]!r}", hint=f"they have {', '.join(own) or 'none'}")
+    inner = None if any("layer" in row.needs for row in rows) else layer
+    how = {
+        "batch": batch,
+        "max_memory": max_memory,
+        "allow_cut": allow_cut,
+        "straight_through": straight_through,
+        "tokens": tokens,
+    }
+    case = _case(model, inputs, target, inner, output, labels, how, options)
+    found = [
+        attribution(case, row.name, layer=layer, **{k: v for k, v in given.items() if k in row.parameters})
+        for row in rows
+    ]
+    for line in dict.fromkeys(line for one in found for line in _told(one)) if tell is not None else ():
+        tell(line)  # type: ignore[misc]
+    if data is not None:
+        write_numbers(data, *attribution_data(found))
+    figure = plot_attributions(found)
+    save_view(figure, picture)
+    return figure
+
+
+def attribution_methods() -> dict[str, str]:
+    """Return the methods that :func:`attribute` takes, and what each shows.
+
+    >>> attribution_methods()["saliency"]
+    'how strongly the score answers to a small change: |gradient|'
+    """
+    from onnxviz.analysis.attribution.methods import known_methods
+
+    return {name: row.about for name, row in known_methods().items()}
+
+
+def _told(one: Attribution) -> list[str]:
+    lines = [f"{one.method}: layer {one.layer}"] if one.layer is not None else []
+    return [*lines, *(f"cut: {cut}" for cut in one.cuts), *one.notes]
+
+
+def _case(
+    model: Model, inputs: Feed, target: TargetSpec, wrt: str | None, output: str | None,
+    labels: Sequence[str] | Path_ | None, how: Mapping[str, Any], options: Mapping[str, Any],
+) -> Case:  # fmt: skip
+    from onnxviz.analysis.attribution.case import open_case
+    from onnxviz.analysis.attribution.run import How
+    from onnxviz.analysis.classification import load_labels
+    from onnxviz.runtime.inputs import load_inputs
+    from onnxviz.runtime.plan import parse_bytes
+    from onnxviz.runtime.words import read_vocabulary
+
+    opened = as_model(model)
+    batches, run = batches_for(opened, inputs, how["batch"], {k: v for k, v in options.items() if v is not None})
+    memory = how["max_memory"]
+    setting = How(
+        run.get("providers", "auto"), run.get("op_library"), how["batch"],
+        None if memory is None else parse_bytes(memory), allow_cut=how["allow_cut"],
+        straight_through=how["straight_through"],
+    )  # fmt: skip
+    reading, _ = split_options({k: v for k, v in options.items() if v is not None})
+
+    def read(source: str) -> Mapping[str, Any]:
+        return load_inputs(opened, [source], **reading).feeds
+
+    names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
+    words = None if how["tokens"] is None else read_vocabulary(how["tokens"])
+    return open_case(
+        opened, batches, target=target, wrt=wrt, output=output, labels=names, how=setting, words=words, read=read
+    )  # fmt: skip

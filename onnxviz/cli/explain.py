@@ -1,0 +1,111 @@
+"""``onnxviz explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onnxviz.cli.options import Batch, Input, ModelFile, Vocabulary, draws_a_picture, runs_a_model, tell
+
+
+def parameters_of(given: list[str] | None) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` options: numbers, true and false, texts.
+
+    Raises:
+        InputError: One is not of that form.
+
+    >>> parameters_of(["steps=100", "noise=0.1", "relu=false", "baseline=blur"])
+    {'steps': 100, 'noise': 0.1, 'relu': False, 'baseline': 'blur'}
+    """
+    from onnxviz.errors import InputError
+
+    found: dict[str, Any] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set {text!r} is not NAME=VALUE", hint="write --set steps=100")
+        found[name.strip().replace("-", "_")] = _value(value.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _print_methods(value: bool) -> None:
+    if not value:
+        return
+    from onnxviz.analysis.attribution.methods import known_methods
+
+    for name, row in known_methods().items():
+        own = " ".join(f"{key}={default}" for key, default in row.parameters.items())
+        typer.echo(f"{name:22}{row.about}\n{'':22}{row.source}{f'; --set {own}' if own else ''}")
+    raise typer.Exit
+
+
+@runs_a_model
+@draws_a_picture
+def explain(
+    model: ModelFile,
+    input: Input = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", metavar="M", help="grad-cam by default; several are drawn side by side."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="T",
+            help="A class by index or name, TENSOR:CHANNEL,ROW,COLUMN, or an expression; the highest class by default.",
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", metavar="T", help="The layer of a CAM, or what other methods attribute to."),
+    ] = None,
+    of: Annotated[
+        str | None, typer.Option("--of", metavar="OUTPUT", help="Which output holds the scores of classes.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", metavar="FILE", help="Names of the classes: one a line, or JSON.")
+    ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the methods; may be repeated."),
+    ] = None,
+    tokens: Vocabulary = None,
+    batch: Batch = None,
+    max_memory: Annotated[
+        str | None, typer.Option("--max-memory", metavar="SIZE", help="What the tensors of a run may take: 2GB.")
+    ] = None,
+    allow_cut: Annotated[
+        bool, typer.Option("--allow-cut", help="Go on without paths through operators that have no gradient.")
+    ] = False,
+    straight_through: Annotated[
+        bool, typer.Option("--straight-through", help="Pass gradients through quantisation as if it did not round.")
+    ] = False,
+    methods: Annotated[
+        bool, typer.Option("--methods", callback=_print_methods, is_eager=True, help="List the methods.")
+    ] = False,
+    *,
+    output: Path | None,
+    data: Path | None,
+    options: dict[str, Any],
+) -> None:  # fmt: skip
+    """Show which parts of an input an answer came from: gradients, integrated gradients, class activation maps, …"""
+    from onnxviz.api import explain as draw
+
+    draw(
+        model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels,
+        tokens=tokens, parameters=parameters_of(set), batch=batch, max_memory=max_memory, allow_cut=allow_cut,
+        straight_through=straight_through, tell=tell, **options,
+    )  # fmt: skip

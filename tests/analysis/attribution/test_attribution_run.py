@@ -1,0 +1,214 @@
+"""How models are run for attributions: rows, batches, memory, several inputs, tokens, cuts, and what is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxviz.analysis.attribution.baselines import BASELINES
+from onnxviz.analysis.attribution.case import Case, open_case
+from onnxviz.analysis.attribution.methods import METHODS, Found, attribution, known_methods, method
+from onnxviz.analysis.attribution.run import How, Runner
+from onnxviz.api import attribute
+from onnxviz.errors import GradientError, InputError, SelectionError
+from onnxviz.runtime.batches import load_batches
+from onnxviz.runtime.session import Session
+from tests.conftest import make_small_cnn
+
+HEAD = '<ir_version: 8, opset_import: ["": 17]> '
+RNG = np.random.default_rng(5)
+X = RNG.standard_normal((5, 1, 8, 8)).astype(np.float32)
+
+
+def small(batch: int | str, seed: int = 0) -> ir.Model:
+    model = make_small_cnn(seed)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        assert value.shape is not None
+        value.shape = ir.Shape([batch, *value.shape[1:]])
+    return model
+
+
+@pytest.mark.parametrize("name", ["saliency", "smoothgrad", "integrated-gradients", "gradient-shap", "grad-cam"])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_fixed_batch_and_any_chunk_give_the_same(name: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = attribute(small("n"), {"x": X}, method=name, providers="cpu")
+    fixed = attribute(small(batch), {"x": X}, method=name, providers="cpu")
+    chunks = attribute(small("n"), {"x": X}, method=name, batch=2, providers="cpu")
+    for other in (fixed, chunks):
+        np.testing.assert_allclose(other.values, whole.values, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(other.score, whole.score, rtol=1e-5)
+        assert other.target == whole.target
+
+
+def test_rows_of_a_run_follow_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    run = Session.run
+    monkeypatch.setattr(
+        Session, "run", lambda self, feeds, outputs=None: sizes.append(len(feeds["x"])) or run(self, feeds, outputs)
+    )
+    attribute(small("n"), {"x": X}, method="smoothgrad", copies=40, max_memory=20_000, providers="cpu")
+    few = max(sizes)
+    sizes.clear()
+    attribute(small("n"), {"x": X}, method="smoothgrad", copies=40, providers="cpu")
+    assert 1 <= few < 40 <= max(sizes) <= 256
+    assert How(row_bytes=0).rows(_feeding(), gradients=True) == 8
+
+
+def _feeding() -> Any:
+    return open_case(small("n"), load_batches(small("n"), {"x": X})).feeding
+
+
+def test_the_gradient_model_is_built_once_for_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+    init = Session.__init__
+    monkeypatch.setattr(Session, "__init__", lambda self, *a, **k: opened.append(1) or init(self, *a, **k))
+    found = attribute(small("n", 1), {"x": 3 * X}, method="integrated-gradients", providers="cpu")
+    assert len(set(found.classes)) > 1
+    assert len(opened) <= 3  # the scores once to find the target; gradients; scores of baselines
+
+
+def test_several_inputs_share_the_score() -> None:
+    text = HEAD + "g (float[N, 2] a, float[N, 2] b, float[2] c) => (float[N, 2] y) {m = Mul(a, b) y = Mul(m, c)}"
+    feeds = {"a": np.float32([[1, 2]]), "b": np.float32([[3, 4]]), "c": np.float32([2, -1])}
+    found = attribute(ir.from_onnx_text(text), feeds, method="integrated-gradients", target=0, providers="cpu")
+    assert list(found.maps) == ["a", "b"]
+    np.testing.assert_allclose(found.maps["a"], [[3, 0]], atol=1e-5)
+    np.testing.assert_allclose(found.maps["b"], [[3, 0]], atol=1e-5)
+    np.testing.assert_allclose(found.completeness, [0], atol=1e-5)
+
+
+TEXT = (
+    HEAD
+    + """g (int64[N, 3] ids) => (float[N, 2] y)
+<float[5, 2] table = {0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, float[2, 2] w = {1, 0, 0, 1}, int64[1] one = {1}>
+{e = Gather(table, ids) s = ReduceSum<keepdims = 0>(e, one) y = MatMul(s, w)}"""
+)
+
+
+def test_texts_are_attributed_at_their_embeddings() -> None:
+    ids = np.int64([[1, 2, 4], [0, 0, 3]])
+    found = attribute(ir.from_onnx_text(TEXT), {"ids": ids}, method="integrated-gradients", target=1, providers="cpu")
+    assert (found.tensor, found.axes[found.tensor]) == ("e", "NTC")
+    np.testing.assert_allclose(found.values[..., 1], [[2, 4, 8], [0, 0, 6]], atol=1e-5)
+    assert found.words == (("1", "2", "4"), ("0", "0", "3"))
+    assert "which is inside the model" in found.notes[0]
+
+
+def test_a_tensor_inside_the_model_is_attributed_where_it_is_named() -> None:
+    found = attribute(small("n"), {"x": X}, method="input-x-gradient", layer="p", target=0, providers="cpu")
+    model = small("n")
+    bias = model.graph.initializers["fb"].const_value
+    assert bias is not None
+    np.testing.assert_allclose(found.values.reshape(5, -1).sum(1), found.score - bias.numpy()[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_each_baseline_is_complete(name: str) -> None:
+    found = attribute(small("n"), {"x": X}, method="integrated-gradients", baseline=name, steps=200, providers="cpu")
+    assert np.abs(found.completeness).max() < 0.02 * np.abs(found.score).max()
+    assert found.parameters["baseline"] == name
+
+
+def test_baselines_of_files_and_arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "b.npy", X[:1])
+    model = small("n")
+    own = attribute(model, {"x": X}, method="integrated-gradients", baseline=str(tmp_path / "b.npy"), providers="cpu")
+    array = attribute(model, {"x": X}, method="integrated-gradients", baseline=X[0], providers="cpu")
+    np.testing.assert_array_equal(own.values, array.values)
+    assert not own.values[0].any(), "the way from a sample to itself has no length"
+    assert own.parameters["baseline"] == "b.npy"
+    with pytest.raises(InputError, match="no baseline 'grey'; choose zeros"):
+        attribute(model, {"x": X}, method="integrated-gradients", baseline="grey", providers="cpu")
+    with pytest.raises(InputError, match="does not fit 'x'"):
+        attribute(model, {"x": X}, method="integrated-gradients", baseline=np.zeros(3), providers="cpu")
+
+
+def test_a_planted_error_in_the_path_shows_in_the_completeness(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = attribute(small("n"), {"x": X}, method="integrated-gradients", steps=200, providers="cpu")
+    lead = Runner.lead
+    monkeypatch.setattr(Runner, "lead", lambda self, name, array, count: lead(self, name, array, count) * 1.1)
+    wrong = attribute(small("n"), {"x": X}, method="integrated-gradients", steps=200, providers="cpu")
+    assert np.abs(wrong.completeness).max() > 3 * np.abs(right.completeness).max()
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        attribute(small("n"), {"x": X}, method="smoothgrad", seed=3, providers="cpu").save(tmp_path / f"{name}.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    other = attribute(small("n"), {"x": X}, method="smoothgrad", seed=4, providers="cpu")
+    with np.load(tmp_path / "a.npz") as kept:
+        assert not np.array_equal(kept["0/map/0"], other.values)
+        manifest = json.loads(str(kept["__onnxviz__"]))
+        np.testing.assert_array_equal(kept["input/x"], X)
+    row = manifest["attributions"][0]
+    assert manifest["format"] == "onnxviz.attribution/1"
+    assert row["parameters"] == {"copies": 50, "noise": 0.15, "seed": 3}
+    assert (row["method"], row["tensors"], row["unit"]) == ("smoothgrad", ["x"], "score / input")
+
+
+def test_cuts_are_told_and_refused_unless_allowed() -> None:
+    text = HEAD + "g (float[N, 2] x) => (float[N, 2] y) {r = Round(x) a = Add(r, x) y = Neg(a)}"
+    model, feed = ir.from_onnx_text(text), {"x": np.float32([[0.4, 2]])}
+    found = attribute(model, feed, method="saliency", target=0, allow_cut=True, providers="cpu")
+    assert found.values.tolist() == [[1, 0]]
+    assert "Round" in found.cuts[0]
+
+
+def test_what_leads_nowhere_is_refused() -> None:
+    text = HEAD + "g (float[N, 2] x, float[N, 2] z) => (float[N, 2] y) {r = Round(x) y = Neg(r)}"
+    feeds = {"x": np.ones((1, 2), np.float32), "z": np.ones((1, 2), np.float32)}
+    with pytest.raises(GradientError, match="no gradient leads from y to x"):
+        attribute(ir.from_onnx_text(text), feeds, method="saliency", target=0, providers="cpu")
+    with pytest.raises(SelectionError, match="does not lie between"):
+        attribute(small("n"), {"x": X}, method="saliency", layer="f", target="c:0", providers="cpu")
+
+
+def test_a_picture_without_an_axis_of_samples() -> None:
+    text = (
+        HEAD
+        + """g (float[1, 4, 4] x) => (float[1, 2] y) <float[2, 1, 1, 1] w = {1, 2}, int64[1] zero = {0}> {
+      u = Unsqueeze(x, zero) c = Conv(u, w) p = GlobalAveragePool(c) y = Flatten(p)}"""
+    )
+    feed = {"x": np.arange(16, dtype=np.float32).reshape(1, 4, 4)}
+    cam = attribute(ir.from_onnx_text(text), feed, target=1, providers="cpu")
+    assert cam.values.shape == (1, 4, 4)
+    assert attribute(ir.from_onnx_text(text), feed, method="saliency", target=1, providers="cpu").values.size == 16
+
+
+def test_unknown_methods_and_parameters_list_the_known_ones() -> None:
+    with pytest.raises(InputError, match="no method 'magic'; choose .*grad-cam"):
+        attribute(small("n"), {"x": X}, method="magic", providers="cpu")
+    with pytest.raises(InputError, match=r"saliency has no parameter 'steps'; it has absolute \(True\)"):
+        attribute(small("n"), {"x": X}, method="saliency", steps=3, providers="cpu")
+
+
+def test_a_method_of_somebody_else_is_one_row() -> None:
+    try:
+
+        @method("halves", "half of the input", source="this test", needs=())
+        def halves(case: Case, *, part: float = 0.5) -> Found:
+            return Found({name: part * case.value(name) for name in case.sources})
+
+        found = attribute(small("n"), {"x": X}, method="halves", part=0.25, providers="cpu")
+        np.testing.assert_allclose(found.values, X / 4)
+        assert found.parameters == {"part": 0.25}
+    finally:
+        METHODS.pop("halves", None)
+
+
+def test_every_row_of_the_registry_is_whole() -> None:
+    model = small("n")
+    case = open_case(model, load_batches(model, {"x": X}), how=How("cpu"))
+    for name, row in known_methods().items():
+        assert row.about
+        assert row.source, name
+        if row.needs <= {"gradient", "layer"}:
+            found = attribution(case, name)
+            assert len(found.values) == 5
+            assert np.isfinite(found.values).all()
+            assert found.describe(1)[0] == f"target {found.target[1]}"

@@ -1,0 +1,58 @@
+"""``onnxviz explain``, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from tests.cli.conftest import Onnxviz
+
+LENET, CNN = "models/lenet5.onnx", "models/digits_cnn.onnx"
+DIGIT = "models/samples/digit_3.png"
+
+
+def test_several_methods_on_one_sheet_and_their_numbers(onnxviz: Onnxviz, here: Path) -> None:
+    run = onnxviz(
+        "explain", CNN, "-i", DIGIT, "-m", "grad-cam", "-m", "integrated-gradients", "--set", "steps=20",
+        "-o", "a.svg", "--data", "a.npz",
+    )  # fmt: skip
+    assert (run.code, run.files) == (0, ["a.npz", "a.svg"]), run.err
+    assert "grad-cam: layer conv3/Transpose (3 × 3; the last tensor with spatial axes)" in run.err
+    assert "score before the softmax" in run.err
+    with np.load(here / "a.npz") as data:
+        manifest = json.loads(str(data["__onnxviz__"]))
+        assert data["0/map/0"].shape == (1, 3, 3)
+        assert data["1/map/0"].shape == (1, 28, 28, 1)
+    assert [row["method"] for row in manifest["attributions"]] == ["grad-cam", "integrated-gradients"]
+    assert manifest["attributions"][1]["parameters"]["steps"] == 20
+    assert manifest["attributions"][0]["target"] == ["class 3"]
+
+
+def test_grad_cam_is_the_default(onnxviz: Onnxviz) -> None:
+    run = onnxviz("explain", LENET, "-i", DIGIT, "--target", "5", "--layer", "conv1")
+    assert (run.code, run.files) == (0, ["lenet5_explain.png"]), run.err
+    assert "layer conv1 (28 × 28; as asked)" in run.err
+
+
+def test_the_methods_are_listed(onnxviz: Onnxviz) -> None:
+    run = onnxviz("explain", "--methods")
+    assert run.code == 0, run.err
+    assert "integrated-gradients" in run.out
+    assert "arXiv:1610.02391" in run.out
+    assert "--set steps=50 baseline=zeros seed=0" in run.out
+
+
+def test_what_is_wrong_is_one_line(onnxviz: Onnxviz) -> None:
+    for arguments, words in (
+        (("--method", "magic"), "there is no method 'magic'"),
+        (("--target", "11"), "there is no class 11"),
+        (("--set", "steps"), "is not NAME=VALUE"),
+        (("--set", "steps=3"), "no method here has a parameter 'steps'"),
+        (("--layer", "output"), "output has no spatial axes; those that have are pool4"),
+    ):
+        run = onnxviz("explain", LENET, "-i", DIGIT, *arguments)
+        assert (run.code, run.files) == (2, []), arguments
+        assert words in run.err
+        assert run.err.count("\n") == 1
