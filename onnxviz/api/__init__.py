@@ -17,6 +17,7 @@ from onnxviz.api.features import features
 from onnxviz.api.flow import flow, flow_numbers
 from onnxviz.api.gradient import gradient
 from onnxviz.api.graphs import graph, graph_diff
+from onnxviz.api.maximize import maximize, maximized
 from onnxviz.api.neurons import neuron_views, neurons
 from onnxviz.api.project import project, projection
 from onnxviz.api.views import activations, pooling
@@ -45,8 +46,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
-    "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan",
-    "pooling", "profile", "project", "projection", "report", "save_model", "weight_table", "weights",
+    "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "maximize", "maximized", "neuron_views", "neurons",
+    "open_model", "plan", "pooling", "profile", "project", "projection", "report", "save_model", "weight_table",
+    "weights",
 ]  # fmt: skip
 
 
