@@ -170,6 +170,8 @@ def _give(model: ir.Model, outputs: Sequence[ir.Value]) -> None:
     for value in list(model.graph.initializers.values()):
         if not value.uses() and not value.is_graph_output():
             model.graph.initializers.pop(str(value.name))
+            if value in model.graph.inputs:  # as old files list weights
+                model.graph.inputs.remove(value)
 
 
 class _Writer:

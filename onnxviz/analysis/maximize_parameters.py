@@ -108,11 +108,20 @@ class Parameters:
         """
         if self.kind == "pixel":
             return self.channels, *self.size
-        half = self.size[-1] // 2 + 1
+        half = self.whole[-1] // 2 + 1
         return (self.channels, 2 * self.size[0], half) if len(self.size) == 2 else (self.channels, 2 * half)
 
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """Sizes of what is transformed: a long signal is the first part of one whose length is a power of two.
+
+        onnxruntime transforms other lengths with an error of 1e-3.
+        """
+        long = len(self.size) == 1 and self.size[0] > _LONG
+        return (1 << (self.size[0] - 1).bit_length(),) if long else self.size
+
     def _scale(self) -> Floats:
-        scale = frequency_scale(self.size, self.decay) / _CONTRAST
+        scale = frequency_scale(self.whole, self.decay) / _CONTRAST
         return np.concatenate([scale, scale])
 
     def random(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -134,6 +143,8 @@ class Parameters:
             logits = np.tensordot(np.linalg.inv(matrix), logits, 1)
         if self.kind == "pixel":
             return logits.astype(np.float32)
+        if self.whole != self.size:
+            logits = np.pad(logits, ((0, 0), (0, self.whole[0] - self.size[0])), mode="edge")
         spectrum = np.fft.rfftn(logits, axes=tuple(range(1, logits.ndim)))
         stacked = np.concatenate([spectrum.real, spectrum.imag], axis=1)
         return (stacked / self._scale()).astype(np.float32)
@@ -150,7 +161,7 @@ class Parameters:
 
     def _inverse(self, ops: Ops, numbers: ir.Value, opset: int) -> ir.Value:
         scaled = ops.Mul(numbers, ops.constant(self._scale().astype(np.float32)))
-        if len(self.size) == 1 and self.size[0] > _LONG:
+        if self.whole != self.size:
             return self._transform(ops, scaled, opset)
         bases = [ops.constant(basis.astype(np.float32)) for basis in inverse_bases(self.size)]
         if len(self.size) == 1:
@@ -163,17 +174,13 @@ class Parameters:
 
     def _transform(self, ops: Ops, scaled: ir.Value, opset: int) -> ir.Value:
         """Return the inverse transform of a long signal by DFT, whose operator has no inverse of a half spectrum."""
-        length = self.size[0]
+        length = self.whole[0]
         half = length // 2 + 1
         twice = np.full((1, half, 1), 2.0, np.float32)
-        twice[:, 0] = 1
-        if length % 2 == 0:
-            twice[:, -1] = 1
+        twice[:, [0, -1]] = 1
         pairs = ops.Transpose(ops.Reshape(scaled, ops.ints(-1, 2, half)), perm=[0, 2, 1])
         pairs = ops.Mul(pairs, ops.constant(twice))
-        whole = ops.Pad(pairs, ops.ints(0, 0, 0, 0, length - half, 0))
-        whole.shape, whole.dtype = ir.Shape([None, length, 2]), scaled.dtype
-        made = (
-            ops.DFT(whole, None, ops.integer(1), inverse=1) if opset >= 20 else ops.DFT(whole, axis=1, inverse=1)
-        )  # fmt: skip
-        return ops.Slice(made, ops.ints(0), ops.ints(1), ops.ints(2))
+        full = ops.Pad(pairs, ops.ints(0, 0, 0, 0, length - half, 0))
+        full.shape = ir.Shape([None, length, 2])
+        made = ops.DFT(full, None, ops.integer(1), inverse=1) if opset >= 20 else ops.DFT(full, axis=1, inverse=1)
+        return ops.Slice(made, ops.ints(0, 0), ops.ints(self.size[0], 1), ops.ints(1, 2))

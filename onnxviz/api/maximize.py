@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -143,8 +144,9 @@ def maximized(
         InputError: The model takes no floating point, or a file does not fit.
         GradientError: No gradient leads from the layer to the input.
     """
-    from onnxviz.analysis.maximize import Maximized, maximize_subjects
+    from onnxviz.analysis.maximize import Maximized
     from onnxviz.analysis.maximize_canvas import find_canvas
+    from onnxviz.analysis.maximize_run import maximize_subjects
     from onnxviz.analysis.maximize_subjects import start_values
     from onnxviz.analysis.paired import NotDrawn
     from onnxviz.errors import listed
@@ -174,12 +176,15 @@ def maximized(
         max_memory=parse_bytes(max_memory), checkpoint=resume, progress=progress, table=table, allow_cut=allow_cut,
         straight_through=straight_through, providers=providers, op_library=op_library,
     )  # fmt: skip
-    refused = [NotDrawn(m.label, "its score is not finite") for m in made if not _finite(m.score)]
+    refused = [NotDrawn(m.label, "its score is not finite") for m in made if not math.isfinite(m.score)]
     missing = len(subjects) * how.count - len(made)
     told = [f"also {listed(list(also), 3)}"] if also else []
     if interrupted:
-        told.append(f"interrupted: {len(made[0].history) if not missing else len(made[-1].history)} of {how.steps} steps"
-                    f" of the last {min(size, len(made))}, {missing} not begun")  # fmt: skip
+        steps = len(made[-1].history) if made else 0
+        told.append(f"interrupted: {steps} of {how.steps} steps in the last round; {missing} pictures not begun")
+    if stuck := list(dict.fromkeys(m.label for m in made if m.stuck)):
+        told.append(f"{listed(stuck, 4)}: stays at 0, and no gradient comes through; take the tensor before the "
+                    "rectifier, or another --seed or --start")  # fmt: skip
     examples = None
     name = subjects[0].goals[0].layer
     if inputs is not None and not interrupted:
@@ -187,16 +192,11 @@ def maximized(
         run = {"preprocessing": preprocessing, "dims": dims, "seed": seed, "providers": providers,
                "op_library": op_library}  # fmt: skip
         examples = _examples(opened, inputs, name, list(dict.fromkeys(units)), neurons is not None, run)
+    finite = tuple(m for m in made if math.isfinite(m.score))
     return Maximized(
-        model_name(opened), what, name, canvas, how, tuple(m for m in made if _finite(m.score)), size, examples, source,
+        model_name(opened), what, name, canvas, how, finite, size, examples, source,
         tuple(refused), (*told, *notes), interrupted,
     )  # fmt: skip
-
-
-def _finite(number: float) -> bool:
-    import math
-
-    return math.isfinite(number)
 
 
 def _settings(given: Settings | Mapping[str, Any] | None, seed: int, dreams: bool, octaves: int | None) -> Settings:
