@@ -267,10 +267,11 @@ class _Asked:
         start, _, weight = text.rpartition("*") if "*" in text.rpartition(":")[2] else (text, "", "1")
         name, _, channel = start.rpartition(":")
         try:
-            found = Goal(one_layer(self.model, name), channel=int(channel), weight=float(weight))
+            unit, factor = int(channel), float(weight)
         except ValueError as error:
             raise SelectionError(f"{text!r} is no term", hint="write LAYER:CHANNEL or LAYER:CHANNEL*WEIGHT") from error
-        self.layer(found.layer).checked(int(channel))
+        found = Goal(one_layer(self.model, name), channel=unit, weight=factor)
+        self.layer(found.layer).checked(unit)
         return found
 
     def subjects(

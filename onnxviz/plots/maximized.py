@@ -253,6 +253,7 @@ def _curves(figure: Figure, found: Maximized, top: float) -> None:
             alpha=1 if many < 3 else 0.45,
         )
     axes.set_xlim(0, max(len(made.history) for made in found.pictures))
+    axes.yaxis.set_major_formatter(lambda value, _: number(value))
     axes.set_xlabel("step", fontsize=7, color=MUTED, fontfamily=FONT, labelpad=1)
     axes.set_title(
         "score at each step, of the transformed picture", fontsize=7.5, color=INK, fontfamily=FONT, loc="left", pad=3
