@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         features,
         flow,
         flow_numbers,
+        gradient_statistics,
         graph_diff,
         inspect,
         maximize,
@@ -49,15 +50,15 @@ if TYPE_CHECKING:
 
 _VERBS = (
     "activations", "attention", "attention_weights", "capture", "convert", "doctor", "expose", "features", "flow",
-    "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "maximize", "maximized", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model",
-    "weight_table", "weights",
+    "flow_numbers", "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized",
+    "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection",
+    "report", "save_model", "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "convert", "doctor",
-    "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "maximize", "maximized", "neuron_views",
-    "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model",
-    "weight_table", "weights",
+    "expose", "features", "flow", "flow_numbers", "gradient_statistics", "graph_diff", "inspect", "maximize",
+    "maximized", "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project",
+    "projection", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 

@@ -129,6 +129,7 @@ class Maximized:
         not_drawn: What was asked for and is not there.
         notes: What a reader must know; one line each.
         interrupted: Whether it was stopped before its end.
+        rules: Which gradients were followed, in words.
     """
 
     model_name: str
@@ -143,3 +144,4 @@ class Maximized:
     not_drawn: tuple[NotDrawn, ...] = ()
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+    rules: str = "rules: gradient"

@@ -41,5 +41,6 @@ def maximized_data(found: Maximized) -> tuple[dict[str, np.ndarray], dict[str, A
         "kind": canvas.kind, "order": canvas.order, "color": canvas.color, "labels": [one.label for one in made],
         "settings": asdict(found.settings), "batch": found.batch, "notes": list(found.notes),
         "not_drawn": [one.to_dict() for one in found.not_drawn], "interrupted": found.interrupted,
+        "rules": found.rules,
     }  # fmt: skip
     return arrays, manifest

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from matplotlib.figure import Figure
 
-    from onnxviz.analysis.maximize import Maximized, Settings, Subject
+    from onnxviz.analysis.maximize import MadePicture, Maximized, Settings, Subject
     from onnxviz.analysis.maximize_canvas import Canvas
     from onnxviz.analysis.maximize_terms import Goal, Layer
     from onnxviz.analysis.neurons import Neurons
@@ -98,6 +98,7 @@ def maximized(
     batch: int | None = None,
     max_memory: str | int = _MEMORY,
     resume: Path_ | None = None,
+    rules: str | None = None,
     table: Table | None = None,
     allow_cut: bool = False,
     straight_through: bool = False,
@@ -134,7 +135,9 @@ def maximized(
         batch: Most pictures at once.
         max_memory: Bytes that a step may take, about, such as ``"2GB"``.
         resume: A checkpoint, ``.npz``: written every 64 steps; where it exists, the work goes on from there.
-        table: Other gradient rules than the true ones.
+        rules: A named set of gradient rules, see :func:`onnxviz.gradient.overrides.names.rules_table`; by default
+            ``"redirected"``, by which dead rectifiers let through what may revive them, where the model takes it.
+        table: The rules themselves.
         allow_cut, straight_through: As :func:`onnxviz.gradient.model.gradient_model` takes them.
         progress: Called after each step with the number of steps done and of all.
         preprocessing, dims, seed, providers, op_library: As the other verbs take them.
@@ -171,11 +174,14 @@ def maximized(
     subjects = [replace(s, start=begun) for s in subjects] if begun is not None else subjects
     goals = tuple(asked.goal(text) for text in also)
     subjects = [replace(s, goals=(*s.goals, *goals)) for s in subjects]
-    made, size, interrupted, notes = maximize_subjects(
-        opened, canvas, subjects, how, picture=picture, dims=dims, fixed=fixed, batch=batch,
-        max_memory=parse_bytes(max_memory), checkpoint=resume, progress=progress, table=table, allow_cut=allow_cut,
-        straight_through=straight_through, providers=providers, op_library=op_library,
-    )  # fmt: skip
+    run: dict[str, Any] = {
+        "picture": picture, "dims": dims, "fixed": fixed, "batch": batch, "max_memory": parse_bytes(max_memory),
+        "checkpoint": resume, "progress": progress, "allow_cut": allow_cut, "straight_through": straight_through,
+        "providers": providers, "op_library": op_library,
+    }  # fmt: skip
+    (made, size, interrupted, notes), followed = _by_rules(
+        lambda chosen: maximize_subjects(opened, canvas, subjects, how, table=chosen, **run), rules, table
+    )
     refused = [NotDrawn(m.label, "its score is not finite") for m in made if not math.isfinite(m.score)]
     missing = len(subjects) * how.count - len(made)
     told = [f"also {listed(list(also), 3)}"] if also else []
@@ -189,14 +195,34 @@ def maximized(
     name = subjects[0].goals[0].layer
     if inputs is not None and not interrupted:
         units = [s.unit for s in subjects if s.unit is not None]
-        run = {"preprocessing": preprocessing, "dims": dims, "seed": seed, "providers": providers,
-               "op_library": op_library}  # fmt: skip
-        examples = _examples(opened, inputs, name, list(dict.fromkeys(units)), neurons is not None, run)
+        reading = {"preprocessing": preprocessing, "dims": dims, "seed": seed, "providers": providers,
+                   "op_library": op_library}  # fmt: skip
+        examples = _examples(opened, inputs, name, list(dict.fromkeys(units)), neurons is not None, reading)
     finite = tuple(m for m in made if math.isfinite(m.score))
     return Maximized(
         model_name(opened), what, name, canvas, how, finite, size, examples, source,
-        tuple(refused), (*told, *notes), interrupted,
+        tuple(refused), (*told, *notes), interrupted, followed,
     )  # fmt: skip
+
+
+_Made = tuple[tuple["MadePicture", ...], int, bool, tuple[str, ...]]
+
+
+def _by_rules(make: Callable[[Table | None], _Made], rules: str | None, table: Table | None) -> tuple[_Made, str]:
+    """Make pictures by the rules that were asked for, or by redirected gradients where the model takes them."""
+    from onnxviz.errors import GradientError, InputError
+    from onnxviz.gradient.overrides.names import rules_table
+
+    if table is not None:
+        if rules is not None:
+            raise InputError("rules and a table of rules are the same thing", hint="give one of them")
+        return make(table), "rules of a table"
+    if rules is not None:
+        return make(None if rules == "gradient" else rules_table(rules)), f"rules: {rules}"
+    try:
+        return make(rules_table("redirected")), "gradients redirected at dead rectifiers"
+    except GradientError:
+        return make(None), "rules: gradient"
 
 
 def _settings(given: Settings | Mapping[str, Any] | None, seed: int, dreams: bool, octaves: int | None) -> Settings:

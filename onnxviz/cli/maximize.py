@@ -81,6 +81,13 @@ def maximize(
         Path | None,
         typer.Option("--resume", metavar="FILE.npz", help="Checkpoint: written every 64 steps, gone on from if there."),
     ] = None,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            "--rules", metavar="NAME",
+            help="Gradient rules: redirected (at dead rectifiers; the default), gradient, guided and more.",
+        ),
+    ] = None,
     allow_cut: Annotated[
         bool, typer.Option("--allow-cut", help="Go on without paths through operators that have no gradient rule.")
     ] = False,
@@ -91,7 +98,7 @@ def maximize(
     output: Path | None,
     data: Path | None,
     options: dict[str, Any],
-) -> None:
+) -> None:  # fmt: skip
     """Draw what a model looks for: pictures made so that channels, neurons, classes or directions answer most."""
     from onnxviz.analysis.maximize_views import Views
     from onnxviz.api import maximize as draw
@@ -104,7 +111,7 @@ def maximize(
             direction=direction, dream=dream, caricature=caricature, also=also or (), cosine=cosine, top=top,
             labels=labels, inputs=input, start=start, octaves=octaves, wrt=wrt, bounds=_bounds(range_), fixed=fix or (),
             settings={**settings, "decay": decay, "count": count, "diversity": diversity}, batch=batch,
-            max_memory=max_memory, resume=resume, allow_cut=allow_cut, straight_through=straight_through,
+            max_memory=max_memory, resume=resume, rules=rules, allow_cut=allow_cut, straight_through=straight_through,
             progress=progress, **options,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -50,6 +51,8 @@ class Walk:
         allow_cut: Whether an operator without a rule cuts its paths instead of being an error.
         cuts: What was cut so far.
         straight_through: Whether quantisation passes gradients, as if it did not round.
+        plan: What the rules look up of the model as a whole; the table's method made it.
+        notes: What rules have to say of how they treated a node.
     """
 
     table: Table
@@ -57,6 +60,8 @@ class Walk:
     allow_cut: bool = False
     cuts: list[Cut] = field(default_factory=list)
     straight_through: bool = False
+    plan: Any = None
+    notes: list[str] = field(default_factory=list)
 
     def quantised(self, node: ir.Node) -> bool:
         """Whether the rule of a node is true of quantised tensors."""
@@ -221,7 +226,9 @@ def _apply(step: Step, incoming: Sequence[ir.Value | None], found: dict[ir.Value
             continue
         grad = made[place]
         if grad is None:
-            if not any(True for _ in bodies_of(node)):  # of those, the walk through the body has told
+            if place not in step.dropped and not any(
+                True for _ in bodies_of(node)
+            ):  # of those, the walk through the body has told
                 walk.cut(node, value, f"input {place} has no gradient")
             continue
         if grad.dtype is None and value.dtype is not None and _may_be_float(value):
@@ -234,11 +241,12 @@ def _apply(step: Step, incoming: Sequence[ir.Value | None], found: dict[ir.Value
 
 
 def _refuse(node: ir.Node, version: int, cut: Sequence[ir.Value], walk: Walk) -> None:
+    method = walk.table.method.name
     for value in cut:
-        walk.cut(node, value, "there is no gradient rule for it")
+        walk.cut(node, value, f"there is no {method} rule for it")
     if not walk.allow_cut:
         raise GradientError(
-            f"there is no gradient rule for {walk.cuts[-1].op_type if cut else node.op_type} (version {version}), "
+            f"there is no {method} rule for {walk.cuts[-1].op_type if cut else node.op_type} (version {version}), "
             f"which lies on the path at {node.name or node.outputs[0].name!r}",
             hint="--allow-cut goes on without the paths through it",
         )

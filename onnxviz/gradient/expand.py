@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient import multihead as _multihead  # noqa: F401 - enters its expansions
+from onnxviz.gradient import old as _old  # noqa: F401
 from onnxviz.gradient import sequences as _sequences  # noqa: F401
 from onnxviz.gradient.build import operator_version, reads
 from onnxviz.gradient.fused import EXPANSIONS, Refused, Site
@@ -20,7 +21,7 @@ from onnxviz.graph.model import summary_line
 from onnxviz.graph.select import all_tensors
 from onnxviz.graph.shapes import infer_shapes
 
-__all__ = ["expand"]
+__all__ = ["expand", "has_expansion"]
 
 _DOMAIN = "onnxviz.expanded"
 
@@ -60,6 +61,11 @@ def expand(model: ir.Model, table: Table, of: str, wrt: Iterable[str]) -> ir.Mod
         if bodies := [node for node in nodes if key(node) not in EXPANSIONS]:
             _inline(model, bodies)
         model = infer_shapes(model)
+
+
+def has_expansion(domain: str, op_type: str) -> bool:
+    """Whether an operator is replaced by standard ones that are written here."""
+    return (domain, op_type) in EXPANSIONS
 
 
 def _on_path(model: ir.Model, of: str, names: Sequence[str]) -> list[ir.Node]:

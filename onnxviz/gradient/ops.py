@@ -21,7 +21,8 @@ __all__ = ["Ops", "Step", "same_shape", "static_shape"]
 _BOOL = {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"}
 _INT64 = {"Shape", "Size", "NonZero", "ArgMax", "ArgMin"}
 _OPEN = {"If", "Loop", "Scan"}  # the bodies tell
-_SECOND = {"Where"}  # the type of the result is that of the second input
+_HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+_SECOND = {"Where", "DequantizeLinear"}  # the type of the result is that of the second input
 
 
 def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
@@ -112,6 +113,9 @@ class Ops:
             return ir.DataType.INT64
         if op_type in _OPEN:
             return None
+        if op_type == "QuantizeLinear":
+            zero = inputs[2] if len(inputs) > 2 else None
+            return ir.DataType.UINT8 if zero is None else zero.dtype
         typed = inputs[1 if op_type in _SECOND else 0] if inputs else None
         return None if typed is None else typed.dtype
 
@@ -167,6 +171,15 @@ class Ops:
         end = None if axis == -1 else axis + 1
         return self.Shape(value, start=axis) if end is None else self.Shape(value, start=axis, end=end)
 
+    def without_axis(self, value: ir.Value, axis: int) -> ir.Value:
+        """Return the shape of a tensor without one axis, int64."""
+        front = self.Shape(value, start=0, end=axis)
+        return self.Concat(front, self.Shape(value, start=axis + 1), axis=0)
+
+    def samples(self, value: ir.Value) -> ir.Value:
+        """Return a tensor as a matrix: a row a sample, which the first axis counts."""
+        return self.Reshape(value, self.Concat(self.Shape(value, start=0, end=1), self.ints(-1), axis=0))
+
     def count(self, value: ir.Value, axes: Iterable[int], like: ir.Value | None = None) -> ir.Value:
         """Return the number of elements along axes, a scalar of the type of ``like`` (of ``value``)."""
         axes, sizes = list(axes), static_shape(value)
@@ -205,6 +218,76 @@ class Ops:
         """Return a tensor of one number, of a shape given as int64."""
         value = ir.tensor(np.array([number]).astype(_numpy(like)))
         return self.ConstantOfShape(shape, value=value)
+
+    # borders and places
+
+    def pad(self, value: ir.Value, pads: ir.Value, axes: ir.Value | None, rank: int | None) -> ir.Value:
+        """Put zeros around a tensor along some axes, or cut off there; the node gets pads of all axes.
+
+        onnxruntime's transpose optimiser loses the ``axes`` of a Pad, so that none is written.
+
+        Args:
+            value: The tensor.
+            pads: How many before each axis, then how many after, ``(2 K,)`` int64; below 0 to cut off.
+            axes: The axes, ``(K,)`` of integers, below 0 from the end; None for all.
+            rank: Of the tensor, where it is known.
+        """
+        return self.Pad(value, self.all_pads(value, pads, axes, rank))
+
+    def all_pads(self, value: ir.Value, pads: ir.Value, axes: ir.Value | None, rank: int | None) -> ir.Value:
+        """Return the pads of all axes of a tensor, ``(2 rank,)``; arguments as :meth:`pad`."""
+        if axes is None:
+            return pads
+        chosen, numbers = constant_tensor(axes), constant_tensor(pads)
+        if chosen is None or rank is None:
+            ranks = self.Shape(self.Shape(value)) if rank is None else self.ints(rank)
+            places = self.Mod(self.Cast(axes, to=int(ir.DataType.INT64)), ranks)
+            zeros = self.ConstantOfShape(
+                self.Mul(ranks, self.ints(2)), value=ir.tensor(np.zeros(1, np.int64))
+            )  # fmt: skip
+            return self.ScatterElements(zeros, self.Concat(places, self.Add(places, ranks), axis=0), pads, axis=0)
+        listed = [int(axis) % rank for axis in chosen.numpy()]
+        places_now = listed + [axis + rank for axis in listed]
+        if numbers is not None:
+            whole = np.zeros(2 * rank, np.int64)
+            whole[places_now] = numbers.numpy()
+            return self.ints(*whole)
+        source = np.full(2 * rank, len(places_now), np.int64)  # one past the end, where a 0 is
+        source[places_now] = np.arange(len(places_now))
+        return self.Gather(self.Concat(pads, self.ints(0), axis=0), self.constant(source))
+
+    def scatter_add(self, shape: ir.Value, indices: ir.Value, updates: ir.Value, axis: int | None) -> ir.Value:
+        """Return zeros with updates added at their places.
+
+        Half precision is summed in single: onnxruntime's CPU provider has no other kernel, and many small numbers that
+        meet would be lost.
+
+        Args:
+            shape: Of the result, ``(rank,)`` int64.
+            indices: As ScatterElements along ``axis`` takes them, or ScatterND where that is None.
+            updates: What is added.
+            axis: See ``indices``.
+        """
+        assert updates.dtype is not None
+        if updates.dtype not in _HALF:
+            return self.scatter(self.filled(shape, 0.0, updates), indices, updates, axis, "add")
+        wide = self.Cast(updates, to=int(ir.DataType.FLOAT))
+        made = self.scatter(self.filled(shape, 0.0, wide), indices, wide, axis, "add")
+        return self.Cast(made, to=int(updates.dtype))
+
+    def scatter(
+        self, into: ir.Value, indices: ir.Value, updates: ir.Value, axis: int | None, reduction: str = "none"
+    ) -> ir.Value:
+        """Return a tensor in which numbers are put, added or multiplied; arguments as :meth:`scatter_add`."""
+        half = into.dtype if into.dtype in _HALF and reduction != "none" else None
+        if half is not None:
+            wide = int(ir.DataType.FLOAT)
+            into, updates = self.Cast(into, to=wide), self.Cast(updates, to=wide)
+        if axis is None:
+            made = self.ScatterND(into, indices, updates, reduction=reduction)
+        else:
+            made = self.ScatterElements(into, indices, updates, axis=axis, reduction=reduction)
+        return made if half is None else self.Cast(made, to=int(half))
 
     # sums
 
@@ -279,6 +362,7 @@ class Step:
         outside: Tensors around the node that its bodies read and whose gradients are asked for.
         inside: Tensors in its bodies whose gradients are asked for.
         found: Takes the gradients of ``outside`` and ``inside``.
+        dropped: Takes the inputs to which a rule carries nothing back, by its definition.
     """
 
     ops: Ops
@@ -289,6 +373,7 @@ class Step:
     outside: tuple[ir.Value, ...] = ()
     inside: tuple[ir.Value, ...] = ()
     found: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    dropped: set[int] = field(default_factory=set)
 
     def __getitem__(self, place: int) -> ir.Value:
         """Return an input that the node has."""
@@ -334,7 +419,7 @@ class Step:
     def refuse(self, why: str) -> GradientError:
         """Return the error of a form that the rule does not have; raise it."""
         return GradientError(
-            f"there is no gradient of {self.node.op_type}-{self.version} at "
+            f"there is no {self.walk.table.method.gives} of {self.node.op_type}-{self.version} at "
             f"{self.node.name or self.node.outputs[0].name!r}: {why}",
             hint="--allow-cut goes on without the paths through it",
         )

@@ -52,7 +52,13 @@ _STAND_INS: dict[str, tuple[str, tuple[int, ...]]] = {
     "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,)),
 }
 #: input that gives the element type of the first output, where it is not the first one
-_TYPE_INPUT = {"EmbedLayerNormalization": 2, "DequantizeLinear": 1, "MatMulIntegerToFloat": 2, "QAttention": 3}
+_TYPE_INPUT = {
+    "EmbedLayerNormalization": 2,
+    "QuantizeLinear": 2,
+    "DequantizeLinear": 1,
+    "MatMulIntegerToFloat": 2,
+    "QAttention": 3,
+}
 _FLOATS = ("tensor(float", "tensor(double", "tensor(bfloat16")
 
 

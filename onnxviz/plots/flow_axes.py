@@ -176,15 +176,15 @@ def _power(sign: int, power: int) -> str:
     return f"−{text}" if sign < 0 else text
 
 
-def log_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Give axes a logarithmic scale with ticks at decades, at least one decade high."""
+def log_axis(axes: Axes, values: Sequence[float], most: int = 6) -> None:
+    """Give axes a logarithmic scale with ticks at decades, at least one decade high and with ``most`` ticks at most."""
     axes.set_yscale("log")
     low, high = (min(values), max(values)) if values else (0.1, 1.0)
     middle = math.sqrt(low) * math.sqrt(high)
     axes.set_ylim(min(low / 1.5, middle / 4), max(high * 1.5, middle * 4))
     bottom, top = (math.log10(end) for end in axes.get_ylim())
     powers = range(math.ceil(bottom), math.floor(top) + 1)
-    step = max(1, -(-len(powers) // 6))
+    step = max(1, -(-len(powers) // most))
     shown = [p for p in powers if p % step == 0] or list(powers)
     axes.set_yticks([10.0**p for p in shown], [_power(1, p) for p in shown])
     axes.minorticks_off()

@@ -99,6 +99,7 @@ def _parts(found: Maximized) -> list[str]:
         parts.append(how.views.text())
     if how.count > 1:
         parts.append(f"{how.count} each, likeness costs {how.diversity:g} of the score")
+    parts += [found.rules] if found.rules != "rules: gradient" else []
     parts += [f"seed {how.seed}", *canvas.notes]
     parts.append("numbers: the score, and in brackets that of the start")
     return parts

@@ -13,7 +13,7 @@ import onnx
 from onnxviz.errors import GradientError, OnnxvizError
 from onnxviz.gradient.model import gradient_model
 from onnxviz.graph.model import from_proto
-from tests.gradient.numeric import NEWEST, compare
+from tests.gradient.numeric import NEWEST, Disagreement, answers_differently, compare, gradients
 
 #: Operator -> the inputs that say how large its result is, or where it is taken
 SETTLES = {"Resize": (1, 2, 3), "Upsample": (1,), "RoiAlign": (1,), "MaxRoiPool": (1,)}
@@ -29,6 +29,7 @@ class Outcome:
     version: int
     status: str
     detail: str = ""
+    domain: str = ""
 
 
 def cases() -> Iterator[Any]:
@@ -51,14 +52,15 @@ def _kind(value: onnx.ValueInfoProto) -> int:
 
 
 def check(case: Any, tolerance: float = 2e-3) -> Outcome:
-    """Compare the gradient of one case with central differences."""
-    model = _runnable(case.model)
+    """Compare the gradient of one case with central differences, or with what it is known to be."""
+    known, options = getattr(case, "op", None), getattr(case, "options", {})
+    model = case.model if known else _runnable(case.model)
     node = model.graph.node[0]
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    version = onnx.defs.get_schema(node.op_type, opset, "").since_version
+    op = known or ("", node.op_type, onnx.defs.get_schema(node.op_type, opset, "").since_version)
 
     def outcome(status: str, detail: object = "") -> Outcome:
-        return Outcome(case.name, node.op_type, version, status, str(detail).split("\n")[0][:200])
+        return Outcome(case.name, op[1], op[2], status, str(detail).split("\n")[0][:200], op[0])
 
     rng = np.random.default_rng(3)
     given = zip([value.name for value in model.graph.input], case.data_sets[0][0], strict=True)
@@ -74,8 +76,14 @@ def check(case: Any, tolerance: float = 2e-3) -> Outcome:
         passed, last = [], None
         for name in wrt:
             try:
-                gradient_model(from_proto(onnx.ModelProto.FromString(model.SerializeToString())), of, [name])
-                results = compare(model, feeds, of, [name])
+                forward = from_proto(onnx.ModelProto.FromString(model.SerializeToString()))
+                made = gradient_model(forward, of, [name], **options)
+                if changed := answers_differently(model, made.model, feeds, made.seed):
+                    return outcome("wrong", f"{changed} is not what it was")
+                if name in getattr(case, "expected", {}):
+                    results = [_exact(model, arrays, of, name, case.expected[name], options)]
+                else:
+                    results = compare(model, feeds, of, [name], **options)
             except GradientError as error:
                 last = outcome("cut" if "no gradient leads" in str(error) else "refused", error)
                 continue
@@ -95,6 +103,16 @@ def check(case: Any, tolerance: float = 2e-3) -> Outcome:
     if not passed:
         return last or outcome("cut", "no float input")
     return outcome("pass", f"with respect to {', '.join(passed)}" + (f"; {last.detail}" if last else ""))
+
+
+def _exact(
+    model: onnx.ModelProto, feeds: dict[str, Any], of: str, name: str, expected: np.ndarray, options: Any
+) -> Disagreement:
+    """Compare the gradient that a seed of ones gives with what it should be: the largest difference."""
+    forward = from_proto(onnx.ModelProto.FromString(model.SerializeToString()))
+    found, _ = gradients(forward, feeds, of, [name], np.ones_like(expected), **options)
+    off = float(np.abs(found[name] - expected).max())
+    return Disagreement(name, off, 0.0, 1.0)
 
 
 def _array(given: Any) -> Any:

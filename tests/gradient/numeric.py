@@ -16,7 +16,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, I
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
 from onnxviz.gradient.model import gradient_model
+from onnxviz.gradient.prepare import prepare
 from onnxviz.graph.model import from_proto, to_proto
+from tests.gradient.reference_ops import reference
 
 Arrays = Mapping[str, Any]
 NEWEST = 26  # the newest opset that onnxruntime 1.31 runs
@@ -46,7 +48,7 @@ def gradients(model: ir.Model, feeds: Arrays, of: str, wrt: Sequence[str], seed:
         onnx.checker.check_model(proto, full_check=True)
     except onnx.shape_inference.InferenceError:
         onnx.checker.check_model(proto)
-        if _infers(to_proto(model)):  # some node tests are beyond onnx's own inference
+        if _infers(to_proto(prepare(model))):  # some node tests are beyond onnx's own inference
             raise
     given = {value.name for value in proto.graph.input}
     fed = {k: v for k, v in {**feeds, made.seed: seed}.items() if k in given}
@@ -62,7 +64,7 @@ def _run(proto: onnx.ModelProto, names: list[str], feeds: Arrays, forward: onnx.
     given = dict(feeds)
     try:
         wanted = {value.name for value in forward.graph.input}
-        results = ReferenceEvaluator(forward).run(None, {k: v for k, v in feeds.items() if k in wanted})
+        results = reference(forward).run(None, {k: v for k, v in feeds.items() if k in wanted})
         given |= dict(zip([value.name for value in forward.graph.output], results, strict=True))
     except Exception:  # noqa: BLE001 - then the forward nodes stay
         results = []
@@ -72,7 +74,7 @@ def _run(proto: onnx.ModelProto, names: list[str], feeds: Arrays, forward: onnx.
         return list(_session(alone).run(names, fed))
     except (NotImplemented_, InvalidGraph, Fail, InvalidArgument, RuntimeError):
         try:
-            return list(ReferenceEvaluator(alone).run(names, fed))
+            return list(reference(alone).run(names, fed))
         except Exception:  # noqa: BLE001 - what onnxruntime said is worth more
             raise first from None
 
@@ -150,7 +152,7 @@ class _Forward:
         try:
             if random:
                 raise NotImplementedError("each has random numbers of its own")
-            self.evaluator = ReferenceEvaluator(model)
+            self.evaluator = reference(model)
             self.base = self.run({})
             if not _agrees(self.base, model, feeds, place):
                 raise NotImplementedError("the gradient is that of what onnxruntime computes")
@@ -194,6 +196,38 @@ def _agrees(base: np.ndarray, model: onnx.ModelProto, feeds: Arrays, place: int)
         return True
     size = np.abs(base[np.isfinite(base)]).max(initial=1)
     return other.shape == base.shape and bool(np.allclose(other, base, rtol=0, atol=0.01 * size, equal_nan=True))
+
+
+def answers_differently(model: onnx.ModelProto, built: ir.Model, feeds: Arrays, seed: str | None) -> str:
+    """Return the output that a built model gives otherwise than the model that it was made of; "" where none."""
+    if any(node.op_type in _RANDOM for node in model.graph.node):
+        return ""
+    names, proto = [value.name for value in model.graph.output], to_proto(built)
+    fed = dict(feeds)
+    try:
+        expected = _session(model).run(None, fed)
+        if seed is not None:
+            place = names.index(seed.removesuffix(".grad"))
+            fed[seed] = np.zeros_like(expected[place])
+        found = _session(proto).run(names, fed)
+    except (NotImplemented_, InvalidGraph, Fail, InvalidArgument, RuntimeError):
+        return ""  # onnxruntime runs one of the two, or none
+    off = [name for name, a, b in zip(names, found, expected, strict=True) if not _close(a, b)]
+    if off:  # onnxruntime's own kernel may be what differs from the operator's definition
+        try:
+            second = dict(zip(names, reference(model).run(None, dict(feeds)), strict=True))
+        except Exception:  # noqa: BLE001 - it knows no such form: then onnxruntime's word stands
+            return ", ".join(off)
+        off = [name for name, a in zip(names, found, strict=True) if name in off and not _close(a, second[name])]
+    return ", ".join(off)
+
+
+def _close(a: Any, b: Any) -> bool:
+    if isinstance(a, list) or np.asarray(a).dtype.kind not in "fiub":
+        return True
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    size = np.abs(b[np.isfinite(b)]).max(initial=1)
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=1e-3 * size, equal_nan=True))
 
 
 def _double(given: Any) -> Any:

@@ -26,8 +26,7 @@ def max_pool(s: Step, dy: ir.Value, *rest: ir.Value | None) -> Grads:
 def _put(s: Step, indices: ir.Value, dy: ir.Value) -> ir.Value:
     """Add numbers at places of the flat input."""
     ops, line = s.ops, s.ops.ints(-1)
-    zeros = ops.filled(_length(s), 0.0, dy)
-    made = ops.ScatterElements(zeros, ops.Reshape(indices, line), ops.Reshape(dy, line), axis=0, reduction="add")
+    made = ops.scatter_add(_length(s), ops.Reshape(indices, line), ops.Reshape(dy, line), 0)
     return ops.Reshape(made, ops.shape(s[0]), allowzero=1)
 
 
