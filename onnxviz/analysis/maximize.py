@@ -71,7 +71,7 @@ class Settings:
     decay: float = 1.0
     views: Views = field(default_factory=Views)
     count: int = 1
-    diversity: float = 1.0
+    diversity: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -53,16 +53,18 @@ class Views:
         """Whether nothing is transformed."""
         return self == replace(Views.none(), octaves=1, ratio=self.ratio)
 
-    def text(self) -> str:
-        """Return what is done, for a caption.
+    def text(self, axes: int = 2) -> str:
+        """Return what is done to pictures, or to signals of one axis, for a caption.
 
         >>> Views().text()
         'pad 12, jitter 8 and 4 (pixels of 224), scale 0.9-1.1, rotation ±10°'
         """
         if self.still:
             return "no transformations"
-        said = f"pad {self.pad:g}, jitter {self.jitter[0]:g} and {self.jitter[1]:g} (pixels of 224)"
-        said += f", scale {self.scale[0]:g}-{self.scale[1]:g}, rotation ±{self.rotate:g}°"
+        unit = "pixels" if axes == 2 else "points"
+        said = f"pad {self.pad:g}, jitter {self.jitter[0]:g} and {self.jitter[1]:g} ({unit} of 224)"
+        said += f", scale {self.scale[0]:g}-{self.scale[1]:g}"
+        said += f", rotation ±{self.rotate:g}°" if axes == 2 else ""
         return said + (f", {self.octaves} octaves of {self.ratio:g}" if self.octaves > 1 else "")
 
     def draw(

@@ -189,8 +189,8 @@ def maximized(
         steps = len(made[-1].history) if made else 0
         told.append(f"interrupted: {steps} of {how.steps} steps in the last round; {missing} pictures not begun")
     if stuck := list(dict.fromkeys(m.label for m in made if m.stuck)):
-        told.append(f"{listed(stuck, 4)}: stays at 0, and no gradient comes through; take the tensor before the "
-                    "rectifier, or another --seed or --start")  # fmt: skip
+        told.append(f"{listed(stuck, 4)}: stays at 0, dead or without a gradient through its rectifier; take the tensor"
+                    " before it, or another --seed or --start")  # fmt: skip
     examples = None
     name = subjects[0].goals[0].layer
     if inputs is not None and not interrupted:

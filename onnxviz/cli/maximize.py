@@ -67,7 +67,7 @@ def maximize(
         int | None, typer.Option("--octaves", min=1, help="How often a dream looks closer. [default: 4]")
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="Different pictures for each.")] = 1,
-    diversity: Annotated[float, typer.Option("--diversity", min=0, help="What likeness of them costs.")] = 1.0,
+    diversity: Annotated[float, typer.Option("--diversity", min=0, help="What likeness of them costs.")] = 0.5,
     wrt: Annotated[str | None, typer.Option("--wrt", metavar="INPUT", help="The input that is made up.")] = None,
     range_: Annotated[
         str | None, typer.Option("--range", metavar="LOW,HIGH", help="Values of an input that takes no picture.")

@@ -34,7 +34,9 @@ from onnxviz.plots.style import (
 __all__ = ["plot_maximized", "shown_picture"]
 
 _WIDTH = 10.2
-_GAP = 0.12
+_GAP, _NARROW = 0.12, 0.07
+_SMALL = 0.66  # inches of a tile with samples beside it
+_AXIS = 0.3  # inches left of a tile with an axis
 _TEXT = 0.34  # inches above a tile
 _CURVES = 1.0
 _LARGE = 3.6  # inches of the longer side of a dream
@@ -96,7 +98,7 @@ def _parts(found: Maximized) -> list[str]:
         made += ", decorrelated colours"
     parts += [f"{how.steps} steps of Adam ({how.rate:g}) on the {made}"]
     if canvas.kind != "vector":
-        parts.append(how.views.text())
+        parts.append(how.views.text(len(canvas.size)))
     if how.count > 1:
         parts.append(f"{how.count} each, likeness costs {how.diversity:g} of the score")
     parts += [found.rules] if found.rules != "rules: gradient" else []
@@ -116,6 +118,16 @@ class _Grid:
     tall: float
 
     @property
+    def gap(self) -> float:
+        """Inches between tiles."""
+        return _NARROW if self.extremes else _GAP + (_AXIS if len(self.found.canvas.size) == 1 else 0)
+
+    @property
+    def below(self) -> float:
+        """Inches below a tile."""
+        return 0.14 + (0.14 if len(self.found.canvas.size) == 1 else 0)
+
+    @property
     def samples(self) -> int:
         """Samples beside each group."""
         return min(_SAMPLES, max((len(one.top) for one in self.extremes.values()), default=0))
@@ -124,27 +136,29 @@ class _Grid:
     def block(self) -> float:
         """Inches of a group's width."""
         count = max((len(group) for group in self.groups), default=1) + self.samples
-        return count * (self.tile + _GAP) + (0.2 if self.samples else 0) + (0.15 if count > 1 else 0)
+        axis = _AXIS if self.extremes and len(self.found.canvas.size) == 1 else 0
+        return count * (self.tile + self.gap) + (0.15 if self.samples else 0) + (0.15 if count > 1 else 0) + axis
 
     @property
     def columns(self) -> int:
         """Groups in a row."""
-        return max(1, min(len(self.groups), int((_WIDTH - 2 * MARGIN + _GAP) / self.block)))
+        return max(1, min(len(self.groups), int((_WIDTH - 2 * MARGIN + _GAP + 0.15) / self.block)))
 
     @property
     def height(self) -> float:
         """Inches of all rows."""
-        return math.ceil(len(self.groups) / self.columns) * (self.tall + _TEXT + 0.14)
+        return math.ceil(len(self.groups) / self.columns) * (self.tall + _TEXT + self.below)
 
     def draw(self, figure: Figure, top: float) -> None:
         """Draw all tiles."""
         for place, group in enumerate(self.groups):
             left = MARGIN + (place % self.columns) * self.block
-            down = top + (place // self.columns) * (self.tall + _TEXT + 0.14)
+            down = top + (place // self.columns) * (self.tall + _TEXT + self.below)
             self._group(figure, group, left, down)
 
     def _group(self, figure: Figure, group: list[MadePicture], left: float, top: float) -> None:
-        canvas, wide = self.found.canvas, self.tile + _GAP
+        canvas, wide = self.found.canvas, self.tile + self.gap
+        left += _AXIS if len(canvas.size) == 1 else 0
         room = int((len(group) * wide + self.samples * wide) / 0.068)
         figure_text(figure, left, top, safe(group[0].label, max(room, 8)), fontsize=7.5, fontweight="bold")
         for place, made in enumerate(group):
@@ -155,7 +169,7 @@ class _Grid:
         extremes = self.extremes.get(-1 if group[0].unit is None else group[0].unit)
         if extremes is None or self.found.examples is None:
             return
-        at = left + len(group) * wide + 0.2
+        at = left + len(group) * wide + 0.15
         for place, one in enumerate(extremes.top[: self.samples]):
             view = self.found.examples.views.get(one.sample) or SampleView(self.found.examples.names[one.sample])
             lead = "samples answered most: " if place == 0 else ""
@@ -163,7 +177,7 @@ class _Grid:
             if lead:
                 figure_text(figure, at, top, lead, fontsize=7, color=MUTED)
             axes = inch_axes(figure, at + place * wide, top + _TEXT, self.tile, self.tall)
-            _sample(axes, view, one.box)
+            _sample(axes, view, one.box if one.value else None)
 
 
 def _layout(found: Maximized) -> _Grid:
@@ -180,9 +194,9 @@ def _layout(found: Maximized) -> _Grid:
         source = MadePicture(_called(found), None, 0, found.source, math.nan, math.nan, np.zeros(0, np.float32))
         tile = _LARGE if shape <= 1 else _LARGE / shape
         return _Pair(found, [[source, *group] for group in groups.values()], {}, tile, tile * shape)
-    tile = 1.08 if extremes or count > 12 else 1.5 if max(size) > 64 or count > 4 else 1.9
+    tile = _SMALL if extremes else 1.08 if count > 12 else 1.5 if max(size) > 64 or count > 4 else 1.9
     if len(size) == 1:
-        tile = 2.1
+        tile = 0.9 if extremes else 1.95
     return _Grid(found, list(groups.values()), extremes, tile, tile * min(max(shape, 0.4), 2.0))
 
 
