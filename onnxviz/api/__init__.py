@@ -18,6 +18,7 @@ from onnxviz.api.features import features
 from onnxviz.api.flow import flow, flow_numbers, gradient_statistics
 from onnxviz.api.gradient import gradient
 from onnxviz.api.graphs import graph, graph_diff
+from onnxviz.api.maximize import maximize, maximized
 from onnxviz.api.neurons import neuron_views, neurons
 from onnxviz.api.project import project, projection
 from onnxviz.api.views import activations, pooling
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
 __all__ = [
     "activations", "attention", "attention_weights", "attribute", "attribution_methods", "capture", "convert",
     "doctor", "explain", "expose", "features", "flow", "flow_numbers", "gradient", "gradient_statistics", "graph",
-    "graph_diff", "inspect", "neuron_views", "neurons", "open_model", "plan", "pooling", "profile", "project",
-    "projection", "report", "save_model", "weight_table", "weights",
+    "graph_diff", "inspect", "maximize", "maximized", "neuron_views", "neurons", "open_model", "plan", "pooling",
+    "profile", "project", "projection", "report", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 

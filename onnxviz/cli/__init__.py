@@ -25,6 +25,7 @@ from onnxviz.cli.flow import flow
 from onnxviz.cli.gradient import gradient
 from onnxviz.cli.graph import graph
 from onnxviz.cli.inspect import inspect
+from onnxviz.cli.maximize import maximize
 from onnxviz.cli.neurons import neurons
 from onnxviz.cli.pooling import pooling
 from onnxviz.cli.profile import profile
@@ -58,6 +59,7 @@ for verb in (
     attention,
     gradient,
     explain,
+    maximize,
     flow,
     profile,
     report,

@@ -82,6 +82,10 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
     skeleton = copy_model(model)
     skeleton.ir_version = max(skeleton.ir_version or 0, _IR)
     graph, declared = skeleton.graph, {value.name for value in model.graph.inputs}
+    for node in graph.all_nodes():
+        if node.op_type == "Dropout":  # whose mask was of the input's type, and became boolean
+            for mask in node.outputs[1:]:
+                mask.type = None
     weights = {}
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
