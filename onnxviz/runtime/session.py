@@ -61,7 +61,7 @@ class Session:
             raise ProviderError(f"onnxruntime left {', '.join(lost)} out of the session", hint="see `onnxviz doctor`")
         self.outputs: dict[str, str] = {o.name: o.type for o in self._session.get_outputs()}
         self.inputs: dict[str, tuple[str, list[Any]]] = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
-        self._bound: BoundSession | None = None
+        self._binding: BoundSession | None = None
 
     def _create(
         self, model: ir.Model, providers: list[str], optimize: bool, op_library: str | os.PathLike[str] | None
@@ -127,9 +127,9 @@ class Session:
         """
         if "cuda" not in self.providers:
             return self.run(feeds)
-        if self._bound is None:
-            self._bound = BoundSession(self._session, "cuda")
-        return self._bound.run(feeds, list(self.outputs))
+        if self._binding is None:
+            self._binding = BoundSession(self._session, "cuda")
+        return self._binding.run(feeds, list(self.outputs))
 
 
 def run_model(
