@@ -54,7 +54,8 @@ def attribute(
         target: A class by index or name, a neuron ``"TENSOR:CHANNEL,ROW,COLUMN"``, or an expression: see
             :func:`onnxviz.analysis.attribution.targets.resolve_target`. By default each sample's highest class.
         layer: Of the CAM methods, the layer; of others, the input or inner tensor that is attributed.
-        output: The output that holds the scores of classes, where that is not the first of shape (N, classes).
+        output: The output or inner tensor with the scores of classes, where that is not the first output of shape
+            (N, classes).
         labels: Names of the classes, or a file with one a line.
         tokens: A vocabulary (:func:`onnxviz.runtime.words.read_vocabulary`), to show texts as words.
         batch: Rows of a run, where the model leaves that open.

@@ -73,7 +73,7 @@ def explain(
         typer.Option("--layer", metavar="T", help="The layer of a CAM, or what other methods attribute to."),
     ] = None,
     of: Annotated[
-        str | None, typer.Option("--of", metavar="OUTPUT", help="Which output holds the scores of classes.")
+        str | None, typer.Option("--of", metavar="T", help="Which output or inner tensor holds the scores of classes.")
     ] = None,
     labels: Annotated[
         Path | None, typer.Option("--labels", metavar="FILE", help="Names of the classes: one a line, or JSON.")

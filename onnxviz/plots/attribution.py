@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from onnxviz.analysis.attribution.result import Attribution
@@ -18,7 +20,7 @@ from onnxviz.plots.style import MUTED, figure_text, new_figure, safe, wrap_capti
 __all__ = ["plot_attributions"]
 
 _MOST_SAMPLES = 8
-_GAP, _HEAD = 0.24, 0.24
+_GAP, _HEAD, _APART = 0.24, 0.24, 0.12
 
 
 def plot_attributions(found: Sequence[Attribution], *, samples: int = _MOST_SAMPLES) -> Figure:
@@ -44,10 +46,12 @@ def plot_attributions(found: Sequence[Attribution], *, samples: int = _MOST_SAMP
     columns = tile.columns(len(rows[0]))
     lines = -(-len(rows[0]) // columns)
     width = max(2 * MARGIN + tile.lead + columns * (tile.width + _GAP) - _GAP, 6.2)
-    each = _HEAD + tile.first + lines * tile.line
+    each = _HEAD + tile.first + lines * tile.line + _APART
     caption = _caption(found, chosen) + (["the more opaque the larger its magnitude"] if tile.kind == "picture" else [])
     text = wrap_caption(caption, width - 2 * MARGIN).split("\n")
-    foot = [line for one in found for line in _foot(one, width - 2 * MARGIN)]
+    shared = [note for note in found[0].notes if all(note in one.notes for one in found) and not _is_said(note)]
+    foot = [line for one in found for line in _foot(one, shared, width - 2 * MARGIN)]
+    foot += [line for note in shared for line in wrap_caption([safe(note, 200)], width - 2 * MARGIN).split("\n")]
     top = 0.62 + 0.18 * len(text)
     figure = new_figure(width, top + len(rows) * each + 0.1 + 0.165 * len(foot) + 0.1)
     head(figure, f"What counts for the answer of {found[0].model_name}", text)
@@ -71,7 +75,7 @@ def _draw_row(
     figure_text(figure, MARGIN, top + 0.06, said, fontsize=9, fontweight="bold")
     top += _HEAD
     columns = tile.columns(len(row))
-    draw_input(figure, tile, row[0][1], (MARGIN, top))
+    draw_input(figure, tile, [view for _, view in row], (MARGIN, top))
     for place, (one, view) in enumerate(row):
         left = MARGIN + tile.lead + (place % columns) * (tile.width + _GAP)
         upper = top + tile.first + (place // columns) * tile.line + tile.above
@@ -83,21 +87,41 @@ def _draw_row(
 def _caption(found: Sequence[Attribution], chosen: Sequence[int]) -> list[str]:
     total = found[0].samples
     parts = [f"{len(chosen)} of {total} samples"] if len(chosen) < total else []
-    parts += list(dict.fromkeys(note for one in found for note in one.notes if note.startswith("score before")))
+    parts += list(dict.fromkeys(note for one in found for note in one.notes if _is_said(note)))
     parts += ["each map on its own scale"] if sum(len(one.maps) for one in found) * len(chosen) > 1 else []
     return parts
 
 
-def _foot(one: Attribution, room: float) -> list[str]:
-    """Return what there is to say of one attribution, in lines."""
+def _is_said(note: str) -> bool:
+    """Whether a note stands above, beside the target."""
+    return note.startswith("score before")
+
+
+def _foot(one: Attribution, shared: Sequence[str], room: float) -> list[str]:
+    """Return what there is to say of one attribution, in lines, without the notes that all share."""
     parts = [f"{key} {value}" for key, value in one.parameters.items()]
     parts += [f"layer {safe(one.layer.name, 60)}, {one.layer.how}"] if one.layer is not None else []
-    for what, values in (("baseline score", one.baseline_score), ("completeness delta", one.completeness)):
-        if values is not None:
-            parts.append(f"{what} {', '.join(number(float(v)) for v in values[:4])}{' …' if len(values) > 4 else ''}")
-    parts += [safe(note, 200) for note in one.notes if not note.startswith("score before")]
+    if one.baseline_score is not None:
+        parts.append(f"baseline score {_numbers(one.baseline_score)}")
+    if one.completeness is not None:
+        parts.append(f"completeness delta {_numbers(one.completeness)}{_share(one)}")
+    parts += [safe(note, 200) for note in one.notes if note not in shared and not _is_said(note)]
     parts += [f"cut: {safe(cut, 120)}" for cut in one.cuts[:3]]
     parts += [f"{len(one.cuts) - 3} more cuts"] if len(one.cuts) > 3 else []
     if one.certificate is not None:
         parts += [safe(line, 200) for line in one.certificate.lines()]
     return wrap_caption([f"{one.method}: {parts[0]}" if parts else one.method, *parts[1:]], room * 1.06).split("\n")
+
+
+def _numbers(values: npt.NDArray[np.float64]) -> str:
+    return f"{', '.join(number(float(v)) for v in values[:4])}{' …' if len(values) > 4 else ''}"
+
+
+def _share(one: Attribution) -> str:
+    """Return how large the delta is at most, of what the map should sum to."""
+    assert one.completeness is not None
+    assert one.baseline_score is not None
+    whole = np.abs(one.score - one.baseline_score)
+    if not (whole > 0).all():
+        return ""
+    return f" ({'at most ' * (len(whole) > 1)}{number(float(np.max(100 * np.abs(one.completeness) / whole)))} %)"

@@ -88,7 +88,7 @@ def tile_of(views: Sequence[AttributionView]) -> Tile:
     if first.kind == "table":
         return Tile("table", 3.4, 0.15 * min(first.heat.size, _FEATURES) + 0.1, 0.0)
     aspect = float(min(max(first.heat.shape[0] / first.heat.shape[1], 0.25), 2.5))
-    return Tile(first.kind, 2.1, 2.1 * aspect, 2.1 + 0.24 if first.below is not None else 0.0)
+    return Tile(first.kind, 2.1, 2.1 * aspect, 2.1 + 0.24 if any(view.below is not None for view in views) else 0.0)
 
 
 def name_tile(figure: Figure, tile: Tile, name: str, about: str, corner: tuple[float, float]) -> None:
@@ -110,16 +110,17 @@ def name_tile(figure: Figure, tile: Tile, name: str, about: str, corner: tuple[f
     figure_text(figure, left, top - 0.05, safe(about, int(tile.width * 20)), fontsize=6.5, color=MUTED, va="bottom")
 
 
-def draw_input(figure: Figure, tile: Tile, view: AttributionView, corner: tuple[float, float]) -> None:
+def draw_input(figure: Figure, tile: Tile, views: Sequence[AttributionView], corner: tuple[float, float]) -> None:
     """Draw what was fed: at the left of a row, or above its strips; nothing where the maps show it themselves.
 
     Args:
         figure: Where.
         tile: The sizes.
-        view: A map of the sample.
+        views: The maps of the sample.
         corner: Left and top of the row in inches.
     """
     left, top = corner
+    view = next((view for view in views if view.canvas is not None or view.below is not None), views[0])
     canvas = view.canvas
     if tile.kind == "signal":
         _draw_signal(figure, view, (left, top, left + tile.lead))

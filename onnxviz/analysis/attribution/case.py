@@ -104,6 +104,16 @@ class Case:
             self.model, self.feeding, target=self.target, wrt=wrt, also=also, table=table, how=self.how
         )  # fmt: skip
 
+    def opened(self, wrt: tuple[str, ...], also: tuple[str, ...] = ()) -> Runner:
+        """Return a runner by the true rules, built when it is first asked for: methods of one layer share it."""
+        if (wrt, also) not in self._runners:
+            self._runners[wrt, also] = self.runner(wrt, also)
+        return self._runners[wrt, also]
+
+    @cached_property
+    def _runners(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], Runner]:
+        return {}
+
     @cached_property
     def gradients(self) -> Runner:
         """The model opened for gradients with respect to what is attributed."""
@@ -177,6 +187,7 @@ def open_case(
         feeds = {**feeds, **values}
         feeding = replace(feeding, rowwise=feeding.rowwise | inner)
         found = replace(found, model=cut_at(found.model, inner))
+        _check_apart(found, inner)
         notes = (*notes, f"attributed: {', '.join(sorted(inner))}, which is inside the model")
     return Case(
         found.model, feeds, feeding, found, names, around, how, _canvases(around, batches, feeding.samples),
@@ -218,6 +229,16 @@ def _words(feeds: Mapping[str, Any], feeding: Feeding, words: Mapping[int, str] 
     if not texts:
         return ()
     return tuple(tuple((words or {}).get(int(i), str(int(i))) for i in row) for row in texts[0])
+
+
+def _check_apart(target: Target, names: frozenset[str]) -> None:
+    """Refuse inner tensors of which one leads to the target through another alone."""
+    for name in sorted(names):
+        if name != target.tensor and target.tensor not in on_path(target.model, [name], target.tensor):
+            raise SelectionError(
+                f"{name} leads to {target.tensor} through other tensors that are attributed as well",
+                hint=f"name one of {', '.join(sorted(names))}",
+            )
 
 
 def _canvases(around: Surroundings, batches: Batches, samples: int) -> tuple[Canvas | None, ...]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Layer", "choose_layer", "on_path"]
 
 _NORMS = {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
-_PROBED = 12  # sequences whose gradients are looked at
+_PROBED, _MAPS = 12, 48  # sequences and maps whose gradients are looked at
 _MOST_POSITIONS = 0.5  # share of them that the target must depend on
 
 
@@ -63,10 +63,11 @@ class Layer:
 def choose_layer(case: Case, wanted: str | None = None) -> Layer:
     """Return the layer whose positions are attributed.
 
-    By default the last tensor with spatial axes on the way from the attributed input to the target. A sequence counts
-    where the target changes with most of its positions: behind the last attention the class token alone leads to the
-    score, and behind a recurrence perhaps its last step. Of sequences of patches only the outputs of residual
-    connections and of normalisations count.
+    By default the last tensor with spatial axes, on the way from the attributed input to the target, with which the
+    target changes; of the largest of the scores of many heads that is only one. A sequence counts where the target
+    changes with most of its positions: behind the last attention the class token alone leads to the score, and behind
+    a recurrence perhaps its last step. Of sequences of patches only the outputs of residual connections and of
+    normalisations are looked at.
 
     Args:
         case: What is explained.
@@ -88,20 +89,10 @@ def choose_layer(case: Case, wanted: str | None = None) -> Layer:
                 hint=f"those that do are {_having(case, path)}",
             )
         return lying[-1]
-    how = "the last tensor with spatial axes"
-    probed: list[Layer] = []
-    for value in reversed(path.values()):
-        layer = _layer(case, value, how)
-        if layer is None or (layer.block is not None and not _is_stream(value)):
-            continue
-        if layer.block is None and case.around.letters(layer.name) is not None:
-            return _alive(case, probed) or layer
-        if len(probed) < _PROBED:
-            probed.append(layer)
-    alive = _alive(case, probed)
-    if alive is None and not probed:
+    candidates = _candidates(case, path)
+    if not candidates:
         raise _without(case, path, None)
-    return alive or probed[-1]
+    return _alive(case, candidates[:1]) or _alive(case, candidates[1:]) or candidates[0]
 
 
 def on_path(model: ir.Model, sources: Iterable[str], target: str) -> dict[str, ir.Value]:
@@ -163,17 +154,38 @@ def _is_stream(value: ir.Value) -> bool:
     )  # fmt: skip
 
 
+def _candidates(case: Case, path: Mapping[str, ir.Value]) -> list[Layer]:
+    """Return the last layers before the target, the last first: sequences until there is a map, then some maps."""
+    found: list[Layer] = []
+    maps = 0
+    for name, value in reversed(path.items()):
+        layer = _layer(case, value, "the last tensor with spatial axes") if name != case.target.tensor else None
+        if layer is None or (layer.block is not None and not _is_stream(value)):
+            continue
+        is_map = layer.block is None and case.around.letters(name) is not None
+        if (is_map or not maps) and (is_map or len(found) < _PROBED):
+            found.append(layer)
+            maps += is_map
+        if maps == _MAPS:
+            break
+    return found
+
+
 def _alive(case: Case, layers: list[Layer]) -> Layer | None:
-    """Return the first of some sequences by most of whose positions the target changes."""
+    """Return the first of some layers with which the target changes: a sequence with most of its positions."""
     if not layers:
         return None
+    names = tuple(layer.name for layer in layers)
     try:
-        runner = case.runner(wrt=[layer.name for layer in layers])
+        # Of a single layer just what class activation maps run, so that it is built once.
+        runner = case.opened(names, names) if len(names) == 1 else case.runner(wrt=names)
     except GradientError:
         return None
     found = runner(case.rows([0]), [0]).gradients
     for layer in layers:
-        if np.mean(np.any(layer.channels_first(found[layer.name]), axis=1)) > _MOST_POSITIONS:
+        reached = np.any(layer.channels_first(found[layer.name]), axis=1)
+        is_map = layer.block is None and case.around.letters(layer.name) is not None
+        if reached.mean() > (0 if is_map else _MOST_POSITIONS):
             return layer
     return None
 

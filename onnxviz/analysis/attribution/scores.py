@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.errors import InputError, SelectionError, listed, printable
-from onnxviz.graph.select import FLOAT_TYPES
+from onnxviz.graph.select import FLOAT_TYPES, node_tensors
 from onnxviz.graph.shapes import shape_list
 
 __all__ = ["Scored", "before_probabilities", "class_names", "score_output"]
@@ -55,16 +55,20 @@ def score_output(
         model: The model, functions inlined.
         run: Gives tensors, ``(N, …)`` each.
         labels: Names of the classes.
-        output: Which output; by default the first with one number a class for each sample.
+        output: Which output, or tensor inside the model; by default the first output with a number a class for each
+            sample.
 
     Raises:
         SelectionError: There is no such output, or none is of shape (N, classes).
         InputError: There are more or fewer labels than classes.
     """
-    outputs = {str(v.name): v for v in model.graph.outputs if v.name and v.dtype in FLOAT_TYPES | {None}}
+    outputs = {str(v.name): v for v in model.graph.outputs if v.name and _is_real(v)}
     if output is not None and output not in outputs:
-        hint = f"its outputs are {listed([printable(n, 60) for n in outputs])}"
-        raise SelectionError(f"the model has no output {printable(output, 60)!r} of real numbers", hint=hint)
+        inner = {str(v.name): v for v in node_tensors(model) if _is_real(v)}
+        if output not in inner:
+            hint = f"its outputs are {listed([printable(n, 60) for n in outputs or inner])}"
+            raise SelectionError(f"the model has no tensor {printable(output, 60)!r} of real numbers", hint=hint)
+        outputs = {output: inner[output]}
     candidates = [output] if output is not None else [n for n, v in outputs.items() if _maybe(v)]
     for name in candidates:
         source, what = before_probabilities(outputs[name])
@@ -72,12 +76,22 @@ def score_output(
         if values[name].ndim > 1 and sum(size > 1 for size in values[name].shape[1:]) <= 1:
             before = None if source is None else (str(source.name), values[str(source.name)], what)
             return _scored(name, values[name], before, labels if labels is not None else class_names(model))
+    if not outputs:
+        raise SelectionError(
+            "the model has no output of real numbers, so it is not known what to explain",
+            hint="say with --of which tensor inside it holds the scores; `onnxviz inspect` lists them",
+        )
     told = [f"{printable(name, 60)} {_shape(value)}" for name, value in outputs.items()]
     first = printable(next(iter(outputs), "y"), 60)
     raise SelectionError(
         f"no output is of shape (N, classes), so it is not known what to explain: they are {listed(told) or 'none'}",
         hint=f"say it with --target, such as '{first}:3,5' (the indices of one number) or 'sum(\"{first}\")'",
     )
+
+
+def _is_real(value: ir.Value) -> bool:
+    known = value.dtype in FLOAT_TYPES or value.dtype is None
+    return known and "onnxviz.type" not in value.meta and not isinstance(value.type, ir.SequenceType)
 
 
 def _maybe(value: ir.Value) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -21,7 +21,9 @@ _COPIES = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze"}
 
 
 def default_sources(model: ir.Model, target: str, rowwise: Collection[str]) -> list[str]:
-    """Return the real-valued inputs that lead to a target; where there are none, the embeddings of token ids.
+    """Return the real-valued inputs that lead to a target.
+
+    Where there are none, the embeddings of token ids; without those the first tensors of real numbers.
 
     Raises:
         SelectionError: There are neither.
@@ -30,13 +32,21 @@ def default_sources(model: ir.Model, target: str, rowwise: Collection[str]) -> l
     floats = [n for n, v in names.items() if v.dtype in FLOAT_TYPES and n in rowwise]
     found = [name for name in floats if target in on_path(model, [name], target) or name == target]
     if not found:
-        found = [name for name in embeddings(model) if target in on_path(model, names, target)]
+        path = on_path(model, names, target)
+        found = [name for name in embeddings(model) if name in path] or _first_reals(path)
     if found:
         return found
     raise SelectionError(
-        f"{target} depends on no input of real numbers and on no embedding of tokens",
+        f"{target} depends on no tensor of real numbers",
         hint=f"the inputs are {listed(list(names)) or 'none'}; name a tensor inside the model with --layer",
     )
+
+
+def _first_reals(path: Mapping[str, ir.Value]) -> list[str]:
+    """Return the first tensors of real numbers on a path: what is made of integers, such as one-hot vectors."""
+    reals = {value for value in path.values() if value.dtype in FLOAT_TYPES}
+    firsts = [v for v in reals if (node := v.producer()) is not None and not any(one in reals for one in node.inputs)]
+    return [name for name, value in path.items() if value in firsts]
 
 
 def embeddings(model: ir.Model) -> list[str]:

@@ -64,7 +64,7 @@ def attribution_view(one: Attribution, tensor: str, sample: int) -> AttributionV
     ...                     axes={"x": "NCW"})
     >>> view = attribution_view(found, "x", 0)
     >>> view.kind, view.heat.tolist(), view.how
-    ('tokens', [[3.0, 1.0]], 'sum over 2 channels')
+    ('tokens', [[3.0, 1.0]], 'sum of 2 channels')
     """
     letters = one.axes.get(tensor, "N" + "C" * (one.maps[tensor].ndim - 1))
     signed = bool(np.nanmin(one.maps[tensor], initial=0.0) < 0)
@@ -98,7 +98,8 @@ def attribution_view(one: Attribution, tensor: str, sample: int) -> AttributionV
     else:
         kind = "volume"
         place_ = int(np.abs(np.nan_to_num(heat)).reshape(len(heat), -1).sum(axis=1).argmax())
-        how = f"{how} · " * bool(how) + f"slice {place_} of {len(heat)}"
+        if len(heat) > 1:
+            how = f"{how} · " * bool(how) + f"slice {place_} of {len(heat)}"
         below = _slice(given, letters[1:], place_, heat.shape)
         heat = heat[place_]
     return AttributionView(
@@ -112,7 +113,7 @@ def _over_channels(block: npt.NDArray[np.float32], letters: str, signed: bool) -
     axis = letters.index("C")
     count = block.shape[axis]
     heat = block.sum(axis=axis, dtype=np.float64) if signed else block.max(axis=axis)
-    return np.asarray(heat, np.float32), f"{'sum' if signed else 'maximum'} over {count} channels" if count > 1 else ""
+    return np.asarray(heat, np.float32), f"{'sum' if signed else 'max'} of {count} channels" if count > 1 else ""
 
 
 def _pixels(size: tuple[int, ...]) -> Placement:

@@ -128,7 +128,7 @@ def test_without_classes_the_user_must_say_and_the_candidates_are_listed() -> No
     ) as error:
         explained(MAP, x=PICTURE)
     assert "'y:3,5'" in str(error.value)
-    with pytest.raises(SelectionError, match="no output 'q'"):
+    with pytest.raises(SelectionError, match="no tensor 'q' of real numbers; its outputs are y, z"):
         explained(MAP, x=PICTURE, output="q")
 
 
