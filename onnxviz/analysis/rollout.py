@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from onnxviz.analysis.attention import LayerAttention, filled_rows
 from onnxviz.analysis.tokens import Tokens
 from onnxviz.errors import InputError, SelectionError
 
-__all__ = ["Rollout", "rollout"]
+__all__ = ["Rollout", "gradient_rollout", "rollout", "stream_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,54 @@ def rollout(layers: Sequence[LayerAttention], *, residual: float = 0.5) -> Rollo
         raise InputError(
             f"a residual of {residual:g} is no share", hint="give one from 0 to below 1; the paper has 0.5"
         )
+    stream, note = stream_of(layers)
+    count = stream[-1].weights.shape[1]
+    matrix = np.eye(count)
+    for layer in stream:
+        filled = np.asarray(filled_rows(layer.weights).any(axis=0))
+        mean = np.where(filled[:, None], layer.mean(), np.eye(count))
+        mixed = (1 - residual) * mean + residual * np.eye(count)
+        matrix = mixed / mixed.sum(axis=-1, keepdims=True) @ matrix
+    return Rollout(matrix, stream[-1].queries, tuple(layer.title for layer in stream), residual, note)
+
+
+def gradient_rollout(layers: Sequence[LayerAttention], gradients: Mapping[int, npt.NDArray[Any]]) -> Rollout:
+    """Return the relevance of tokens by attention and its gradient (Chefer, Gur and Wolf 2021, equations 5 and 6).
+
+    From ``R = I``, layer after layer ``R ← R + Ā R`` with ``Ā = mean over heads of ReLU(∂y/∂A ⊙ A)``. Layers are left
+    out as :func:`rollout` does.
+
+    Args:
+        layers: Layers, first to last.
+        gradients: ``order`` of a layer -> the gradient of the score there, ``(heads, Q, K)``.
+
+    Raises:
+        SelectionError: As of :func:`rollout`.
+
+    >>> import numpy as np
+    >>> from onnxviz.analysis.tokens import token_layout
+    >>> from onnxviz.graph.token_streams import TokenStream
+    >>> two = token_layout(TokenStream(), 2, {})
+    >>> a = np.array([[[1, 0], [0.5, 0.5]]], np.float32)
+    >>> one = LayerAttention("a", "a", "self", 0, (0,), a, two, two, 0.0, 0)
+    >>> gradient_rollout([one], {0: np.array([[[0, 9], [2, -1]]])}).matrix.tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
+    stream, note = stream_of(layers)
+    matrix = np.eye(stream[-1].weights.shape[1])
+    for layer in stream:
+        weights = np.where(filled_rows(layer.weights)[..., None], layer.weights, 0.0)
+        weighted = np.maximum(weights * np.float64(gradients[layer.order]), 0).mean(axis=0)
+        matrix = matrix + weighted @ matrix
+    return Rollout(matrix, stream[-1].queries, tuple(layer.title for layer in stream), 1.0, note)
+
+
+def stream_of(layers: Sequence[LayerAttention]) -> tuple[list[LayerAttention], str]:
+    """Return the layers of self-attention whose results reach the last one, and what was left out.
+
+    Raises:
+        SelectionError: No layer is self-attention with as many keys as queries, or these change from layer to layer.
+    """
     own = [layer for layer in layers if layer.kind == "self"]
     square = [layer for layer in own if layer.weights.shape[1] == layer.weights.shape[2]]
     if not square:
@@ -71,17 +120,9 @@ def rollout(layers: Sequence[LayerAttention], *, residual: float = 0.5) -> Rollo
     last = square[-1]
     reached = _reached(layers, last)
     stream = [one for one in square if one.queries.blocks == last.queries.blocks and one.order in reached]
-    count = last.weights.shape[1]
-    matrix = np.eye(count)
-    for layer in stream:
-        filled = np.asarray(filled_rows(layer.weights).any(axis=0))
-        mean = np.where(filled[:, None], layer.mean(), np.eye(count))
-        mixed = (1 - residual) * mean + residual * np.eye(count)
-        matrix = mixed / mixed.sum(axis=-1, keepdims=True) @ matrix
     left = len(layers) - len(stream)
     said = [f"{left} of {len(layers)} layers left out (cross-attention or other tokens)" if left else "", last.note]
-    note = " · ".join(part for part in said if part)
-    return Rollout(matrix, last.queries, tuple(layer.title for layer in stream), residual, note)
+    return stream, " · ".join(part for part in said if part)
 
 
 def _reached(layers: Sequence[LayerAttention], last: LayerAttention) -> set[int]:

@@ -38,6 +38,8 @@ def attribute(
     max_memory: str | int | None = None,
     allow_cut: bool = False,
     straight_through: bool = False,
+    fallback: bool = False,
+    progress: Callable[[int, int], None] | None = None,
     providers: str | Sequence[str] = "auto",
     preprocessing: Any = None,
     dims: Mapping[str, int] | None = None,
@@ -62,6 +64,8 @@ def attribute(
         max_memory: Bytes that the tensors of a run may take, or ``"2GB"``; 1 GB by default.
         allow_cut: Go on without the paths through operators that have no gradient.
         straight_through: Pass gradients through quantisation as if it did not round.
+        fallback: Where no gradient leads to the input, take a method that needs none instead; a note says so.
+        progress: Called with how many changed copies of samples are done, and of how many.
         providers, preprocessing, dims, op_library: As for every verb that runs a model.
         input_seed: For inputs that nobody gave.
         parameters: Of the method, such as ``steps=100``.
@@ -72,7 +76,7 @@ def attribute(
     Raises:
         SelectionError: The target or the layer does not exist.
         InputError: There is no such method or parameter, or an input does not fit.
-        GradientError: No gradient leads there.
+        GradientError: No gradient leads there; the text names methods that need none.
 
     >>> import numpy as np, onnx_ir as ir
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
@@ -87,11 +91,11 @@ def attribute(
     case = _case(
         model, inputs, target, None if "layer" in row.needs else layer, output, labels,
         {"batch": batch, "max_memory": max_memory, "allow_cut": allow_cut, "straight_through": straight_through,
-        "tokens": tokens},
+        "tokens": tokens, "progress": progress},
         {"providers": providers, "preprocessing": preprocessing, "dims": dims, "seed": input_seed,
          "op_library": op_library},
     )  # fmt: skip
-    return attribution(case, method, layer=layer, **parameters)
+    return attribution(case, method, layer=layer, fallback=fallback, **parameters)
 
 
 def explain(
@@ -111,14 +115,16 @@ def explain(
     max_memory: str | int | None = None,
     allow_cut: bool = False,
     straight_through: bool = False,
+    fallback: bool = False,
+    progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Figure:
     """Draw attributions: the input beside a map a method, all of one target.
 
     Args:
-        model, inputs, target, layer, output, labels, tokens, batch, max_memory, allow_cut, straight_through: As for
-            :func:`attribute`.
+        model, inputs, target, layer, output, labels, tokens, batch, max_memory, allow_cut, straight_through, fallback,
+            progress: As for :func:`attribute`.
         methods: One or several.
         picture: ``.png``, ``.svg`` or ``.pdf``.
         data: ``.npz``: the numbers behind the picture.
@@ -148,10 +154,13 @@ def explain(
         "allow_cut": allow_cut,
         "straight_through": straight_through,
         "tokens": tokens,
+        "progress": progress,
     }
     case = _case(model, inputs, target, inner, output, labels, how, options)
     found = [
-        attribution(case, row.name, layer=layer, **{k: v for k, v in given.items() if k in row.parameters})
+        attribution(
+            case, row.name, layer=layer, fallback=fallback, **{k: v for k, v in given.items() if k in row.parameters}
+        )
         for row in rows
     ]
     for line in dict.fromkeys(line for one in found for line in _told(one)) if tell is not None else ():
@@ -196,7 +205,7 @@ def _case(
     setting = How(
         run.get("providers", "auto"), run.get("op_library"), how["batch"],
         None if memory is None else parse_bytes(memory), allow_cut=how["allow_cut"],
-        straight_through=how["straight_through"],
+        straight_through=how["straight_through"], progress=how["progress"],
     )  # fmt: skip
     reading, _ = split_options({k: v for k, v in options.items() if v is not None})
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from onnxviz.cli.options import Batch, Input, ModelFile, Vocabulary, draws_a_picture, runs_a_model, tell
+from onnxviz.cli.progress import shown_progress
 
 
 def parameters_of(given: list[str] | None) -> dict[str, Any]:
@@ -93,6 +94,10 @@ def explain(
     straight_through: Annotated[
         bool, typer.Option("--straight-through", help="Pass gradients through quantisation as if it did not round.")
     ] = False,
+    fallback: Annotated[
+        bool,
+        typer.Option("--fallback", help="Where no gradient leads to the input, take a method that needs none."),
+    ] = False,
     methods: Annotated[
         bool, typer.Option("--methods", callback=_print_methods, is_eager=True, help="List the methods.")
     ] = False,
@@ -104,8 +109,9 @@ def explain(
     """Show which parts of an input an answer came from: gradients, integrated gradients, class activation maps, …"""
     from onnxviz.api import explain as draw
 
-    draw(
-        model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels,
-        tokens=tokens, parameters=parameters_of(set), batch=batch, max_memory=max_memory, allow_cut=allow_cut,
-        straight_through=straight_through, tell=tell, **options,
-    )  # fmt: skip
+    with shown_progress(what="copies of samples") as progress:
+        draw(
+            model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels,
+            tokens=tokens, parameters=parameters_of(set), batch=batch, max_memory=max_memory, allow_cut=allow_cut,
+            straight_through=straight_through, fallback=fallback, progress=progress, tell=tell, **options,
+        )  # fmt: skip

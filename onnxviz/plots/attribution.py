@@ -120,8 +120,7 @@ def _numbers(values: npt.NDArray[np.float64]) -> str:
 def _share(one: Attribution) -> str:
     """Return how large the delta is at most, of what the map should sum to."""
     assert one.completeness is not None
-    assert one.baseline_score is not None
-    whole = np.abs(one.score - one.baseline_score)
+    whole = np.abs(one.score - (0.0 if one.baseline_score is None else one.baseline_score))
     if not (whole > 0).all():
         return ""
     return f" ({'at most ' * (len(whole) > 1)}{number(float(np.max(100 * np.abs(one.completeness) / whole)))} %)"

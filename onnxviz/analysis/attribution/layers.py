@@ -60,7 +60,7 @@ class Layer:
         return f"{self.name} ({size}{' tokens' if self.block is not None else ''}; {self.how})"
 
 
-def choose_layer(case: Case, wanted: str | None = None) -> Layer:
+def choose_layer(case: Case, wanted: str | None = None, *, codes: bool = False) -> Layer:
     """Return the layer whose positions are attributed.
 
     By default the last tensor with spatial axes, on the way from the attributed input to the target, with which the
@@ -72,14 +72,15 @@ def choose_layer(case: Case, wanted: str | None = None) -> Layer:
     Args:
         case: What is explained.
         wanted: A tensor, as :func:`onnxviz.graph.select.select` takes it; of several the last one that has positions.
+        codes: Whether it may hold the codes of a quantised model.
 
     Raises:
         SelectionError: It has no spatial axes, or no tensor has; the text names those that have.
     """
     path = on_path(case.model, case.sources, case.target.tensor)
     if wanted is not None:
-        chosen = [value for value in select(case.model, wanted, inputs=True) if value.dtype in FLOAT_TYPES | {None}]
-        found = [layer for value in chosen if (layer := _layer(case, value, "as asked")) is not None]
+        chosen = [value for value in select(case.model, wanted, inputs=True) if value.dtype in _types(codes)]
+        found = [layer for value in chosen if (layer := _layer(case, value, "as asked", codes)) is not None]
         if not found:
             raise _without(case, path, wanted)
         lying = [layer for layer in found if layer.name in path]
@@ -89,7 +90,7 @@ def choose_layer(case: Case, wanted: str | None = None) -> Layer:
                 hint=f"those that do are {_having(case, path)}",
             )
         return lying[-1]
-    candidates = _candidates(case, path)
+    candidates = _candidates(case, path, codes)
     if not candidates:
         raise _without(case, path, None)
     return _alive(case, candidates[:1]) or _alive(case, candidates[1:]) or candidates[0]
@@ -119,11 +120,15 @@ def on_path(model: ir.Model, sources: Iterable[str], target: str) -> dict[str, i
     return {str(value.name): value for value in reversed(path)}
 
 
-def _layer(case: Case, value: ir.Value, how: str) -> Layer | None:
+def _types(codes: bool) -> set[ir.DataType | None]:
+    return {*FLOAT_TYPES, None, *((ir.DataType.UINT8, ir.DataType.INT8) if codes else ())}
+
+
+def _layer(case: Case, value: ir.Value, how: str, codes: bool = False) -> Layer | None:
     """Return a tensor as a layer; None where it has no positions."""
     name, around = str(value.name), case.around
     shape = around.shapes.get(name, ())
-    if len(shape) not in (3, 4, 5) or value.dtype not in FLOAT_TYPES | {None}:
+    if len(shape) not in (3, 4, 5) or value.dtype not in _types(codes):
         return None
     known, node = around.letters(name), value.producer()
     tokens = around.tokens(name)
@@ -154,12 +159,12 @@ def _is_stream(value: ir.Value) -> bool:
     )  # fmt: skip
 
 
-def _candidates(case: Case, path: Mapping[str, ir.Value]) -> list[Layer]:
+def _candidates(case: Case, path: Mapping[str, ir.Value], codes: bool) -> list[Layer]:
     """Return the last layers before the target, the last first: sequences until there is a map, then some maps."""
     found: list[Layer] = []
     maps = 0
     for name, value in reversed(list(path.items())):
-        layer = _layer(case, value, "the last tensor with spatial axes") if name != case.target.tensor else None
+        layer = _layer(case, value, "the last tensor with spatial axes", codes) if name != case.target.tensor else None
         if layer is None or (layer.block is not None and not _is_stream(value)):
             continue
         is_map = layer.block is None and case.around.letters(name) is not None
@@ -179,7 +184,7 @@ def _alive(case: Case, layers: list[Layer]) -> Layer | None:
     try:
         # Of a single layer just what class activation maps run, so that it is built once.
         runner = case.opened(names, names) if len(names) == 1 else case.runner(wrt=names)
-    except GradientError:
+    except (GradientError, SelectionError):  # SelectionError: of the codes of a quantised model
         return None
     found = runner(case.rows([0]), [0]).gradients
     for layer in layers:

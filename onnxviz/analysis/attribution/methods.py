@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
@@ -18,9 +18,10 @@ from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.layers import Layer, choose_layer
 from onnxviz.analysis.attribution.result import Attribution
 from onnxviz.analysis.placement import Placement, place
-from onnxviz.errors import InputError, listed
+from onnxviz.errors import GradientError, InputError, listed
 
-__all__ = ["METHODS", "Found", "Method", "attribution", "find_method", "known_methods", "method"]
+__all__ = ["METHODS", "Found", "Method", "attribution", "find_method", "known_methods", "method",
+           "without_gradient"]  # fmt: skip
 
 #: The group of entry points whose objects are :class:`Method`.
 ENTRY_POINTS = "onnxviz.attribution"
@@ -37,6 +38,8 @@ class Found:
         cuts: Where gradients end.
         notes: What a reader should know.
         parameters: Those that only running told, or that are written differently.
+        layer: The layer whose positions the map is of, where the method finds that itself.
+        unit: What the numbers are measured in, where that depends on the case.
     """
 
     maps: Mapping[str, npt.NDArray[Any]]
@@ -45,6 +48,8 @@ class Found:
     cuts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    layer: Layer | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Method:
         source: Where it is published.
         run: Gets the :class:`~onnxviz.analysis.attribution.case.Case`, of a method that needs a layer also the
             :class:`~onnxviz.analysis.attribution.layers.Layer`, and its parameters by keyword; returns :class:`Found`.
-        needs: What must be there: ``"gradient"``, ``"layer"``.
+        needs: What must be there: ``"gradient"``, ``"layer"``, ``"attention"``; other methods run on any model.
         unit: What its numbers are measured in: ``"score"``, ``"score / input"`` and the like.
     """
 
@@ -118,38 +123,73 @@ def find_method(name: str) -> Method:
     return known[plain]
 
 
-def attribution(case: Case, name: str, *, layer: str | None = None, **parameters: Any) -> Attribution:
+def attribution(
+    case: Case, name: str, *, layer: str | None = None, fallback: bool = False, **parameters: Any
+) -> Attribution:
     """Explain a case by one method.
 
     Args:
         case: What is explained.
         name: The method.
         layer: Of a method that attributes to a layer, which; by default the last with spatial axes.
+        fallback: Where no gradient leads there, take the method of :func:`without_gradient` instead, and say so.
         parameters: Of the method; those left out have its defaults.
 
     Raises:
         InputError: There is no such method, or it has no such parameter.
         SelectionError: The layer has no spatial axes.
-        GradientError: No gradient leads there.
+        GradientError: No gradient leads there; the text names methods that need none.
     """
     row = find_method(name)
     if unknown := [key for key in parameters if key not in row.parameters]:
         own = listed([f"{key} ({value})" for key, value in row.parameters.items()], 12)
         raise InputError(f"{row.name} has no parameter {unknown[0]!r}", hint=f"it has {own or 'none'}")
+    try:
+        return _run(case, row, layer, parameters)
+    except GradientError as error:
+        if "gradient" not in row.needs:
+            raise
+        if not fallback:
+            free = [other.name for other in known_methods().values() if not other.needs & {"gradient", "attention"}]
+            raise GradientError(
+                error.message,
+                hint=f"{f'{error.hint}; or ' if error.hint else ''}take a method that needs no gradient: "
+                f"{', '.join(free)} (--fallback does)",
+            ) from error
+        other = find_method(without_gradient(row))
+        made = _run(case, other, layer, {k: v for k, v in parameters.items() if k in other.parameters})
+        return replace(made, notes=(*made.notes, f"instead of {row.name}, for which {error.message}"))
+
+
+def without_gradient(row: Method) -> str:
+    """Return the method that stands in for one whose gradient cannot be had.
+
+    >>> without_gradient(find_method("grad-cam")), without_gradient(find_method("saliency"))
+    ('ablation-cam', 'occlusion')
+    """
+    if "attention" in row.needs:
+        return "attention-rollout"
+    return "ablation-cam" if "layer" in row.needs else "occlusion"
+
+
+def _run(case: Case, row: Method, layer: str | None, parameters: Mapping[str, Any]) -> Attribution:
     given = {**row.parameters, **parameters}
-    chosen = choose_layer(case, layer) if "layer" in row.needs else None
+    chosen = choose_layer(case, layer, codes="gradient" not in row.needs) if "layer" in row.needs else None
     found = row.run(case, chosen, **given) if chosen is not None else row.run(case, **given)
+    of_layer = found.layer if found.layer is not None else chosen
+    if of_layer is not None and of_layer.name not in found.maps:
+        of_layer = None  # it was only looked at: the map is of the input
     maps = {}
     for key, array in found.maps.items():
         maps[key] = np.ascontiguousarray(array, np.float32)
         maps[key].flags.writeable = False
-    told = {**given, **found.parameters}
+    told = {k: _plain(v) for k, v in {**given, **found.parameters}.items() if v is not None}
     return Attribution(
-        row.name, maps, dict(case.feeds), case.target.texts, case.scores, {k: _plain(v) for k, v in told.items()},
-        case.target.classes, chosen, found.baseline_score, found.completeness, found.cuts, case.providers,
+        row.name, maps, dict(case.feeds), case.target.texts, case.scores, told,
+        case.target.classes, of_layer, found.baseline_score, found.completeness, found.cuts, case.providers,
         (*case.notes, *found.notes), case.name, case.canvases,
-        None if chosen is None else _placement(case, chosen), unit=row.unit,
-        axes={name: _axes(case, name, chosen) for name in maps}, words=case.words,
+        None if of_layer is None else _placement(case, of_layer), unit=row.unit if found.unit is None else found.unit,
+        axes={name: _axes(case, name, of_layer) for name in maps}, words=case.words,
     )  # fmt: skip
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class How:
         row_bytes: Bytes that all tensors of one row take; 0 where that is not known.
         allow_cut: Go on without the paths through operators that have no gradient.
         straight_through: Pass gradients through quantisation as if it did not round.
+        progress: Called with how many changed copies of samples are done, and of how many.
     """
 
     providers: str | Sequence[str] = "auto"
@@ -50,6 +51,7 @@ class How:
     row_bytes: int = 0
     allow_cut: bool = False
     straight_through: bool = False
+    progress: Callable[[int, int], None] | None = None
 
     def rows(self, feeding: Feeding, *, gradients: bool) -> int:
         """Return how many rows a run takes."""
@@ -81,7 +83,8 @@ class Pass:
 class Runner:
     """A model opened once, for scores, gradients and inner tensors of any number of rows.
 
-    The gradient that enters the target is an input, so one graph serves all classes and samples.
+    The gradient that enters the target is an input, so one graph serves all classes and samples. Where rules carry
+    relevance, the value of the target enters instead.
 
     Args:
         model: The model; it is not changed.
@@ -94,6 +97,8 @@ class Runner:
 
     Attributes:
         cuts: Where gradients end, a line each.
+        notes: What rules have to say of how they treated a node.
+        baselines: Input -> the input of the rows that it is compared with, ``(R, …)`` as well.
         providers: Those that the session has.
         rows: How many rows a run takes.
         without: Tensors that turned out to have no axis of samples; then samples run one by one.
@@ -117,6 +122,8 @@ class Runner:
         self.feeding, self.target, self.how = feeding, target, how or How()
         self.cuts: tuple[str, ...] = ()
         self.without: set[str] = set()
+        self.notes: tuple[str, ...] = ()
+        self.baselines: dict[str, str] = {}
         self._seed: str | None = None
         self._gradients: dict[str, str] = {}
         if wrt and target is not None:
@@ -126,9 +133,14 @@ class Runner:
             )  # fmt: skip
             built, self._seed, self._gradients = made.model, made.seed, made.gradients
             self.cuts = tuple(str(cut) for cut in made.cuts)
+            self.notes, self.baselines = tuple(dict.fromkeys(made.notes)), made.baselines
+            self.feeding = replace(feeding, rowwise=feeding.rowwise | set(made.baselines.values()))
+            if made.gives == "relevance" and made.seed is not None:
+                _enter_value(built, made.seed, target.tensor)
         else:
             built = copy_model(model)
         self._fed = {str(v.name) for v in built.graph.inputs if not v.is_initializer()}
+        self._fed |= set(self.baselines.values())
         self._also = tuple(also)
         scored = [] if target is None else [target.tensor]
         computed = [name for name in (*scored, *self._gradients.values(), *also) if name not in self._fed]
@@ -172,10 +184,13 @@ class Runner:
         return _joined(parts)
 
     def copies(self, count: int) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-        """Yield, for each sample, which of its ``count`` changed copies go into one run."""
+        """Yield, for each sample, which of its ``count`` changed copies go into one run; tell the progress."""
         for sample in range(self.feeding.samples):
             for start in range(0, count, self.rows):
                 yield sample, np.arange(start, min(start + self.rows, count))
+                if self.how.progress is not None:
+                    done = sample * count + min(start + self.rows, count)
+                    self.how.progress(done, count * self.feeding.samples)
 
     def _part(self, rows: Mapping[str, Any], samples: npt.NDArray[np.intp], weights: Array | None) -> Pass:
         feeds = {n: a for n, a in self.feeding.feeds(rows).items() if n in self._fed}
@@ -228,6 +243,21 @@ class Runner:
 
 class _NoRowsError(Exception):
     """A tensor of a run of several rows does not tell them apart."""
+def _enter_value(model: ir.Model, seed: str, tensor: str) -> None:
+    """Multiply what enters by the value of the target: relevance is what is shared out."""
+    values = {str(v.name): v for v in (*model.graph.inputs, *(o for node in model.graph for o in node.outputs))}
+    entering, value = values[seed], values[tensor]
+    product = ir.node("Mul", [entering, value], name=f"{seed}.value")
+    product.outputs[0].name, product.outputs[0].type = f"{seed}.value", value.type
+    product.outputs[0].shape = value.shape
+    for node, place in list(entering.uses()):
+        if node is not product:
+            node.replace_input_with(place, product.outputs[0])
+    maker = value.producer()
+    if maker is None:
+        model.graph.insert_before(model.graph[0], product)
+    else:
+        model.graph.insert_after(maker, product)
 
 
 def _returns(model: ir.Model, names: Iterable[str]) -> None:
