@@ -113,7 +113,7 @@ class Ascent:
 def step_rates(step: int, rate: float) -> np.ndarray:
     """Return what Adam's means are corrected by at a step, counted from 0: ``rate / (1 - β₁ᵗ)`` and ``1 / √(1 - β₂ᵗ)``.
 
-    >>> step_rates(0, 0.05).round(3).tolist()
+    >>> [round(float(rate), 3) for rate in step_rates(0, 0.05)]
     [0.5, 31.623]
     """
     first, second = (1 - beta ** (step + 1) for beta in _BETAS)

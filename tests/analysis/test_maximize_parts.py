@@ -274,6 +274,7 @@ def text_model(inputs: str, body: str = "y = Relu(x)", outputs: str = "float[?] 
         ("float[n, 30] x", "vector", "NL", 1, (30,), None),
         ("float[7] x", "vector", "L", 1, (7,), 1),
         ("float[n, 50, 6] x", "signal", "NLC", 6, (50,), None),
+        ("float[n, 1, 257] x", "signal", "NCL", 1, (257,), None),
     ],
 )
 def test_inputs_are_told_apart(
