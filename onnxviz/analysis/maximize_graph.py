@@ -27,6 +27,8 @@ from onnxviz.graph.model import copy_model
 from onnxviz.graph.select import all_tensors
 from onnxviz.graph.shapes import bind_dims, infer_shapes, model_inputs
 from onnxviz.graph.tidy import drop_unread
+from onnxviz.runtime.inputs import load_inputs
+from onnxviz.runtime.session import Session
 
 __all__ = ["Answers", "Ascent", "Plan", "answers_model", "ascent_model", "bound_model", "picture_bytes", "step_rates"]
 
@@ -120,14 +122,27 @@ def step_rates(step: int, rate: float) -> np.ndarray:
     return np.array([rate / first, 1 / np.sqrt(second)], np.float32)
 
 
-def bound_model(model: ir.Model, canvas: Canvas, batch: int, dims: Mapping[str, int]) -> ir.Model:
-    """Return a copy whose inputs have sizes, fit to get gradients.
+def bound_model(
+    model: ir.Model, canvas: Canvas, batch: int, dims: Mapping[str, int], layers: Sequence[str] = ()
+) -> ir.Model:
+    """Return a copy whose inputs have sizes, fit to get gradients; shapes of layers that only a run tells are measured.
 
     Raises:
         InputError: Sizes contradict each other.
         GradientError: The model's opset cannot be raised.
+        ExecutionError: A run that tells a shape fails.
     """
-    return prepare(bind_dims(model, bound_sizes(model, canvas, batch, dims)))
+    bound = prepare(bind_dims(model, bound_sizes(model, canvas, batch, dims)))
+    if not {"", "ai.onnx"} & set(bound.opset_imports):  # a model of other domains alone
+        bound.opset_imports[""] = OPSET
+    named = _named(bound)
+    open_ = [n for n in dict.fromkeys(layers) if n in named and None in (static_shape(named[n]) or (None,))]
+    if open_:
+        feeds = load_inputs(bound, {canvas.name: np.zeros(canvas.shape(batch), np.float32)}).feeds
+        found = Session(_pruned(bound, open_), "cpu").run(feeds)
+        for name in open_:
+            named[name].shape = ir.Shape(np.shape(found[name]))
+    return bound
 
 
 def picture_bytes(bound: ir.Model, layers: Sequence[str]) -> int:

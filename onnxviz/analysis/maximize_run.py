@@ -140,7 +140,7 @@ class _Job:
             area=float(np.prod(self.picture) / np.prod(self.canvas.size)),
         )  # fmt: skip
         self.notes += [note] if note else []
-        self.bound = bound_model(self.model, self.canvas, size, self.dims)
+        self.bound = bound_model(self.model, self.canvas, size, self.dims, layers)
         everywhere = tuple(
             all(subject.goals[i].everywhere for subject in self.subjects) for i in range(len(goals))
         )  # fmt: skip

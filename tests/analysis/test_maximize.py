@@ -394,3 +394,22 @@ def test_an_imagenet_class_is_recognised_by_the_model_it_was_made_for(corpus: Pa
     fed = picture.values[None] * canvas.scale[:, None, None] + canvas.shift[:, None, None]
     answer = run_model(model, {canvas.name: fed.astype(np.float32)})["softmaxout_1"]
     assert answer.reshape(-1).argmax() == 1
+
+
+def test_shapes_that_only_a_run_tells_are_measured() -> None:
+    text = """g (float[n, 4] x) => (float[a, b] y) <float[4, 3] w = {0}, float z = {0}>
+      {s = Shape(x) o = ConstantOfShape(s) i = NonZero(o) r = Shape(i) u = Slice(r, z0, z1) h = MatMul(x, w)
+       k = Shape(h) y = Reshape(h, k)}""".replace("float z = {0}", "int64[1] z0 = {0}, int64[1] z1 = {1}")
+    model = model_of(text, w=np.random.default_rng(0).standard_normal((4, 3)))
+    for value in (value for node in model.graph for value in node.outputs):
+        value.shape = None
+    (picture,), *_ = made(model, [Goal("y", channel=2)], Settings(steps=40, rate=0.2))
+    assert picture.score > picture.start + 0.5
+
+
+def test_models_of_other_domains_alone_are_taken() -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["com.microsoft": 1]> g (float[n, 3] x) => (float[n, 3] y) {y = com.microsoft.QuickGelu(x)}'
+    )
+    (picture,), *_ = made(infer_shapes(model), [Goal("y", channel=1)], Settings(steps=30, rate=0.2))
+    assert picture.values[0, 1] > 0.9
