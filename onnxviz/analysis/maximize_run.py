@@ -28,7 +28,7 @@ from onnxviz.analysis.maximize_parameters import Parameters
 from onnxviz.analysis.maximize_resume import Checkpoint, Done, Running
 from onnxviz.analysis.maximize_rounds import batch_size, other_inputs, weights_digest
 from onnxviz.analysis.maximize_views import view_matrix
-from onnxviz.errors import SelectionError
+from onnxviz.errors import ExecutionError, SelectionError, printable
 from onnxviz.gradient.registry import Table
 from onnxviz.runtime.session import Session
 from onnxviz.runtime.stateful import StatefulSession
@@ -95,10 +95,22 @@ def maximize_subjects(
         ExecutionError: onnxruntime refuses the model, or a node fails.
     """
     how = settings or Settings()
-    job = _Job(model, canvas, tuple(subjects), how, picture or canvas.size, dims or {})
-    job.prepare(batch, max_memory, tuple(fixed))
     gradients = {"table": table, "allow_cut": allow_cut, "straight_through": straight_through}
-    job.open(gradients, {"providers": providers, "op_library": op_library})
+    running = {"providers": providers, "op_library": op_library}
+
+    def opened(most: int | None) -> _Job:
+        job = _Job(model, canvas, tuple(subjects), how, picture or canvas.size, dims or {})
+        job.prepare(most, max_memory, tuple(fixed))
+        try:
+            job.open(gradients, running)
+        except (ExecutionError, SelectionError) as error:
+            if job.plan.batch == 1 or canvas.batch is not None or batch is not None or job.plan.diverse:
+                raise
+            job = opened(1)  # as models do that say their batch is open, and reshape to one sample
+            job.notes.append(f"one at once, more do not fit the model ({printable(error.message, 120)})")
+        return job
+
+    job = opened(batch)
     saved = Checkpoint(checkpoint, job.fingerprint(), every)
     interrupted = job.run(saved, progress)
     return tuple(job.made), job.plan.batch, interrupted, tuple(job.notes)
@@ -162,6 +174,7 @@ class _Job:
         if any(goal.reference for goal in self.plan.forms):
             self.answers = answers_model(self.bound, self.plan)
             self.answering = Session(self.answers.model, optimize=True, **running)
+        _Round(self, next(self.rounds()))  # that the model runs at all
 
     def fingerprint(self) -> str:
         """Return what tells this run from others, its interruption apart."""

@@ -413,3 +413,12 @@ def test_models_of_other_domains_alone_are_taken() -> None:
     )
     (picture,), *_ = made(infer_shapes(model), [Goal("y", channel=1)], Settings(steps=30, rate=0.2))
     assert picture.values[0, 1] > 0.9
+
+
+def test_models_that_only_say_that_their_batch_is_open_are_run_one_by_one() -> None:
+    text = "g (float[n, 4] x) => (float[m, 4] y) <int64[2] one = {1, 4}> {r = Reshape(x, one) y = Tanh(r)}"
+    goals = [Goal("y", channel=k) for k in range(3)]
+    pictures, size, _, notes = made(model_of(text), goals, Settings(steps=20, rate=0.2))
+    assert (len(pictures), size) == (3, 1)
+    assert "one at once, more do not fit the model" in notes[0]
+    assert all(one.score > one.start for one in pictures)
