@@ -422,3 +422,44 @@ def test_models_that_only_say_that_their_batch_is_open_are_run_one_by_one() -> N
     assert (len(pictures), size) == (3, 1)
     assert "one at once, more do not fit the model" in notes[0]
     assert all(one.score > one.start for one in pictures)
+
+
+def test_open_sizes_are_those_that_are_asked_for() -> None:
+    from onnxviz.runtime.preprocess import Preprocessing
+
+    text = CONV.replace("float[n, 3, 12, 10] x", "float[n, 3, h, w] x").replace(
+        "float[n, 4, 10, 8] y", "float[n, 4, a, b] y"
+    )
+    rng = np.random.default_rng(0)
+    model = model_of(text, w=rng.standard_normal((4, 3, 3, 3)), b=rng.standard_normal(4))
+    canvas = find_canvas(model, preprocessing=Preprocessing(size=(20, 14)))
+    assert (canvas.size, canvas.batch) == ((20, 14), None)
+    subject = Subject("channel 1", (Goal("y", channel=1, position=(-1, 0)),), 1)
+    (picture,), *_ = maximize_subjects(model, canvas, [subject], Settings(steps=30), providers="cpu")
+    assert picture.values.shape == (3, 20, 14)
+    assert picture.score > picture.start
+    assert find_canvas(model, dims={"h": 9, "w": 8}).size == (9, 8)
+    assert find_canvas(model).size == (224, 224)
+
+
+def test_scores_that_are_not_finite_are_told() -> None:
+    import onnxviz
+
+    model = model_of("g (float[n, 2] x) => (float[n, 2] y) <float[2] b = {-9, -9}> {a = Add(x, b) y = Sqrt(a)}")
+    found = onnxviz.maximized(model, "y", settings={"steps": 3})
+    assert found.pictures == ()
+    assert [(one.name, one.reason) for one in found.not_drawn] == [
+        (f"channel {k}", "its score is not finite") for k in (0, 1)
+    ]
+
+
+def test_dead_rectifiers_are_revived_by_redirected_gradients_which_are_the_default() -> None:
+    import onnxviz
+
+    text = "g (float[n, 2] x) => (float[n, 2] y) <float[2] b = {-0.8, 0.8}> {a = Add(x, b) y = Relu(a)}"
+    found = onnxviz.maximized(model_of(text), "y", settings={"steps": 60, "rate": 0.2})
+    assert found.rules == "gradients redirected at dead rectifiers"
+    assert [one.score for one in found.pictures] == pytest.approx([0.2, 1.8], abs=0.05)
+    true = onnxviz.maximized(model_of(text), "y", settings={"steps": 60, "rate": 0.2}, rules="gradient")
+    assert [one.stuck for one in true.pictures] == [True, False]
+    assert "channel 0: stays at 0" in true.notes[0]
