@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from onnxviz.errors import GradientError
 from onnxviz.gradient.model import gradient_model
 from onnxviz.gradient.registry import standard_table
+from onnxviz.graph.io import open_model
+from onnxviz.runtime.inputs import load_inputs
 from tests.gradient.rules_case import differences, grads, node_model, relative, run
 
 RNG = np.random.default_rng(4)
@@ -140,9 +143,31 @@ def test_operators_that_no_version_of_onnx_knows_any_more() -> None:
         gradient_model(text(OLD.replace("[1, 2, 2, 1]", "[1, 2]"), opset=7), "y", ["x"])
 
 
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    "path", ["misc_trained/polygraphy-residual_block.onnx", "superres/pytorch_super_resolution.onnx"]
+)
+def test_real_models_that_declare_less_or_other_than_they_are(corpus: Path, path: str) -> None:
+    """Along the gradient the slope is its norm; the first declares a scalar where it returns feature maps."""
+    model = open_model(corpus / "models" / path)
+    of, entering = str(model.graph.outputs[0].name), str(load_inputs(model).records[0].name)
+    x = load_inputs(model).feeds[entering]
+    made = gradient_model(model, of, [entering])
+    (y,) = run_unchecked(model, {entering: x}, [of])
+    seed = noise(*y.shape)
+    (grad,) = run_unchecked(made.model, {entering: x, str(made.seed): seed}, list(made.gradients.values()))
+    unit = grad / np.abs(grad).max()
+    sides = [
+        run_unchecked(made.model, {entering: x + np.float32(s) * unit, str(made.seed): seed}, [of])[0]
+        for s in (3e-4, -3e-4)
+    ]
+    measured = (seed.astype(np.float64) * (sides[0].astype(np.float64) - sides[1])).sum() / 6e-4
+    assert abs(measured / float((grad.astype(np.float64) * unit).sum()) - 1) < 2e-2
+
+
 def test_a_path_through_comparisons_alone_is_told_from_none() -> None:
     graph = "(float[2] x, float[2] z) => (float[2] y) {b = Less(x, z) y = Cast<to = 1>(b)}"
-    with pytest.raises(GradientError, match="y depends on its shape, or on comparisons and whole numbers of it alone"):
+    with pytest.raises(GradientError, match="all that leads there are nodes such as Less at 'b'"):
         gradient_model(text(graph), "y", ["x"])
     with pytest.raises(GradientError, match="y does not depend on it"):
         gradient_model(text("(float[2] x, float[2] z) => (float[2] y) {y = Neg(z)}"), "y", ["x"])
