@@ -15,15 +15,8 @@ import onnx_ir as ir
 
 from onnxviz.analysis.maximize import MadePicture, Settings, Subject
 from onnxviz.analysis.maximize_canvas import Canvas
-from onnxviz.analysis.maximize_graph import (
-    Answers,
-    Ascent,
-    Plan,
-    answers_model,
-    ascent_model,
-    bound_model,
-    step_rates,
-)
+from onnxviz.analysis.maximize_graph import Ascent, ascent_model, step_rates
+from onnxviz.analysis.maximize_model import Answers, Plan, answers_model, bound_model
 from onnxviz.analysis.maximize_parameters import Parameters
 from onnxviz.analysis.maximize_resume import Checkpoint, Done, Running
 from onnxviz.analysis.maximize_rounds import batch_size, other_inputs, weights_digest

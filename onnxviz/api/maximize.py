@@ -272,7 +272,7 @@ class _Asked:
 
     def layer(self, name: str) -> Layer:
         """Return a tensor as channels over positions."""
-        from onnxviz.analysis.maximize_graph import bound_model
+        from onnxviz.analysis.maximize_model import bound_model
         from onnxviz.analysis.maximize_terms import layer_of
         from onnxviz.errors import SelectionError
         from onnxviz.graph.layouts import tensor_layouts

@@ -12,7 +12,8 @@ import pytest
 
 from onnxviz.analysis.maximize import MadePicture, Settings, Subject
 from onnxviz.analysis.maximize_canvas import find_canvas
-from onnxviz.analysis.maximize_graph import Plan, ascent_model, bound_model, step_rates
+from onnxviz.analysis.maximize_graph import ascent_model, step_rates
+from onnxviz.analysis.maximize_model import Plan, bound_model
 from onnxviz.analysis.maximize_parameters import Parameters, color_matrix, frequency_scale
 from onnxviz.analysis.maximize_run import maximize_subjects
 from onnxviz.analysis.maximize_terms import Goal

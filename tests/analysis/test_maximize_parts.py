@@ -10,7 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from onnxviz.analysis.maximize_canvas import find_canvas
-from onnxviz.analysis.maximize_graph import Plan, answers_model, bound_model, step_rates
+from onnxviz.analysis.maximize_graph import step_rates
+from onnxviz.analysis.maximize_model import Plan, answers_model, bound_model
 from onnxviz.analysis.maximize_parameters import Parameters, color_matrix, frequency_scale
 from onnxviz.analysis.maximize_resume import Checkpoint, Done, Running
 from onnxviz.analysis.maximize_rounds import batch_size, other_inputs
