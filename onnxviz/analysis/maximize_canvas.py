@@ -25,7 +25,7 @@ __all__ = ["Canvas", "Kind", "bound_sizes", "find_canvas"]
 Kind = Literal["picture", "map", "signal", "vector"]
 
 _LONG = 256  # features without a name from here on are a waveform
-_COLORS = ("rgb", "bgr")
+_FEW = 8  # channels rather than points, where nothing tells
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +188,9 @@ def _order(model: ir.Model, value: ir.Value, how: Preprocessing) -> str:
             spatial = [shape[layout.index(letter)] for letter in "HW"]
             if all(not isinstance(n, int) or n >= 8 for n in spatial):
                 return layout
-        return "NLC"
+        middle, last = shape[1:]
+        few = isinstance(middle, int) and isinstance(last, int) and middle < min(_FEW, last)
+        return "NCL" if few else "NLC"
     return "NL" if len(shape) == 2 else "L"
 
 

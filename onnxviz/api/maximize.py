@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxviz.api.common import DATA, PICTURES, check_outputs, save_view, write_numbers
-from onnxviz.graph.io import as_model
+from onnxviz.graph.io import as_model, check_external_data
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,6 +159,7 @@ def maximized(
     from onnxviz.runtime.plan import parse_bytes
 
     opened = infer_shapes(inline_functions(as_model(model)))
+    check_external_data(opened)
     canvas = find_canvas(opened, wrt, preprocessing=preprocessing, bounds=bounds, dims=dims)
     how = _settings(settings, seed, dream is not None, octaves)
     asked = _Asked(opened, canvas, dims or {}, layer, cosine, top)
@@ -271,14 +272,14 @@ class _Asked:
 
     def layer(self, name: str) -> Layer:
         """Return a tensor as channels over positions."""
-        from onnxviz.analysis.maximize_graph import bound_model
+        from onnxviz.analysis.maximize_model import bound_model
         from onnxviz.analysis.maximize_terms import layer_of
         from onnxviz.errors import SelectionError
         from onnxviz.graph.layouts import tensor_layouts
         from onnxviz.graph.select import all_tensors
 
         batch = self.canvas.batch or 1
-        bound = bound_model(self.model, self.canvas, batch, self.dims)
+        bound = bound_model(self.model, self.canvas, batch, self.dims, [name])
         value = next((value for value, found in all_tensors(bound).items() if found == name), None)
         if value is None:
             raise SelectionError(f"{name} is not there once the model is prepared", hint="name another tensor")

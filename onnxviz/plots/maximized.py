@@ -104,6 +104,8 @@ def _parts(found: Maximized) -> list[str]:
     parts += [found.rules] if found.rules != "rules: gradient" else []
     parts += [f"seed {how.seed}", *canvas.notes]
     parts.append("numbers: the score, and in brackets that of the start")
+    if found.examples is not None:
+        parts.append("beside each: the samples answered most")
     return parts
 
 
@@ -172,10 +174,7 @@ class _Grid:
         at = left + len(group) * wide + 0.15
         for place, one in enumerate(extremes.top[: self.samples]):
             view = self.found.examples.views.get(one.sample) or SampleView(self.found.examples.names[one.sample])
-            lead = "samples answered most: " if place == 0 else ""
             figure_text(figure, at + place * wide, top + 0.16, number(one.value), fontsize=6.5, color=MUTED)
-            if lead:
-                figure_text(figure, at, top, lead, fontsize=7, color=MUTED)
             axes = inch_axes(figure, at + place * wide, top + _TEXT, self.tile, self.tall)
             _sample(axes, view, one.box if one.value else None)
 
@@ -194,7 +193,15 @@ def _layout(found: Maximized) -> _Grid:
         source = MadePicture(_called(found), None, 0, found.source, math.nan, math.nan, np.zeros(0, np.float32))
         tile = _LARGE if shape <= 1 else _LARGE / shape
         return _Pair(found, [[source, *group] for group in groups.values()], {}, tile, tile * shape)
-    tile = _SMALL if extremes else 1.08 if count > 12 else 1.5 if max(size) > 64 or count > 4 else 1.9
+    tile = (
+        (_SMALL if max(size) <= 64 else 1.0)
+        if extremes
+        else 1.08
+        if count > 12
+        else 1.5
+        if max(size) > 64 or count > 4
+        else 1.9
+    )
     if len(size) == 1:
         tile = 0.9 if extremes else 1.95
     return _Grid(found, list(groups.values()), extremes, tile, tile * min(max(shape, 0.4), 2.0))

@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from onnxviz.runtime.explain import explain_failure
 from onnxviz.runtime.session import Session
+from onnxviz.runtime.values import extended_dtypes, to_value
 
 __all__ = ["StatefulSession"]
 
@@ -59,8 +60,10 @@ class StatefulSession(Session):
         """Put arrays on the device, where they stay until they are held again; those of the state begin it."""
         for name, array in feeds.items():
             own = np.array(array, order="C")  # a state that lies on the host is written to
-            value = ort.OrtValue.ortvalue_from_numpy(own, self._device, 0)
-            value.onnxviz_array = own  # whose memory it may be
+            if self._device == "cpu" or own.dtype.kind in "OUS" or own.dtype in extended_dtypes():
+                value = to_value(name, own)
+            else:
+                value = ort.OrtValue.ortvalue_from_numpy(own, self._device, 0)
             self._held[name] = value
             self._next.pop(name, None)
 

@@ -12,7 +12,8 @@ import pytest
 
 from onnxviz.analysis.maximize import MadePicture, Settings, Subject
 from onnxviz.analysis.maximize_canvas import find_canvas
-from onnxviz.analysis.maximize_graph import Plan, ascent_model, bound_model, step_rates
+from onnxviz.analysis.maximize_graph import ascent_model, step_rates
+from onnxviz.analysis.maximize_model import Plan, bound_model
 from onnxviz.analysis.maximize_parameters import Parameters, color_matrix, frequency_scale
 from onnxviz.analysis.maximize_run import maximize_subjects
 from onnxviz.analysis.maximize_terms import Goal
@@ -394,3 +395,72 @@ def test_an_imagenet_class_is_recognised_by_the_model_it_was_made_for(corpus: Pa
     fed = picture.values[None] * canvas.scale[:, None, None] + canvas.shift[:, None, None]
     answer = run_model(model, {canvas.name: fed.astype(np.float32)})["softmaxout_1"]
     assert answer.reshape(-1).argmax() == 1
+
+
+def test_shapes_that_only_a_run_tells_are_measured() -> None:
+    text = """g (float[n, 4] x) => (float[a, b] y) <float[4, 3] w = {0}, float z = {0}>
+      {s = Shape(x) o = ConstantOfShape(s) i = NonZero(o) r = Shape(i) u = Slice(r, z0, z1) h = MatMul(x, w)
+       k = Shape(h) y = Reshape(h, k)}""".replace("float z = {0}", "int64[1] z0 = {0}, int64[1] z1 = {1}")
+    model = model_of(text, w=np.random.default_rng(0).standard_normal((4, 3)))
+    for value in (value for node in model.graph for value in node.outputs):
+        value.shape = None
+    (picture,), *_ = made(model, [Goal("y", channel=2)], Settings(steps=40, rate=0.2))
+    assert picture.score > picture.start + 0.5
+
+
+def test_models_of_other_domains_alone_are_taken() -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["com.microsoft": 1]> g (float[n, 3] x) => (float[n, 3] y) {y = com.microsoft.QuickGelu(x)}'
+    )
+    (picture,), *_ = made(infer_shapes(model), [Goal("y", channel=1)], Settings(steps=30, rate=0.2))
+    assert picture.values[0, 1] > 0.9
+
+
+def test_models_that_only_say_that_their_batch_is_open_are_run_one_by_one() -> None:
+    text = "g (float[n, 4] x) => (float[m, 4] y) <int64[2] one = {1, 4}> {r = Reshape(x, one) y = Tanh(r)}"
+    goals = [Goal("y", channel=k) for k in range(3)]
+    pictures, size, _, notes = made(model_of(text), goals, Settings(steps=20, rate=0.2))
+    assert (len(pictures), size) == (3, 1)
+    assert "one at once, more do not fit the model" in notes[0]
+    assert all(one.score > one.start for one in pictures)
+
+
+def test_open_sizes_are_those_that_are_asked_for() -> None:
+    from onnxviz.runtime.preprocess import Preprocessing
+
+    text = CONV.replace("float[n, 3, 12, 10] x", "float[n, 3, h, w] x").replace(
+        "float[n, 4, 10, 8] y", "float[n, 4, a, b] y"
+    )
+    rng = np.random.default_rng(0)
+    model = model_of(text, w=rng.standard_normal((4, 3, 3, 3)), b=rng.standard_normal(4))
+    canvas = find_canvas(model, preprocessing=Preprocessing(size=(20, 14)))
+    assert (canvas.size, canvas.batch) == ((20, 14), None)
+    subject = Subject("channel 1", (Goal("y", channel=1, position=(-1, 0)),), 1)
+    (picture,), *_ = maximize_subjects(model, canvas, [subject], Settings(steps=30), providers="cpu")
+    assert picture.values.shape == (3, 20, 14)
+    assert picture.score > picture.start
+    assert find_canvas(model, dims={"h": 9, "w": 8}).size == (9, 8)
+    assert find_canvas(model).size == (224, 224)
+
+
+def test_scores_that_are_not_finite_are_told() -> None:
+    import onnxviz
+
+    model = model_of("g (float[n, 2] x) => (float[n, 2] y) <float[2] b = {-9, -9}> {a = Add(x, b) y = Sqrt(a)}")
+    found = onnxviz.maximized(model, "y", settings={"steps": 3})
+    assert found.pictures == ()
+    assert [(one.name, one.reason) for one in found.not_drawn] == [
+        (f"channel {k}", "its score is not finite") for k in (0, 1)
+    ]
+
+
+def test_dead_rectifiers_are_revived_by_redirected_gradients_which_are_the_default() -> None:
+    import onnxviz
+
+    text = "g (float[n, 2] x) => (float[n, 2] y) <float[2] b = {-0.8, 0.8}> {a = Add(x, b) y = Relu(a)}"
+    found = onnxviz.maximized(model_of(text), "y", settings={"steps": 60, "rate": 0.2})
+    assert found.rules == "gradients redirected at dead rectifiers"
+    assert [one.score for one in found.pictures] == pytest.approx([0.2, 1.8], abs=0.05)
+    true = onnxviz.maximized(model_of(text), "y", settings={"steps": 60, "rate": 0.2}, rules="gradient")
+    assert [one.stuck for one in true.pictures] == [True, False]
+    assert "channel 0: stays at 0" in true.notes[0]

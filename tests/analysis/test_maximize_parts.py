@@ -9,11 +9,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxviz.analysis.maximize_batches import batch_size, other_inputs
 from onnxviz.analysis.maximize_canvas import find_canvas
-from onnxviz.analysis.maximize_graph import Plan, answers_model, bound_model, step_rates
+from onnxviz.analysis.maximize_graph import step_rates
+from onnxviz.analysis.maximize_model import Plan, answers_model, bound_model
 from onnxviz.analysis.maximize_parameters import Parameters, color_matrix, frequency_scale
 from onnxviz.analysis.maximize_resume import Checkpoint, Done, Running
-from onnxviz.analysis.maximize_rounds import batch_size, other_inputs
 from onnxviz.analysis.maximize_terms import Goal, Layer, layer_of, write_diversity, write_goal
 from onnxviz.analysis.maximize_views import Views, view_matrix, write_views
 from onnxviz.errors import InputError, MemoryLimitError, SelectionError
@@ -274,6 +275,7 @@ def text_model(inputs: str, body: str = "y = Relu(x)", outputs: str = "float[?] 
         ("float[n, 30] x", "vector", "NL", 1, (30,), None),
         ("float[7] x", "vector", "L", 1, (7,), 1),
         ("float[n, 50, 6] x", "signal", "NLC", 6, (50,), None),
+        ("float[n, 1, 257] x", "signal", "NCL", 1, (257,), None),
     ],
 )
 def test_inputs_are_told_apart(

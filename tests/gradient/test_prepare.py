@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from onnxviz.errors import GradientError
@@ -71,3 +72,12 @@ def test_branches_that_contradict_pass_the_checker(corpus: Path) -> None:
     model = open_model(corpus / "models" / "audio" / "silero_vad_16k_op15.onnx")
     made = gradient_model(model, str(model.graph.outputs[0].name))
     onnx.checker.check_model(to_proto(made.model), full_check=True)
+
+
+def test_the_mask_of_an_old_dropout_becomes_boolean() -> None:
+    typed = from_proto(low("(float[2] x) => (float[2] y) {d, mask = Dropout(x) y = Relu(d)}", 7))
+    mask = typed.graph.node(0).outputs[1]
+    mask.type, mask.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([2])  # as opset 7 infers it
+    raised = prepare(typed)
+    assert all(value.dtype != ir.DataType.FLOAT for value in raised.graph.node(0).outputs[1:])
+    np.testing.assert_array_equal(answers(to_proto(raised), {"x": np.float32([-1, 2])}), [0, 2])

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.analysis.maximize_canvas import Canvas
-from onnxviz.analysis.maximize_graph import bound_model, picture_bytes
+from onnxviz.analysis.maximize_model import bound_model, picture_bytes
 from onnxviz.errors import InputError, MemoryLimitError, listed, printable
 from onnxviz.graph.shapes import model_inputs, shape_list
 from onnxviz.runtime.inputs import Reader
