@@ -53,7 +53,8 @@ def attribute(
         model: A path or an opened model.
         inputs: What to feed it: ``(N, …)`` arrays by name, files, folders; None feeds seeded random numbers.
         method: See :func:`attribution_methods`.
-        target: A class by index or name, a neuron ``"TENSOR:CHANNEL,ROW,COLUMN"``, or an expression: see
+        target: A class by index or name, ``"box:0"`` of a detector, ``"mask:dog"`` of a segmentation, ``"token:4"``, a
+            neuron ``"TENSOR:CHANNEL,ROW,COLUMN"``, or an expression: see
             :func:`onnxviz.analysis.attribution.targets.resolve_target`. By default each sample's highest class.
         layer: Of the CAM methods, the layer; of others, the input or inner tensor that is attributed.
         output: The output or inner tensor with the scores of classes, where that is not the first output of shape
@@ -105,11 +106,12 @@ def explain(
     picture: Path_ | None = None,
     *,
     data: Path_ | None = None,
-    target: TargetSpec = None,
+    target: TargetSpec | Sequence[TargetSpec] = None,
     layer: str | None = None,
     output: str | None = None,
     labels: Sequence[str] | Path_ | None = None,
     tokens: Path_ | None = None,
+    contours: Sequence[float] = (0.5,),
     parameters: Mapping[str, Any] | None = None,
     batch: int | None = None,
     max_memory: str | int | None = None,
@@ -120,11 +122,14 @@ def explain(
     tell: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Figure:
-    """Draw attributions: the input beside a map a method, all of one target.
+    """Draw attributions: the input beside a map a method, of one target or of several contrasted.
 
     Args:
-        model, inputs, target, layer, output, labels, tokens, batch, max_memory, allow_cut, straight_through, fallback,
+        model, inputs, layer, output, labels, tokens, batch, max_memory, allow_cut, straight_through, fallback,
             progress: As for :func:`attribute`.
+        target: As for :func:`attribute`, or several: a row a method with a map a target, all on one scale; of two, the
+            difference of their maps as well.
+        contours: Where lines are drawn over the map of a layer, as shares of its largest magnitude; empty for none.
         methods: One or several.
         picture: ``.png``, ``.svg`` or ``.pdf``.
         data: ``.npz``: the numbers behind the picture.
@@ -135,6 +140,7 @@ def explain(
     Raises:
         SelectionError, InputError, GradientError: As :func:`attribute`; a parameter is none of any method.
     """
+    from onnxviz.analysis.attribution.contrast import contrasts
     from onnxviz.analysis.attribution.methods import attribution, find_method
     from onnxviz.analysis.attribution.result import attribution_data
     from onnxviz.errors import InputError
@@ -156,18 +162,22 @@ def explain(
         "tokens": tokens,
         "progress": progress,
     }
-    case = _case(model, inputs, target, inner, output, labels, how, options)
-    found = [
-        attribution(
-            case, row.name, layer=layer, fallback=fallback, **{k: v for k, v in given.items() if k in row.parameters}
-        )
-        for row in rows
-    ]
-    for line in dict.fromkeys(line for one in found for line in _told(one)) if tell is not None else ():
+    targets = list(target) if isinstance(target, (list, tuple)) else [target]
+    each = []
+    for one in targets:
+        case = _case(model, inputs, one, inner, output, labels, how, options)
+        own = {row.name: {k: v for k, v in given.items() if k in row.parameters} for row in rows}
+        each.append(
+            [attribution(case, row.name, layer=layer, fallback=fallback, **own[row.name]) for row in rows]
+        )  # fmt: skip
+    made, lost_notes = contrasts(each)
+    found = [*(one for own in each for one in own), *made]
+    lines = [*(line for one in found for line in _told(one)), *lost_notes]
+    for line in dict.fromkeys(lines) if tell is not None else ():
         tell(line)  # type: ignore[misc]
     if data is not None:
         write_numbers(data, *attribution_data(found))
-    figure = plot_attributions(found)
+    figure = plot_attributions(found, contours=contours)
     save_view(figure, picture)
     return figure
 

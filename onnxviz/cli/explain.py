@@ -31,6 +31,26 @@ def parameters_of(given: list[str] | None) -> dict[str, Any]:
     return found
 
 
+def shares_of(text: str) -> tuple[float, ...]:
+    """Read shares between 0 and 1.
+
+    Raises:
+        InputError: One is none.
+
+    >>> shares_of("0.25,0.5"), shares_of("none")
+    ((0.25, 0.5), ())
+    """
+    from onnxviz.errors import InputError
+
+    try:
+        shares = tuple(float(part) for part in text.split(",")) if text.strip().lower() != "none" else ()
+    except ValueError:
+        shares = (-1.0,)
+    if not all(0 < share < 1 for share in shares):
+        raise InputError(f"--contours {text!r} are no shares between 0 and 1", hint="write --contours 0.25,0.5 or none")
+    return shares
+
+
 def _value(text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -63,10 +83,11 @@ def explain(
         typer.Option("--method", "-m", metavar="M", help="grad-cam by default; several are drawn side by side."),
     ] = None,
     target: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--target", metavar="T",
-            help="A class by index or name, TENSOR:CHANNEL,ROW,COLUMN, or an expression; the highest class by default.",
+            help="A class by index or name, box:0, mask:CLASS, token:POSITION, TENSOR:CHANNEL,ROW,COLUMN, or an "
+            "expression; the highest class by default. Two are contrasted.",
         ),
     ] = None,
     layer: Annotated[
@@ -83,6 +104,9 @@ def explain(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the methods; may be repeated."),
     ] = None,
+    contours: Annotated[
+        str, typer.Option("--contours", metavar="S[,S…]", help="Lines at shares of a layer's largest value; or none.")
+    ] = "0.5",
     tokens: Vocabulary = None,
     batch: Batch = None,
     max_memory: Annotated[
@@ -111,7 +135,8 @@ def explain(
 
     with shown_progress(what="copies of samples") as progress:
         draw(
-            model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels,
-            tokens=tokens, parameters=parameters_of(set), batch=batch, max_memory=max_memory, allow_cut=allow_cut,
-            straight_through=straight_through, fallback=fallback, progress=progress, tell=tell, **options,
+            model, input, method or "grad-cam", output, data=data, target=target or None, layer=layer, output=of,
+            labels=labels, tokens=tokens, contours=shares_of(contours), parameters=parameters_of(set), batch=batch,
+            max_memory=max_memory, allow_cut=allow_cut, straight_through=straight_through, fallback=fallback,
+            progress=progress, tell=tell, **options,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Attributions side by side: the input, and a map a method, for each sample."""
+"""Attributions side by side: the input, and a map a method or a target, for each sample."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from onnxviz.analysis.attribution.result import Attribution
-from onnxviz.analysis.attribution.views import AttributionView, attribution_view
+from onnxviz.analysis.attribution.views import AttributionView, attribution_view, shared_scale
 from onnxviz.analysis.scale import number
 from onnxviz.errors import SelectionError
-from onnxviz.plots.attribution_tiles import Tile, draw_input, draw_tile, name_tile, tile_of
+from onnxviz.plots.attribution_tiles import HALF, Tile, draw_input, draw_tile, name_tile, tile_of
 from onnxviz.plots.feature_maps import spread
 from onnxviz.plots.pairs import MARGIN, head
 from onnxviz.plots.style import MUTED, figure_text, new_figure, safe, wrap_caption
@@ -21,19 +21,24 @@ __all__ = ["plot_attributions"]
 
 _MOST_SAMPLES = 8
 _GAP, _HEAD, _APART = 0.24, 0.24, 0.12
+Row = list[tuple[Attribution, AttributionView]]
 
 
-def plot_attributions(found: Sequence[Attribution], *, samples: int = _MOST_SAMPLES) -> Figure:
-    """Draw attributions of one case by one or several methods.
+def plot_attributions(
+    found: Sequence[Attribution], *, samples: int = _MOST_SAMPLES, contours: Sequence[float] = HALF
+) -> Figure:
+    """Draw attributions of one case by one or several methods, of one or several targets.
 
     A row a sample, with what was fed on its left and a tile a method: over the picture in grey where the map is that
-    of a layer, with a contour at half of its largest magnitude; pixel by pixel where it is that of the input; a strip
-    under a signal; a colour behind a word; a bar a feature. Each tile has its own scale, with 0 dark where nothing is
-    negative and white where something is.
+    of a layer, with contours; pixel by pixel where it is that of the input; a strip under a signal; a colour behind a
+    word; a bar a feature. Of several targets a method takes a row, a tile a target, their difference last, all on one
+    scale; otherwise each tile has its own. 0 is dark where nothing is negative and white where something is. What a
+    box or a class of pixels is about is outlined.
 
     Args:
-        found: Of the same samples and target.
+        found: Of the same samples.
         samples: Most samples; of more an even spread is drawn and said so.
+        contours: Where lines are drawn over the map of a layer, as shares of its largest magnitude.
 
     Raises:
         SelectionError: There is nothing to draw.
@@ -41,55 +46,134 @@ def plot_attributions(found: Sequence[Attribution], *, samples: int = _MOST_SAMP
     if not found or not found[0].samples:
         raise SelectionError("there are no attributions to draw", hint="give a method and an input")
     chosen = list(spread(found[0].samples, samples))
-    rows = [[(one, attribution_view(one, name, i)) for one in found for name in one.maps] for i in chosen]
-    tile = tile_of([view for row in rows for _, view in row])
-    columns = tile.columns(len(rows[0]))
-    lines = -(-len(rows[0]) // columns)
+    several = _several(found)
+    blocks = [(i, rows) for i in chosen if (rows := _rows(found, i, several))]
+    tile = tile_of([view for _, rows in blocks for row in rows for _, view in row])
+    widest = max(len(row) for _, rows in blocks for row in rows)
+    columns = tile.columns(widest)
     width = max(2 * MARGIN + tile.lead + columns * (tile.width + _GAP) - _GAP, 6.2)
-    each = _HEAD + tile.first + lines * tile.line + _APART
-    caption = _caption(found, chosen) + (["the more opaque the larger its magnitude"] if tile.kind == "picture" else [])
-    text = wrap_caption(caption, width - 2 * MARGIN).split("\n")
-    shared = [note for note in found[0].notes if all(note in one.notes for one in found) and not _is_said(note)]
-    foot = [line for one in found for line in _foot(one, shared, width - 2 * MARGIN)]
-    foot += [line for note in shared for line in wrap_caption([safe(note, 200)], width - 2 * MARGIN).split("\n")]
+    lines = sum(-(-len(row) // columns) for row in blocks[0][1])
+    each = _HEAD + tile.first + lines * tile.line + _APART + (_HEAD * len(_titles(found, 0)) if several else 0)
+    text = wrap_caption(_caption(found, chosen, tile, contours), width - 2 * MARGIN).split("\n")
+    foot = _footer(found, several, width - 2 * MARGIN)
     top = 0.62 + 0.18 * len(text)
-    figure = new_figure(width, top + len(rows) * each + 0.1 + 0.165 * len(foot) + 0.1)
+    figure = new_figure(width, top + len(blocks) * each + 0.1 + 0.165 * len(foot) + 0.1)
     head(figure, f"What counts for the answer of {found[0].model_name}", text)
-    for place, (sample, row) in enumerate(zip(chosen, rows, strict=True)):
-        _draw_row(figure, tile, row, sample, top + place * each)
+    for place, (sample, rows) in enumerate(blocks):
+        _draw_sample(figure, tile, rows, (sample, top + place * each), several, contours)
     figure_text(
-        figure, MARGIN, top + len(rows) * each + 0.1, "\n".join(foot), fontsize=7.5, color=MUTED, linespacing=1.45
+        figure, MARGIN, top + len(blocks) * each + 0.1, "\n".join(foot), fontsize=7.5, color=MUTED, linespacing=1.45
     )  # fmt: skip
     return figure
 
 
-def _draw_row(
-    figure: Figure, tile: Tile, row: Sequence[tuple[Attribution, AttributionView]], sample: int,
-    top: float,
+def _several(found: Sequence[Attribution]) -> bool:
+    """Whether there are several targets."""
+    return any(one.target != found[0].target for one in found)
+
+
+def _rows(found: Sequence[Attribution], sample: int, several: bool) -> list[Row]:
+    """Return the maps of a sample: in one row, or of several targets in a row a method and tensor, on one scale."""
+    every = [(one, attribution_view(one, name, sample)) for one in found for name in one.maps]
+    if not several:
+        return [every]
+    rows = []
+    for method in dict.fromkeys(one.method for one in found):
+        own = [(one, view) for one, view in every if one.method == method]
+        views = shared_scale([view for _, view in own])
+        rows.append([(one, view) for (one, _), view in zip(own, views, strict=True)])
+    return rows
+
+
+def _titles(found: Sequence[Attribution], sample: int) -> list[str]:
+    """Return the targets of a sample that are no differences, with their scores."""
+    lines = [f"{one.target[sample]} · score {number(float(one.score[sample]))}" for one in found if not one.contrast]
+    return list(dict.fromkeys(lines))
+
+
+def _letter(place: int) -> str:
+    """Return the letter of a target, A for the first.
+
+    >>> _letter(0), _letter(27)
+    ('A', '28')
+    """
+    return chr(ord("A") + place) if place < 26 else str(place + 1)
+
+
+def _draw_sample(
+    figure: Figure, tile: Tile, rows: Sequence[Row], at: tuple[int, float], several: bool, contours: Sequence[float]
 ) -> None:  # fmt: skip
-    """Draw one sample: its target and score, what was fed, and a tile a map."""
-    first = row[0][0]
-    said = f"{safe(first.target[sample], 90)} · score {number(float(first.score[sample]))}"
-    if first.samples > 1:
-        said = f"sample {sample}: {said}"
-    figure_text(figure, MARGIN, top + 0.06, said, fontsize=9, fontweight="bold")
-    top += _HEAD
-    columns = tile.columns(len(row))
-    draw_input(figure, tile, [view for _, view in row], (MARGIN, top))
-    for place, (one, view) in enumerate(row):
-        left = MARGIN + tile.lead + (place % columns) * (tile.width + _GAP)
-        upper = top + tile.first + (place // columns) * tile.line + tile.above
-        about = view.tensor if one.layer is None else f"{view.tensor} · {' × '.join(map(str, one.layer.size))}"
-        name_tile(figure, tile, one.method, about, (left, upper))
-        draw_tile(figure, tile, view, (left, upper), one.unit)
+    """Draw one sample: its targets and scores, what was fed, and a tile a map."""
+    sample, top = at
+    every = [one for row in rows for one, _ in row]
+    first = every[0]
+    titles = _titles(every, sample)
+    if several:
+        titles = [f"{_letter(place)}   {title}" for place, title in enumerate(titles)]
+        titles = [f"sample {sample}", *titles] if first.samples > 1 else titles
+    elif first.samples > 1:
+        titles = [f"sample {sample}: {titles[0]}"]
+    for title in titles:
+        figure_text(figure, MARGIN, top + 0.06, safe(title, 120), fontsize=9, fontweight="bold")
+        top += _HEAD
+    draw_input(figure, tile, [view for row in rows for _, view in row], (MARGIN, top))
+    line = 0
+    for row in rows:
+        columns = tile.columns(len(row))
+        names = _names(row, several)
+        for place, (one, view) in enumerate(row):
+            left = MARGIN + tile.lead + (place % columns) * (tile.width + _GAP)
+            upper = top + tile.first + (line + place // columns) * tile.line + tile.above
+            about = view.tensor if one.layer is None else f"{view.tensor} · {' × '.join(map(str, one.layer.size))}"
+            name_tile(figure, tile, names[place], about, (left, upper))
+            draw_tile(figure, tile, view, (left, upper), one.unit, contours)
+        line += -(-len(row) // columns)
 
 
-def _caption(found: Sequence[Attribution], chosen: Sequence[int]) -> list[str]:
+def _names(row: Row, several: bool) -> list[str]:
+    """Return what stands above the maps of a row."""
+    if not several:
+        return [one.method for one, _ in row]
+    targets = list(dict.fromkeys(one.target for one, _ in row if not one.contrast))
+    difference = " − ".join(_letter(place) for place in range(len(targets)))
+    return [
+        f"{one.method} · {difference if one.contrast else _letter(targets.index(one.target))}" for one, _ in row
+    ]  # fmt: skip
+
+
+def _caption(
+    found: Sequence[Attribution], chosen: Sequence[int], tile: Tile, contours: Sequence[float]
+) -> list[str]:  # fmt: skip
     total = found[0].samples
     parts = [f"{len(chosen)} of {total} samples"] if len(chosen) < total else []
     parts += list(dict.fromkeys(note for one in found for note in one.notes if _is_said(note)))
-    parts += ["each map on its own scale"] if sum(len(one.maps) for one in found) * len(chosen) > 1 else []
+    if _several(found):
+        parts += ["each method on one scale for all targets"]
+    elif sum(len(one.maps) for one in found) * len(chosen) > 1:
+        parts += ["each map on its own scale"]
+    if tile.kind == "picture":
+        parts += ["the more opaque the larger its magnitude"]
+        if contours and any(one.layer is not None for one in found):
+            shares = ", ".join(f"{100 * share:g}" for share in contours)
+            parts += [f"lines at {shares} % of the largest"]
+        if any(region is not None for one in found for region in one.regions):
+            parts += ["dashed: what the target is about"]
     return parts
+
+
+def _footer(found: Sequence[Attribution], several: bool, room: float) -> list[str]:
+    """Return what there is to say below all maps, in lines."""
+    plain = [one for one in found if not one.contrast]
+    shared = [note for note in found[0].notes if all(note in one.notes for one in plain) and not _is_said(note)]
+    targets = list(dict.fromkeys(one.target for one in plain))
+    lines: list[str] = []
+    for one in plain:
+        name = f"{one.method} {_letter(targets.index(one.target))}" if several else one.method
+        lines += _foot(one, name, shared, room)
+    if len(plain) < len(found):
+        said = "A − B: the difference of the two maps, red where A counts more and blue where B does"
+        lines += wrap_caption([said], room).split("\n")
+    return lines + [line for note in shared for line in wrap_caption([safe(note, 200)], room).split("\n")]
 
 
 def _is_said(note: str) -> bool:
@@ -97,7 +181,7 @@ def _is_said(note: str) -> bool:
     return note.startswith("score before")
 
 
-def _foot(one: Attribution, shared: Sequence[str], room: float) -> list[str]:
+def _foot(one: Attribution, name: str, shared: Sequence[str], room: float) -> list[str]:
     """Return what there is to say of one attribution, in lines, without the notes that all share."""
     parts = [f"{key} {value}" for key, value in one.parameters.items()]
     parts += [f"layer {safe(one.layer.name, 60)}, {one.layer.how}"] if one.layer is not None else []
@@ -110,7 +194,7 @@ def _foot(one: Attribution, shared: Sequence[str], room: float) -> list[str]:
     parts += [f"{len(one.cuts) - 3} more cuts"] if len(one.cuts) > 3 else []
     if one.certificate is not None:
         parts += [safe(line, 200) for line in one.certificate.lines()]
-    return wrap_caption([f"{one.method}: {parts[0]}" if parts else one.method, *parts[1:]], room * 1.06).split("\n")
+    return wrap_caption([f"{name}: {parts[0]}" if parts else name, *parts[1:]], room * 1.06).split("\n")
 
 
 def _numbers(values: npt.NDArray[np.float64]) -> str:

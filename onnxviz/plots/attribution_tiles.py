@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 
 from onnxviz.analysis.attribution.views import AttributionView, Kind
 from onnxviz.analysis.scale import number
+from onnxviz.plots.attribution_marks import draw_contours, draw_region
 from onnxviz.plots.overlays import draw_over, small_bar
 from onnxviz.plots.signals import draw_line
 from onnxviz.plots.style import (
@@ -28,8 +29,10 @@ from onnxviz.plots.style import (
     safe,
 )
 
-__all__ = ["Tile", "draw_input", "draw_tile", "name_tile", "tile_of"]
+__all__ = ["HALF", "Tile", "draw_input", "draw_tile", "name_tile", "tile_of"]
 
+#: Where contours are drawn by default.
+HALF = (0.5,)
 _COLUMNS = 6
 _SIGNALS = 3  # channels of a signal that are drawn
 _FEATURES = 20  # bars of a table
@@ -135,10 +138,16 @@ def draw_input(figure: Figure, tile: Tile, views: Sequence[AttributionView], cor
     axes = plain(inch_axes(figure, left, top + tile.above, tile.width, tile.height))
     fine = "nearest" if max(shown.shape) <= 64 else "antialiased"
     axes.imshow(shown, cmap="gray", aspect="auto", interpolation=fine)
+    if canvas is not None and canvas.picture is not None:
+        for one in list(dict.fromkeys(one.region for one in views)):
+            draw_region(axes, one, canvas.size)
     name_tile(figure, tile, "input", f"{safe(name, 18)} · {said}", (left, top + tile.above))
 
 
-def draw_tile(figure: Figure, tile: Tile, view: AttributionView, corner: tuple[float, float], unit: str) -> None:
+def draw_tile(
+    figure: Figure, tile: Tile, view: AttributionView, corner: tuple[float, float], unit: str,
+    contours: Sequence[float] = HALF,
+) -> None:  # fmt: skip
     """Draw one map and its colour bar.
 
     Args:
@@ -147,6 +156,7 @@ def draw_tile(figure: Figure, tile: Tile, view: AttributionView, corner: tuple[f
         view: The map.
         corner: Left and top of the map in inches.
         unit: What its numbers are measured in.
+        contours: Where lines are drawn over the map of a layer, as shares of its largest magnitude.
     """
     left, top = corner
     bar = (left, top + tile.height + 0.05, tile.width)
@@ -169,7 +179,9 @@ def draw_tile(figure: Figure, tile: Tile, view: AttributionView, corner: tuple[f
             _draw_fine(axes, view)
         else:
             draw_over(axes, view.canvas, view.spatial)
-            _contour(axes, view)
+            draw_contours(axes, view, contours)
+        if view.canvas is not None:
+            draw_region(axes, view.region, view.canvas.size)
     if view.scale.count:
         parts = [unit, view.how, "constant" if view.scale.constant else "", _clipped(view)]
         small_bar(figure, view.scale, bar, " · ".join(part for part in parts if part))
@@ -204,21 +216,6 @@ def _clipped(view: AttributionView) -> str:
 def _frame(axes: Axes) -> None:
     for spine in axes.spines.values():
         spine.set(visible=True, linewidth=0.4, edgecolor="#9aa0a6")
-
-
-def _contour(axes: Axes, view: AttributionView) -> None:
-    """Draw a line where a map has half of its largest magnitude, on each side of 0."""
-    assert view.canvas is not None
-    assert view.spatial is not None
-    if view.scale.constant or not view.scale.count:
-        return
-    at = [np.linspace(0, size - 1, min(size, 160)) for size in view.canvas.size]
-    values = np.ma.masked_invalid(view.spatial.at(*at))
-    most = float(np.abs(view.heat[np.isfinite(view.heat)]).max())
-    levels = [level for level in (-most / 2, most / 2) if values.min() < level < values.max()]
-    if levels and values.count():
-        axes.contour(at[1], at[0], values, levels=levels, colors=["white"], linewidths=1.6, alpha=0.7)
-        axes.contour(at[1], at[0], values, levels=levels, colors=["black"], linewidths=0.7, linestyles="solid")
 
 
 def _draw_signal(figure: Figure, view: AttributionView, box: tuple[float, float, float]) -> None:

@@ -15,7 +15,7 @@ from onnxviz.analysis.attribution.feeding import Feeding, read_rows
 from onnxviz.analysis.attribution.layers import on_path
 from onnxviz.analysis.attribution.run import How, Pass, Runner
 from onnxviz.analysis.attribution.sources import cut_at, default_sources
-from onnxviz.analysis.attribution.targets import Target, TargetSpec, resolve_target
+from onnxviz.analysis.attribution.targets import Forward, Target, TargetSpec, resolve_target
 from onnxviz.analysis.spatial_heat import Canvas, canvas_of
 from onnxviz.analysis.surroundings import Surroundings
 from onnxviz.errors import SelectionError, listed, printable
@@ -23,7 +23,7 @@ from onnxviz.gradient.registry import Table
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.liveness import tensor_bytes
 from onnxviz.graph.model import model_name
-from onnxviz.graph.select import select
+from onnxviz.graph.select import FLOAT_TYPES, select
 from onnxviz.graph.shapes import infer_shapes
 from onnxviz.runtime.batches import Batches
 from onnxviz.runtime.record import Capture
@@ -31,6 +31,8 @@ from onnxviz.runtime.record import Capture
 __all__ = ["Case", "open_case"]
 
 Array = npt.NDArray[Any]
+_MAPS = {"Conv", "FusedConv", "Relu", "LeakyRelu", "Clip", "HardSwish", "Add", "Mul", "BatchNormalization"}
+_MEASURED = 128  # maps whose shapes are measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,10 +185,14 @@ def open_case(
 
     without: set[str] = set()
     providers: list[str] = []
-    found = resolve_target(flat, target, forward, labels=labels, output=output)
+    canvases = _canvases(around, batches, feeding.samples)
+    found = resolve_target(
+        flat, target, forward, labels=labels, output=output, picture=_picture_size(canvases), words=words
+    )  # fmt: skip
     found = replace(found, bare=found.tensor in without)
     notes = (*_told(batches), *found.notes)
     names, inner = _sources(flat, found, wrt, feeding)
+    _measure(around, found, names, forward)
     if inner:
         values = forward(flat, sorted(inner), {})
         if lacking := sorted(inner & without):
@@ -197,7 +203,7 @@ def open_case(
         _check_apart(found, inner)
         notes = (*notes, f"attributed: {', '.join(sorted(inner))}, which is inside the model")
     return Case(
-        found.model, feeds, feeding, found, names, around, how, _canvases(around, batches, feeding.samples),
+        found.model, feeds, feeding, found, names, around, how, canvases,
         frozenset(inner), read, notes, model_name(model), _words(feeds, feeding, words),
         tuple(dict.fromkeys(providers)),
     )  # fmt: skip
@@ -255,6 +261,22 @@ def _check_apart(target: Target, names: frozenset[str]) -> None:
                 f"{name} leads to {target.tensor} through other tensors that are attributed as well",
                 hint=f"name one of {', '.join(sorted(names))}",
             )
+
+
+def _measure(around: Surroundings, target: Target, sources: Sequence[str], forward: Forward) -> None:
+    """Find the shapes of the last maps before the target by running them, where none can be inferred."""
+    path = on_path(target.model, sources, target.tensor).items()
+    maps = [n for n, v in path if v.dtype in FLOAT_TYPES and v.shape is not None and len(v.shape) in (4, 5)]
+    makers = {n for n, v in path if (node := v.producer()) is not None and node.op_type in _MAPS}
+    chosen = [name for name in maps if name in makers and name not in around.shapes][-_MEASURED:]
+    if chosen:
+        around.shapes |= {n: a.shape for n, a in forward(target.model, chosen, target.frozen).items()}
+
+
+def _picture_size(canvases: Sequence[Canvas | None]) -> tuple[int, int] | None:
+    """Return rows and columns of the picture that is fed; None where it is none."""
+    sizes = [canvas.size for canvas in canvases if canvas is not None and len(canvas.size) == 2]
+    return (sizes[0][0], sizes[0][1]) if sizes else None
 
 
 def _canvases(around: Surroundings, batches: Batches, samples: int) -> tuple[Canvas | None, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,8 @@ import onnx_ir as ir
 from onnxviz.analysis.map_axes import axis_letters
 from onnxviz.analysis.tokens import TokenBlock
 from onnxviz.errors import GradientError, SelectionError, listed, printable
+from onnxviz.gradient.names import is_float, named_tensors
+from onnxviz.gradient.prepare import prepare
 from onnxviz.graph.extract import reads
 from onnxviz.graph.select import FLOAT_TYPES, select
 
@@ -24,6 +26,8 @@ __all__ = ["Layer", "choose_layer", "on_path"]
 _NORMS = {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
 _PROBED, _MAPS = 12, 48  # sequences and maps whose gradients are looked at
 _MOST_POSITIONS = 0.5  # share of them that the target must depend on
+_MAPS_OF_BOX = 240  # the same for a box, whose score the maps of other heads have nothing to do with
+_AROUND = 0.05  # share of a map that the score of one box must depend on: behind it, only its own cell does
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def choose_layer(case: Case, wanted: str | None = None, *, codes: bool = False) 
     """Return the layer whose positions are attributed.
 
     By default the last tensor with spatial axes, on the way from the attributed input to the target, with which the
-    target changes; of the largest of the scores of many heads that is only one. A sequence counts where the target
+    target changes; of the largest of the scores of many heads that is only one. The score of one box must change with
+    5 % of the positions: of the last maps it reads but its own cell. A sequence counts where the target
     changes with most of its positions: behind the last attention the class token alone leads to the score, and behind
     a recurrence perhaps its last step. Of sequences of patches only the outputs of residual connections and of
     normalisations are looked at.
@@ -93,6 +98,10 @@ def choose_layer(case: Case, wanted: str | None = None, *, codes: bool = False) 
     candidates = _candidates(case, path, codes)
     if not candidates:
         raise _without(case, path, None)
+    if any(region is not None and region.box is not None for region in case.target.regions):
+        found_around = _alive(case, _candidates(case, path, codes, _MAPS_OF_BOX), _AROUND)
+        if found_around is not None:
+            return replace(found_around, how="the last one of which the score of the box reads more than its cell")
     return _alive(case, candidates[:1]) or _alive(case, candidates[1:]) or candidates[0]
 
 
@@ -159,7 +168,7 @@ def _is_stream(value: ir.Value) -> bool:
     )  # fmt: skip
 
 
-def _candidates(case: Case, path: Mapping[str, ir.Value], codes: bool) -> list[Layer]:
+def _candidates(case: Case, path: Mapping[str, ir.Value], codes: bool, most: int = _MAPS) -> list[Layer]:
     """Return the last layers before the target, the last first: sequences until there is a map, then some maps."""
     found: list[Layer] = []
     maps = 0
@@ -171,26 +180,36 @@ def _candidates(case: Case, path: Mapping[str, ir.Value], codes: bool) -> list[L
         if (is_map or not maps) and (is_map or len(found) < _PROBED):
             found.append(layer)
             maps += is_map
-        if maps == _MAPS:
+        if maps == most:
             break
     return found
 
 
-def _alive(case: Case, layers: list[Layer]) -> Layer | None:
-    """Return the first of some layers with which the target changes: a sequence with most of its positions."""
+def _alive(case: Case, layers: list[Layer], least: float = 0.0) -> Layer | None:
+    """Return the first of some layers with which the target changes: a sequence with most of its positions.
+
+    Args:
+        case: What is explained.
+        layers: The layers.
+        least: The share of the positions of a map that must be exceeded.
+    """
     if not layers:
         return None
     names = tuple(layer.name for layer in layers)
     try:
         # Of a single layer just what class activation maps run, so that it is built once.
         runner = case.opened(names, names) if len(names) == 1 else case.runner(wrt=names)
-    except (GradientError, SelectionError):  # SelectionError: of the codes of a quantised model
+    except GradientError:
         return None
+    except SelectionError:  # of the codes of a quantised model, or of what fused operators are opened to
+        known = named_tensors(prepare(case.model))
+        there = [layer for layer in layers if layer.name in known and is_float(known[layer.name])]
+        return _alive(case, there, least) if len(there) < len(layers) else None
     found = runner(case.rows([0]), [0]).gradients
     for layer in layers:
         reached = np.any(layer.channels_first(found[layer.name]), axis=1)
         is_map = layer.block is None and case.around.letters(layer.name) is not None
-        if reached.mean() > (0 if is_map else _MOST_POSITIONS):
+        if reached.mean() > (least if is_map else _MOST_POSITIONS):
             return layer
     return None
 

@@ -190,6 +190,7 @@ def _run(case: Case, row: Method, layer: str | None, parameters: Mapping[str, An
         (*case.notes, *found.notes), case.name, case.canvases,
         None if of_layer is None else _placement(case, of_layer), unit=row.unit if found.unit is None else found.unit,
         axes={name: _axes(case, name, of_layer) for name in maps}, words=case.words,
+        regions=case.target.regions,
     )  # fmt: skip
 
 

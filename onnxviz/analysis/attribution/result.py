@@ -15,6 +15,7 @@ from onnxviz.errors import printable
 
 if TYPE_CHECKING:
     from onnxviz.analysis.attribution.layers import Layer
+    from onnxviz.analysis.attribution.regions import Region
     from onnxviz.analysis.placement import Placement
     from onnxviz.analysis.spatial_heat import Canvas
 
@@ -61,6 +62,8 @@ class Attribution:
         certificate: How far the map can be trusted, where that was examined.
         unit: What the numbers are measured in, such as ``"score / input"``; empty where nothing tells.
         axes: Attributed tensor -> a letter an axis of its map: N samples, C channels or features, others positions.
+        regions: For each sample the part of the picture that the target is about; empty where it is about all of it.
+        contrast: Whether the map is a difference of two, drawn around 0 whatever its sign.
     """
 
     method: str
@@ -83,6 +86,8 @@ class Attribution:
     certificate: Certificate | None = None
     unit: str = ""
     axes: Mapping[str, str] = field(default_factory=dict)
+    regions: tuple[Region | None, ...] = field(default=(), repr=False)
+    contrast: bool = False
 
     @property
     def tensor(self) -> str:
@@ -159,5 +164,6 @@ def _row(place: int, one: Attribution) -> dict[str, Any]:
         "target": list(one.target), "classes": None if one.classes is None else list(one.classes),
         "layer": None if one.layer is None else one.layer.name, "centres": centres, "cuts": list(one.cuts),
         "providers": list(one.providers), "notes": list(one.notes),
+        "contrast": one.contrast, "regions": [None if r is None or r.box is None else list(r.box) for r in one.regions],
         "certificate": None if one.certificate is None else one.certificate.to_dict(),
     }  # fmt: skip

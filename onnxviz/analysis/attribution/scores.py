@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from onnxviz.errors import InputError, SelectionError, listed, printable
 from onnxviz.graph.select import FLOAT_TYPES, node_tensors
 from onnxviz.graph.shapes import shape_list
 
-__all__ = ["Scored", "before_probabilities", "class_names", "score_output"]
+__all__ = ["Scored", "before_probabilities", "class_index", "class_names", "score_output"]
 
 _PASSED = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Dropout"}
 _UNDONE = {"Softmax": "softmax", "LogSoftmax": "log-softmax", "Sigmoid": "sigmoid"}
@@ -80,11 +81,21 @@ def score_output(
             hint="say with --of which tensor inside it holds the scores; `onnxviz inspect` lists them",
         )
     told = [f"{printable(name, 60)} {_shape(value)}" for name, value in outputs.items()]
-    first = printable(next(iter(outputs), "y"), 60)
     raise SelectionError(
         f"no output is of shape (N, classes), so it is not known what to explain: they are {listed(told) or 'none'}",
-        hint=f"say it with --target, such as '{first}:3,5' (the indices of one number) or 'sum(\"{first}\")'",
+        hint=f"say it with --target: {', '.join(_ways(outputs))}",
     )
+
+
+def _ways(outputs: Mapping[str, ir.Value]) -> list[str]:
+    """Return how outputs of such shapes are pointed into."""
+    shapes = [shape for value in outputs.values() if (shape := shape_list(value)) is not None]
+    sequences = [shape for shape in shapes if len(shape) == 3]
+    ways = ["box:0 (the best box of a detector)"] if sequences else []
+    ways += ["mask:CLASS (the pixels of a class)"] if any(len(shape) == 4 for shape in shapes) else []
+    ways += ["token:POSITION (its likeliest class)"] if len(sequences) == 1 else []
+    first = printable(next(iter(outputs), "y"), 60)
+    return [*ways, f"'{first}:3,5' (the indices of one number) or 'sum(\"{first}\")'"]
 
 
 def _is_real(value: ir.Value) -> bool:
@@ -166,3 +177,46 @@ def _names_of(text: str) -> list[str]:
     if data is None and "," in text + "\n":
         data = [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
     return [str(name) for name in data] if isinstance(data, (list, tuple)) and len(data) > 1 else []
+
+
+def class_index(text: str, count: int, labels: Sequence[str] | None, where: str) -> int:
+    """Return a class by its index or name.
+
+    Args:
+        text: The index; the name, or a part of it that only one name has.
+        count: How many classes there are.
+        labels: Their names.
+        where: The tensor with their scores.
+
+    Raises:
+        SelectionError: There is none, or there are several.
+
+    >>> class_index("cat", 2, ["dog", "tiger cat"], "y")
+    1
+    """
+    if re.fullmatch(r"\d{1,9}", text):
+        if int(text) >= count:
+            raise SelectionError(f"there is no class {text}", hint=f"{where} has {count}, counted from 0")
+        return int(text)
+    if labels is None:
+        raise SelectionError(
+            f"no class is named {printable(text, 60)!r}: the names of the classes are not known",
+            hint=f"give --labels FILE, an index below {count}, TENSOR:CHANNEL, or an expression",
+        )
+    names = [name.casefold() for name in labels]
+    wanted = text.casefold()
+    ways: tuple[Callable[[str], bool], ...] = (
+        lambda name: name == wanted,
+        lambda name: wanted in [part.strip() for part in name.split(",")],
+        lambda name: wanted in name,
+    )
+    for way in ways:
+        fitting = [i for i, name in enumerate(names) if way(name)]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            told = listed([f"{labels[i]} ({i})" for i in fitting], 6)
+            raise SelectionError(f"{printable(text, 60)!r} names several classes: {told}", hint="give the index")
+    near = difflib.get_close_matches(wanted, names, 4, 0.5)
+    hint = f"the nearest names are {', '.join(labels[names.index(n)] for n in near)}" if near else "see --labels"
+    raise SelectionError(f"no class is named {printable(text, 60)!r}", hint=hint)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.analysis.attribution.expressions import expression_target
-from onnxviz.analysis.attribution.scores import Scored, score_output
-from onnxviz.errors import GradientError, SelectionError, listed, printable
+from onnxviz.analysis.attribution.scores import Scored, class_index, score_output
+from onnxviz.analysis.attribution.special_targets import special_target
+from onnxviz.analysis.attribution.target import Forward, Index, Target, made_target
+from onnxviz.errors import GradientError, SelectionError, printable
 from onnxviz.graph.layouts import tensor_layouts
 from onnxviz.graph.select import FLOAT_TYPES, all_tensors
 
@@ -23,60 +21,13 @@ __all__ = ["Forward", "Target", "TargetSpec", "resolve_target"]
 
 #: A class's index or name, ``"argmax"``, ``"TENSOR:3,5"``, an expression; None for the highest class.
 TargetSpec = int | str | None
-#: Gives the values of tensors of a model for all samples, ``(N, …)`` each, and which of them have no axis of samples.
-Forward = Callable[[ir.Model, Sequence[str], Mapping[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]]
 _NEURON = re.compile(r"(?P<tensor>.+):(?P<at>\d{1,9}(?:,\d{1,9})*)$", re.DOTALL)
 _MOST_SPATIAL = 3
-Index = tuple[Any, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """One number for each sample: the mean of some entries of a tensor.
-
-    Attributes:
-        model: The model that holds the tensor; with the nodes of an expression, where that is the target.
-        tensor: The tensor whose entries are the score.
-        shape: Of one sample of it.
-        dtype: Of it.
-        clean: ``(N,)``: the score of each sample as it is.
-        at: For each sample, which entries, as numpy indexes a row.
-        texts: What it is, for each sample.
-        classes: For each sample the index of the class; None where it is none.
-        bare: Whether the tensor has no axis of samples.
-        notes: What a reader should know.
-        frozen: Inputs that an expression adds, ``(N, …)``: the places of its ``argmax``, which stay those of the
-            unchanged sample whatever copy of it is run.
-    """
-
-    model: ir.Model
-    tensor: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    clean: npt.NDArray[np.float64]
-    at: tuple[Index, ...]
-    texts: tuple[str, ...]
-    classes: tuple[int, ...] | None = None
-    bare: bool = False
-    notes: tuple[str, ...] = ()
-    frozen: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
-
-    def seeds(self, samples: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
-        """Return the gradient of the score with respect to the tensor, ``(R, *shape)``, for rows of some samples."""
-        seeds = np.zeros((len(samples), *self.shape), self.dtype)
-        for row, sample in enumerate(samples.tolist()):
-            place = (row, *self.at[sample])
-            seeds[place] = 1 / np.size(seeds[place])
-        return seeds
-
-    def scores(self, values: npt.NDArray[Any], samples: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-        """Return the score of rows ``(R, *shape)`` of some samples, ``(R,)``."""
-        return _means(values, [(row, *self.at[sample]) for row, sample in enumerate(samples.tolist())])
 
 
 def resolve_target(
     model: ir.Model, wanted: TargetSpec, forward: Forward, *, labels: Sequence[str] | None = None,
-    output: str | None = None,
+    output: str | None = None, picture: tuple[int, int] | None = None, words: Mapping[int, str] | None = None,
 ) -> Target:  # fmt: skip
     """Return what is explained, for each sample.
 
@@ -85,6 +36,10 @@ def resolve_target(
     - ``"TENSOR:CHANNEL"``, ``"TENSOR:CHANNEL,ROW,COLUMN"``: a neuron of a map, channels first whatever the layout; of
       other tensors the indices along its axes after the samples', such as ``"tokens:4,17"`` for unit 17 of token 4.
       The mean, where fewer indices are given than it has axes;
+    - ``"box:0"``, ``"box:class=dog"``, ``"box:10,20,90,80"``: the box of a detector;
+    - ``"mask:dog"``: the pixels of a class;
+    - ``"token:4"``, ``"token:-1,dog"``: the likeliest or a class of a token, see
+      :func:`onnxviz.analysis.attribution.special_targets.special_target`;
     - an expression in names of tensors, as :func:`onnxviz.gradient.targets.target_value` takes it.
 
     Classes are those of the first output of shape (N, classes), taken before a softmax or sigmoid at its end.
@@ -95,18 +50,23 @@ def resolve_target(
         forward: Runs a model.
         labels: Names of the classes; by default those that the model's metadata hold.
         output: The output with the scores of classes, where it is not the first.
+        picture: Rows and columns of the picture that the model is fed.
+        words: Token id -> word, for classes that are words.
 
     Raises:
         SelectionError: The target does not exist, or nothing tells which output holds classes.
         GradientError: An expression is none.
     """
     text = "" if wanted is None else str(wanted).strip()
+    if (special := special_target(model, text, forward, labels, output, picture, words)) is not None:
+        return special
     tensors = {str(value.name): value for value in all_tensors(model)} | {str(v.name): v for v in model.graph.inputs}
     found = _NEURON.match(text)
     if found is not None and found["tensor"] in tensors:
         return _neuron(model, tensors[found["tensor"]], tuple(map(int, found["at"].split(","))), forward)
     plain = text in ("", "argmax") or re.fullmatch(r"\d{1,9}", text) is not None
     if plain or not _is_expression(text, tensors):
+        _check_whole(model, output)
         scored = score_output(model, lambda names: forward(model, names, {}), labels, output)
         return _class(model, text, scored)
     resolved = expression_target(model, text, forward)
@@ -116,21 +76,19 @@ def resolve_target(
             f"{printable(text, 80)!r} gives a tensor of shape {resolved.values.shape}, not a number for each sample",
             hint="take one entry, or sum(…), mean(…), max(…), norm(…) of it",
         )
-    return _target(
+    return made_target(
         resolved.model, resolved.tensor, resolved.values, ((...,),) * count, (text,) * count, notes=resolved.notes,
         frozen=resolved.frozen,
     )  # fmt: skip
 
 
-def _target(
-    model: ir.Model, tensor: str, values: npt.NDArray[Any], at: Sequence[Index], texts: Sequence[str], **more: Any
-) -> Target:
-    clean = _means(values, [(row, *place) for row, place in enumerate(at)])
-    return Target(model, tensor, values.shape[1:], values.dtype, clean, tuple(at), tuple(texts), **more)
-
-
-def _means(values: npt.NDArray[Any], places: Sequence[Index]) -> npt.NDArray[np.float64]:
-    return np.array([np.mean(values[place], dtype=np.float64) for place in places], np.float64)
+def _check_whole(model: ir.Model, output: str | None) -> None:
+    """Refuse to take what is left of boxes, in whatever number and order, for classes."""
+    if output is None and any(node.op_type == "NonMaxSuppression" for node in model.graph):
+        raise SelectionError(
+            "the model is a detector: it gives boxes, not a score a class",
+            hint="say which: --target box:0 (the best), box:class=NAME, box:X0,Y0,X1,Y1, or a neuron TENSOR:INDEX",
+        )
 
 
 def _is_expression(text: str, tensors: Mapping[str, ir.Value]) -> bool:
@@ -154,41 +112,12 @@ def _class(model: ir.Model, text: str, scored: Scored) -> Target:
             raise SelectionError("the scores hold NaN, so no class is the highest", hint="name one with --target")
         classes = tuple(int(i) for i in flat.argmax(axis=1))
     else:
-        classes = (_index(text, flat.shape[1], scored),) * len(flat)
+        classes = (class_index(text, flat.shape[1], scored.labels, scored.output),) * len(flat)
     names = [f"class {i}" if scored.labels is None else f"{scored.labels[i]} (class {i})" for i in classes]
     if flat.shape[1] == 1:
         names = ["the only score"] * len(flat)
     at = tuple(np.unravel_index(i, values.shape[1:]) for i in classes)
-    return _target(model, scored.tensor, values, at, names, classes=classes, notes=scored.notes)
-
-
-def _index(text: str, count: int, scored: Scored) -> int:
-    if re.fullmatch(r"\d{1,9}", text):
-        if int(text) >= count:
-            raise SelectionError(f"there is no class {text}", hint=f"{scored.output} has {count}, counted from 0")
-        return int(text)
-    if scored.labels is None:
-        raise SelectionError(
-            f"no class is named {printable(text, 60)!r}: the names of the classes are not known",
-            hint=f"give --labels FILE, an index below {count}, TENSOR:CHANNEL, or an expression",
-        )
-    names = [name.casefold() for name in scored.labels]
-    wanted = text.casefold()
-    ways: tuple[Callable[[str], bool], ...] = (
-        lambda name: name == wanted,
-        lambda name: wanted in [part.strip() for part in name.split(",")],
-        lambda name: wanted in name,
-    )
-    for way in ways:
-        fitting = [i for i, name in enumerate(names) if way(name)]
-        if len(fitting) == 1:
-            return fitting[0]
-        if fitting:
-            told = listed([f"{scored.labels[i]} ({i})" for i in fitting], 6)
-            raise SelectionError(f"{printable(text, 60)!r} names several classes: {told}", hint="give the index")
-    near = difflib.get_close_matches(wanted, names, 4, 0.5)
-    hint = f"the nearest names are {', '.join(scored.labels[names.index(n)] for n in near)}" if near else "see --labels"
-    raise SelectionError(f"no class is named {printable(text, 60)!r}", hint=hint)
+    return made_target(model, scored.tensor, values, at, names, classes=classes, notes=scored.notes)
 
 
 def _neuron(model: ir.Model, value: ir.Value, at: tuple[int, ...], forward: Forward) -> Target:
@@ -209,4 +138,4 @@ def _neuron(model: ir.Model, value: ir.Value, at: tuple[int, ...], forward: Forw
     whole = len(at) == len(shape)
     text = f"neuron {','.join(map(str, at))} of {name}" if whole else f"mean of {','.join(map(str, at))} of {name}"
     count = len(values)
-    return _target(model, name, values, (index,) * count, (text,) * count)
+    return made_target(model, name, values, (index,) * count, (text,) * count)

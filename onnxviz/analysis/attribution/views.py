@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxviz.analysis.attribution.regions import Region
 from onnxviz.analysis.attribution.result import Attribution
 from onnxviz.analysis.placement import CellAxis, Placement, stretched
 from onnxviz.analysis.scale import ColorScale, color_scale
 from onnxviz.analysis.spatial_heat import Canvas, SpatialHeat
 
-__all__ = ["AttributionView", "attribution_view"]
+__all__ = ["AttributionView", "attribution_view", "shared_scale"]
 
 Kind = Literal["picture", "signal", "volume", "map", "tokens", "table"]
 
@@ -36,6 +38,7 @@ class AttributionView:
         below: What was fed at the same places: a slice of the volume, the values of the features; None where a canvas
             shows it.
         words: What the positions stand for.
+        region: The part of the picture that the target is about; None where it is about all of it.
     """
 
     kind: Kind
@@ -48,6 +51,26 @@ class AttributionView:
     how: str = ""
     below: npt.NDArray[np.float32] | None = None
     words: tuple[str, ...] = ()
+    region: Region | None = None
+
+
+def shared_scale(views: Sequence[AttributionView]) -> list[AttributionView]:
+    """Return maps with one limit for all, so that their colours compare: from 0, or symmetric where they have a sign.
+
+    >>> made = [Attribution("saliency", {"x": np.float32([[1, k]])}, {}, ("",), np.ones(1)) for k in (2, 5)]
+    >>> [view.scale.vmax for view in shared_scale([attribution_view(one, "x", 0) for one in made])]
+    [5.0, 5.0]
+    """
+    most = max((view.scale.vmax for view in views if view.scale.count), default=1.0)
+    found = []
+    for view in views:
+        low = -most if view.scale.kind == "diverging" else 0.0
+        finite = view.heat[np.isfinite(view.heat)]
+        clipped = float(np.mean(np.abs(finite) > most)) if finite.size else 0.0
+        scale = replace(view.scale, vmin=low, vmax=most, clipped=clipped)
+        spatial = None if view.spatial is None else replace(view.spatial, scale=scale)
+        found.append(replace(view, scale=scale, spatial=spatial))
+    return found
 
 
 def attribution_view(one: Attribution, tensor: str, sample: int) -> AttributionView:
@@ -67,7 +90,7 @@ def attribution_view(one: Attribution, tensor: str, sample: int) -> AttributionV
     ('tokens', [[3.0, 1.0]], 'sum of 2 channels')
     """
     letters = one.axes.get(tensor, "N" + "C" * (one.maps[tensor].ndim - 1))
-    signed = bool(np.nanmin(one.maps[tensor], initial=0.0) < 0)
+    signed = one.contrast or bool(np.nanmin(one.maps[tensor], initial=0.0) < 0)
     heat, how = _over_channels(one.maps[tensor][sample], letters[1:], signed)
     fed = one.inputs.get(tensor)
     given = None if fed is None or one.layer is not None else np.asarray(fed[sample])
@@ -83,7 +106,8 @@ def attribution_view(one: Attribution, tensor: str, sample: int) -> AttributionV
             tensor, None, one.maps[tensor].shape, "float32", "mean", block, place, 1, scale, 0, place.note
         )  # fmt: skip
         kind: Kind = "signal" if len(canvas.size) == 1 else "picture"
-        return AttributionView(kind, tensor, block, scale, spatial, canvas, fine, how)
+        region = one.regions[sample] if sample < len(one.regions) else None
+        return AttributionView(kind, tensor, block, scale, spatial, canvas, fine, how, region=region)
     below = None
     words: tuple[str, ...] = ()
     if heat.ndim == 0 or "".join(set(letters[1:])) == "C":
