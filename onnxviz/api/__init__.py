@@ -243,6 +243,7 @@ def report(
         options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
     """
     from onnxviz.analysis.classification import load_labels
+    from onnxviz.api.attribution import answer_maps
     from onnxviz.report.page import build_report
     from onnxviz.report.prepare import prepare
 
@@ -259,7 +260,7 @@ def report(
     several = batches if batches.samples > 1 and batches.names else None
     page = build_report(
         opened, captured, labels=names, prepared=prepared, batches=several, sample_classes=classes,
-        backward=lambda: _backward(opened, batches, run),
+        backward=lambda: _backward(opened, batches, run), attribute=lambda: answer_maps(opened, batches, names, run),
     )  # fmt: skip
     if output is not None:
         page.save(output)

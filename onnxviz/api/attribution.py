@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from onnxviz.analysis.attribution.case import Case
     from onnxviz.analysis.attribution.result import Attribution
     from onnxviz.analysis.attribution.targets import TargetSpec
+    from onnxviz.runtime.batches import Batches
     from onnxviz.runtime.capture import Feed
 
     Model = ir.Model | str | os.PathLike[str]
     Path_ = str | os.PathLike[str]
 
-__all__ = ["attribute", "attribution_methods", "explain"]
+__all__ = ["answer_maps", "attribute", "attribution_methods", "explain"]
 
 
 def attribute(
@@ -191,6 +192,44 @@ def attribution_methods() -> dict[str, str]:
     from onnxviz.analysis.attribution.methods import known_methods
 
     return {name: row.about for name, row in known_methods().items()}
+
+
+def answer_maps(
+    model: ir.Model, batches: Batches, labels: Sequence[str] | None, run: Mapping[str, Any]
+) -> list[Attribution]:
+    """Return Grad-CAM and input × gradient of the answer: the highest class, the best box, or the largest segment.
+
+    Args:
+        model: An opened model.
+        batches: What it is fed.
+        labels: Names of the classes.
+        run: ``providers`` and ``op_library``.
+
+    Raises:
+        SelectionError: It has no answer of these kinds.
+        GradientError: No gradient leads to it.
+    """
+    from onnxviz.analysis.attribution.case import open_case
+    from onnxviz.analysis.attribution.methods import attribution
+    from onnxviz.analysis.attribution.run import How
+    from onnxviz.errors import SelectionError
+
+    how = How(run.get("providers", "auto"), run.get("op_library"))
+    refused: SelectionError | None = None
+    for target in (None, "box:0", "mask"):
+        try:
+            case = open_case(model, batches, target=target, labels=labels, how=how)
+        except SelectionError as error:
+            refused = refused or error
+            continue
+        found = []
+        for method in ("grad-cam", "input-x-gradient"):
+            try:
+                found.append(attribution(case, method))
+            except SelectionError:  # no layer with positions
+                continue
+        return found
+    raise refused or SelectionError("there is no answer to explain")
 
 
 def _told(one: Attribution) -> list[str]:

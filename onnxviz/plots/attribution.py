@@ -157,22 +157,26 @@ def _caption(
             shares = ", ".join(f"{100 * share:g}" for share in contours)
             parts += [f"lines at {shares} % of the largest"]
         if any(region is not None for one in found for region in one.regions):
-            parts += ["dashed: what the target is about"]
+            parts += ["outlined: what the target is about"]
     return parts
 
 
 def _footer(found: Sequence[Attribution], several: bool, room: float) -> list[str]:
-    """Return what there is to say below all maps, in lines."""
+    """Return what there is to say below all maps, in lines; what holds for all targets of a method once."""
     plain = [one for one in found if not one.contrast]
     shared = [note for note in found[0].notes if all(note in one.notes for one in plain) and not _is_said(note)]
     targets = list(dict.fromkeys(one.target for one in plain))
-    lines: list[str] = []
+    said: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for one in plain:
-        name = f"{one.method} {_letter(targets.index(one.target))}" if several else one.method
-        lines += _foot(one, name, shared, room)
+        if parts := _foot(one, shared):
+            said.setdefault((one.method, tuple(parts)), []).append(_letter(targets.index(one.target)))
+    lines: list[str] = []
+    for (method, parts), letters in said.items():
+        name = f"{method} {', '.join(letters)}" if several and len(letters) < len(targets) else method
+        lines += wrap_caption([f"{name}: {parts[0]}", *parts[1:]], room * 1.06).split("\n")
     if len(plain) < len(found):
-        said = "A − B: the difference of the two maps, red where A counts more and blue where B does"
-        lines += wrap_caption([said], room).split("\n")
+        told = "A − B: the difference of the two maps, red where A counts more and blue where B does"
+        lines += wrap_caption([told], room).split("\n")
     return lines + [line for note in shared for line in wrap_caption([safe(note, 200)], room).split("\n")]
 
 
@@ -181,8 +185,8 @@ def _is_said(note: str) -> bool:
     return note.startswith("score before")
 
 
-def _foot(one: Attribution, name: str, shared: Sequence[str], room: float) -> list[str]:
-    """Return what there is to say of one attribution, in lines, without the notes that all share."""
+def _foot(one: Attribution, shared: Sequence[str]) -> list[str]:
+    """Return what there is to say of one attribution, in parts, without the notes that all share."""
     parts = [f"{key} {value}" for key, value in one.parameters.items()]
     parts += [f"layer {safe(one.layer.name, 60)}, {one.layer.how}"] if one.layer is not None else []
     if one.baseline_score is not None:
@@ -194,7 +198,7 @@ def _foot(one: Attribution, name: str, shared: Sequence[str], room: float) -> li
     parts += [f"{len(one.cuts) - 3} more cuts"] if len(one.cuts) > 3 else []
     if one.certificate is not None:
         parts += [safe(line, 200) for line in one.certificate.lines()]
-    return wrap_caption([f"{name}: {parts[0]}" if parts else name, *parts[1:]], room * 1.06).split("\n")
+    return parts
 
 
 def _numbers(values: npt.NDArray[np.float64]) -> str:

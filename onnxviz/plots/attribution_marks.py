@@ -13,11 +13,12 @@ from onnxviz.analysis.attribution.views import AttributionView
 
 __all__ = ["draw_contours", "draw_region"]
 
+_LARGE = 0.1  # share of a side from which an outline has room for dashes
 _FINEST = 160  # places along an axis at which contours are looked for
 
 
 def draw_contours(axes: Axes, view: AttributionView, shares: Sequence[float]) -> None:
-    """Draw lines where a map has some shares of its largest magnitude, on each side of 0.
+    """Draw lines where a map has some shares of the largest magnitude of its scale, on each side of 0.
 
     Args:
         axes: Of the picture.
@@ -30,8 +31,7 @@ def draw_contours(axes: Axes, view: AttributionView, shares: Sequence[float]) ->
         return
     at = [np.linspace(0, size - 1, min(size, _FINEST)) for size in view.canvas.size]
     values = np.ma.masked_invalid(view.spatial.at(*at))
-    most = float(np.abs(view.heat[np.isfinite(view.heat)]).max())
-    wanted = sorted({sign * share * most for share in shares for sign in (-1, 1)})
+    wanted = sorted({sign * share * view.scale.vmax for share in shares for sign in (-1, 1)})
     levels = [level for level in wanted if values.min() < level < values.max()]
     if levels and values.count():
         axes.contour(at[1], at[0], values, levels=levels, colors=["white"], linewidths=1.6, alpha=0.7,
@@ -40,7 +40,7 @@ def draw_contours(axes: Axes, view: AttributionView, shares: Sequence[float]) ->
 
 
 def draw_region(axes: Axes, region: Region | None, size: tuple[int, ...]) -> None:
-    """Outline a part of a picture, dashed in black on white.
+    """Outline a part of a picture in black on white, a large rectangle dashed.
 
     Args:
         axes: Of the picture.
@@ -51,7 +51,8 @@ def draw_region(axes: Axes, region: Region | None, size: tuple[int, ...]) -> Non
         return
     if region.box is not None:
         left, top, right, bottom = (float(c) - 0.5 for c in region.box)
-        for colour, wide, style in (("white", 2.2, "-"), ("black", 1.0, (0, (3, 2)))):
+        large = max((right - left) / size[1], (bottom - top) / size[0]) > _LARGE
+        for colour, wide, style in (("white", 2.0, "-"), ("black", 0.9, (0, (3, 2)) if large else "-")):
             axes.add_patch(
                 Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=wide,
                           linestyle=style)
@@ -61,5 +62,5 @@ def draw_region(axes: Axes, region: Region | None, size: tuple[int, ...]) -> Non
             (np.arange(n) + 0.5) / n * pixels - 0.5 for n, pixels in zip(region.mask.shape, size, strict=True)
         )
         block = region.mask.astype(np.float32)
-        axes.contour(columns, rows, block, levels=[0.5], colors=["white"], linewidths=2.0)
-        axes.contour(columns, rows, block, levels=[0.5], colors=["black"], linewidths=0.9, linestyles="dashed")
+        axes.contour(columns, rows, block, levels=[0.5], colors=["white"], linewidths=1.4)
+        axes.contour(columns, rows, block, levels=[0.5], colors=["black"], linewidths=0.7)

@@ -180,8 +180,8 @@ def draw_tile(
         else:
             draw_over(axes, view.canvas, view.spatial)
             draw_contours(axes, view, contours)
-        if view.canvas is not None:
-            draw_region(axes, view.region, view.canvas.size)
+        if view.canvas is not None and view.region is not None and view.region.box is not None:
+            draw_region(axes, view.region, view.canvas.size)  # the outline of a mask would hide the map
     if view.scale.count:
         parts = [unit, view.how, "constant" if view.scale.constant else "", _clipped(view)]
         small_bar(figure, view.scale, bar, " · ".join(part for part in parts if part))

@@ -160,7 +160,8 @@ def _boxes_of(boxes: ir.Value, wanted: set[int], run: Run) -> dict[int, Array]:
     tried = []
     for value in ancestors(boxes):
         shape = shape_list(value)
-        if shape is not None and len(shape) in (2, 3) and shape[-1] == 4 and value.dtype in FLOAT_TYPES:
+        known = shape is not None and len(shape) in (2, 3) and shape[-1] == 4 and value.dtype in FLOAT_TYPES
+        if known and value.producer() is not None:
             tried.append(str(value.name))
     tried = [name for name in tried if name][:_LOOKED_AT]
     values = run(tried) if tried and wanted else {}

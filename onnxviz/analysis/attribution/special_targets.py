@@ -15,6 +15,7 @@ from onnxviz.analysis.attribution.raw_scores import raw_scores
 from onnxviz.analysis.attribution.regions import Region
 from onnxviz.analysis.attribution.scores import class_index, class_names
 from onnxviz.analysis.attribution.target import Forward, Target, made_target
+from onnxviz.analysis.scale import number
 from onnxviz.errors import InputError, SelectionError, listed, printable
 from onnxviz.graph.layouts import tensor_layouts
 from onnxviz.graph.select import FLOAT_TYPES, all_tensors
@@ -89,7 +90,7 @@ def _mask(
         rows, columns = np.nonzero(where)
         at.append((rows, columns, index) if last else (index, rows, columns))
         said = "its pixels" if within is None else f"the pixels within {within['box']}"
-        texts.append(f"{_named(names, index)}: sum over {said}, {100 * where.mean():.2g} % of all")
+        texts.append(f"{_named(names, index)}: sum over {said}, {_percent(where.mean())} of all")
         classes.append(index)
         regions.append(Region(mask=where))
     notes = (f"score before the {undone}",) if undone else ()
@@ -151,8 +152,12 @@ def _rectangle(text: str, shape: tuple[int, ...], picture: tuple[int, int] | Non
 def _absent(wanted: str, own: Array, names: tuple[str, ...] | None) -> SelectionError:
     counts = np.bincount(own[own >= 0].reshape(-1)) if (own >= 0).any() else np.zeros(0, int)
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
-    told = listed([f"{_named(names, i)} ({100 * counts[i] / own.size:.2g} %)" for i in order], 6)
+    told = listed([f"{_named(names, i)} ({_percent(counts[i] / own.size)})" for i in order], 6)
     return SelectionError(f"no pixel is of {wanted}", hint=f"the classes in the picture are {told or 'none'}")
+
+
+def _percent(share: float) -> str:
+    return f"{number(float(f'{100 * share:.2g}'))} %"
 
 
 def _token(
