@@ -163,16 +163,16 @@ def explain(
         "tokens": tokens,
         "progress": progress,
     }
-    targets = list(target) if isinstance(target, (list, tuple)) else [target]
+    targets: list[TargetSpec] = [target] if target is None or isinstance(target, (int, str)) else list(target)
     each = []
-    for one in targets:
-        case = _case(model, inputs, one, inner, output, labels, how, options)
-        own = {row.name: {k: v for k, v in given.items() if k in row.parameters} for row in rows}
+    for wanted in targets:
+        case = _case(model, inputs, wanted, inner, output, labels, how, options)
+        own = {row.name: {k: given[k] for k in given if k in row.parameters} for row in rows}
         each.append(
             [attribution(case, row.name, layer=layer, fallback=fallback, **own[row.name]) for row in rows]
         )  # fmt: skip
     made, lost_notes = contrasts(each)
-    found = [*(one for own in each for one in own), *made]
+    found = [*(one for several in each for one in several), *made]
     lines = [*(line for one in found for line in _told(one)), *lost_notes]
     for line in dict.fromkeys(lines) if tell is not None else ():
         tell(line)  # type: ignore[misc]

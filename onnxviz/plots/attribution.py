@@ -135,7 +135,7 @@ def _names(row: Row, several: bool) -> list[str]:
     if not several:
         return [one.method for one, _ in row]
     targets = list(dict.fromkeys(one.target for one, _ in row if not one.contrast))
-    difference = " − ".join(_letter(place) for place in range(len(targets)))
+    difference = "−".join(_letter(place) for place in range(len(targets)))
     return [
         f"{one.method} · {difference if one.contrast else _letter(targets.index(one.target))}" for one, _ in row
     ]  # fmt: skip
@@ -171,9 +171,9 @@ def _footer(found: Sequence[Attribution], several: bool, room: float) -> list[st
         if parts := _foot(one, shared):
             said.setdefault((one.method, tuple(parts)), []).append(_letter(targets.index(one.target)))
     lines: list[str] = []
-    for (method, parts), letters in said.items():
+    for (method, own), letters in said.items():
         name = f"{method} {', '.join(letters)}" if several and len(letters) < len(targets) else method
-        lines += wrap_caption([f"{name}: {parts[0]}", *parts[1:]], room * 1.06).split("\n")
+        lines += wrap_caption([f"{name}: {own[0]}", *own[1:]], room * 1.06).split("\n")
     if len(plain) < len(found):
         told = "A − B: the difference of the two maps, red where A counts more and blue where B does"
         lines += wrap_caption([told], room).split("\n")

@@ -47,7 +47,7 @@ def with_cells(model: ir.Model, head: Head, forward: Forward) -> Head:
         if found.ndim != 3:
             return head
         ends.append((found[0].T if head.last else found[0])[:, 0])
-    cells = np.float64(np.stack(ends, axis=1))
+    cells = np.asarray(np.stack(ends, axis=1), np.float64)
     return replace(head, cells=cells) if len(cells) == head.anchors else head
 
 

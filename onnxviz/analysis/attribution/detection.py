@@ -40,7 +40,7 @@ class Layout:
         >>> Layout(True, True, (10.0, 10.0)).corners(np.array([[0.5, 0.5, 0.2, 0.4]])).round(3).tolist()
         [[4.0, 3.0, 6.0, 7.0]]
         """
-        one, two = np.float64(boxes[:, :2]), np.float64(boxes[:, 2:4])
+        one, two = np.asarray(boxes[:, :2], np.float64), np.asarray(boxes[:, 2:4], np.float64)
         if self.centred:
             one, two = one - two / 2, one + two / 2
         if not self.across_first:
@@ -80,7 +80,7 @@ def box_layout(boxes: Array, size: tuple[int, int] | None, centred: bool | None)
         size: Rows and columns of the picture.
         centred: Whether they are known to be centre and size.
     """
-    known = np.float64(boxes)
+    known = np.asarray(boxes, np.float64)
     if not np.isfinite(known).all() or not len(known) or size is None:
         return None
     sides = known[:, 2:4] - known[:, :2]
@@ -107,7 +107,7 @@ def likelihoods(head: Head) -> tuple[npt.NDArray[np.float64], int | None]:
     Scores that are none yet become so by a softmax where most anchors are sure of one class at an end, the background;
     else by a sigmoid each.
     """
-    values = np.float64(head.values)
+    values = np.asarray(head.values, np.float64)
     if values.min(initial=0) < 0 or values.max(initial=0) > 1:
         shifted = np.exp(values - values.max(axis=2, keepdims=True))
         soft = shifted / shifted.sum(axis=2, keepdims=True)
@@ -115,7 +115,7 @@ def likelihoods(head: Head) -> tuple[npt.NDArray[np.float64], int | None]:
         return (1 / (1 + np.exp(-np.clip(values, -60, 60))) if background is None else soft), background
     exclusive = values.shape[2] > 1 and bool(np.abs(values.sum(axis=2) - 1).max() < 1e-2)
     if head.objectness is not None:
-        values = values * np.float64(head.objectness)[:, :, None]
+        values = values * np.asarray(head.objectness, np.float64)[:, :, None]
     return values, background_of(values) if exclusive else None
 
 
@@ -157,8 +157,8 @@ def ranked_boxes(
         order = np.argsort(-best, kind="stable")[:_MOST]
         corners, cell = _corners(head, sample, size)
         for anchor in order.tolist():
-            at = None if corners is None else tuple(corners[anchor].tolist())
-            found.append(Box(place, anchor, int(labels[anchor]), float(best[anchor]), at, cell))  # type: ignore[arg-type]
+            at: Any = None if corners is None else tuple(corners[anchor].tolist())
+            found.append(Box(place, anchor, int(labels[anchor]), float(best[anchor]), at, cell))
     found.sort(key=lambda box: -box.probability)
     return _kept(found[:_MOST], way.overlap)
 

@@ -193,7 +193,7 @@ def test_the_scores_behind_an_argmax_are_found() -> None:
 
 def test_a_class_that_is_nowhere_tells_those_that_are() -> None:
     with pytest.raises(
-        SelectionError, match=r"no pixel is of class 1; the classes in the picture are class 0 \(1e\+02 %\)"
+        SelectionError, match=r"no pixel is of class 1; the classes in the picture are class 0 \(100 %\)"
     ):
         explained(PIXELS, "mask:1", P - np.float32([[[[0]], [[9]]]]))
 
