@@ -167,10 +167,8 @@ def explain(
     each = []
     for wanted in targets:
         case = _case(model, inputs, wanted, inner, output, labels, how, options)
-        own = {row.name: {k: given[k] for k in given if k in row.parameters} for row in rows}
-        each.append(
-            [attribution(case, row.name, layer=layer, fallback=fallback, **own[row.name]) for row in rows]
-        )  # fmt: skip
+        takes = {row.name: {k: given[k] for k in given if k in row.parameters} for row in rows}
+        each.append([attribution(case, row.name, layer=layer, fallback=fallback, **takes[row.name]) for row in rows])
     made, lost_notes = contrasts(each)
     found = [*(one for several in each for one in several), *made]
     lines = [*(line for one in found for line in _told(one)), *lost_notes]

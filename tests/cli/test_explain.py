@@ -48,6 +48,10 @@ def test_what_is_wrong_is_one_line(onnxviz: Onnxviz) -> None:
     for arguments, words in (
         (("--method", "magic"), "there is no method 'magic'"),
         (("--target", "11"), "there is no class 11"),
+        (("--target", "box:0"), "no scores and boxes of anchors were found"),
+        (("--target", "mask:3"), "no output holds scores of classes at pixels"),
+        (("--target", "token:3"), "no output holds scores of tokens"),
+        (("--contours", "2"), "are no shares between 0 and 1"),
         (("--set", "steps"), "is not NAME=VALUE"),
         (("--set", "steps=3"), "no method here has a parameter 'steps'"),
         (("--layer", "output"), "output has no spatial axes; those that have are pool4"),
@@ -56,3 +60,14 @@ def test_what_is_wrong_is_one_line(onnxviz: Onnxviz) -> None:
         assert (run.code, run.files) == (2, []), arguments
         assert words in run.err
         assert run.err.count("\n") == 1
+
+
+def test_two_targets_are_contrasted(onnxviz: Onnxviz, here: Path) -> None:
+    run = onnxviz(
+        "explain", LENET, "-i", DIGIT, "--target", "3", "--target", "5", "--contours", "none", "-o", "a.svg",
+        "--data", "a.npz",
+    )  # fmt: skip
+    assert (run.code, run.files) == (0, ["a.npz", "a.svg"]), run.err
+    with np.load(here / "a.npz") as data:
+        np.testing.assert_allclose(data["2/map/0"], data["0/map/0"] - data["1/map/0"])
+        assert data["0/map/0"].any()

@@ -46,7 +46,7 @@ class Layout:
         if not self.across_first:
             one, two = one[:, ::-1], two[:, ::-1]
         low, high = np.minimum(one, two), np.maximum(one, two)
-        return np.concatenate([low, high], axis=1) * np.array([*self.scale, *self.scale])
+        return np.asarray(np.concatenate([low, high], axis=1) * np.array([*self.scale, *self.scale]))
 
 
 @dataclass(frozen=True)
