@@ -81,7 +81,7 @@ def _mask(
     within = _WITHIN.match(text)
     wanted = within["name"].strip() if within is not None else text
     owner = scores.argmax(axis=1) if scores.shape[1] > 1 else np.where(scores[:, 0] > _middle(scores, undone), 0, -1)
-    at, texts, classes, regions = [], [], [], []
+    at, texts, regions = [], [], []
     for own in owner:
         index = _class_of(wanted, own, scores.shape[1], names, name)
         where = own == index if within is None else _rectangle(within["box"], own.shape, picture)
@@ -91,12 +91,9 @@ def _mask(
         at.append((rows, columns, index) if last else (index, rows, columns))
         said = "its pixels" if within is None else f"the pixels within {within['box']}"
         texts.append(f"{_named(names, index)}: sum over {said}, {_percent(where.mean())} of all")
-        classes.append(index)
         regions.append(Region(mask=where))
     notes = (f"score before the {undone}",) if undone else ()
-    return made_target(
-        changed, tensor, values, at, texts, classes=tuple(classes), notes=notes, summed=True, regions=tuple(regions)
-    )
+    return made_target(changed, tensor, values, at, texts, notes=notes, summed=True, regions=tuple(regions))
 
 
 def _pixel_scores(model: ir.Model) -> str:
@@ -185,9 +182,7 @@ def _token(
     classes = [int(row[place].argmax()) if fixed is None else fixed for row in values]
     texts = [f"token {place}: {_named(names, i)}" for i in classes]
     notes = (f"score before the {undone}",) if undone else ()
-    return made_target(
-        changed, tensor, values, [(place, i) for i in classes], texts, classes=tuple(classes), notes=notes
-    )
+    return made_target(changed, tensor, values, [(place, i) for i in classes], texts, notes=notes)
 
 
 def _names(labels: Sequence[str] | None, model: ir.Model, count: int) -> tuple[str, ...] | None:

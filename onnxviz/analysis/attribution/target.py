@@ -31,7 +31,7 @@ class Target:
         clean: ``(N,)``: the score of each sample as it is.
         at: For each sample, which entries, as numpy indexes a row.
         texts: What it is, for each sample.
-        classes: For each sample the index of the class; None where it is none.
+        classes: For each sample the index of the class, where the tensor has one score a class; None elsewhere.
         bare: Whether the tensor has no axis of samples.
         notes: What a reader should know.
         frozen: Inputs that an expression adds, ``(N, …)``: the places of its ``argmax``, which stay those of the
