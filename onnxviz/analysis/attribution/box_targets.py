@@ -67,7 +67,7 @@ def box_target(
     texts = [_text(rank, box, names) for rank, box in chosen]
     regions = tuple(None if box.corners is None else Region(box=box.corners) for box in boxes)
     return made_target(
-        changed, tensor, values, at, texts,         notes=_notes(model, heads, boxes, undone), summed=True, regions=regions,
+        changed, tensor, values, at, texts, notes=_notes(model, heads, boxes, undone), summed=True, regions=regions
     )  # fmt: skip
 
 
