@@ -79,7 +79,11 @@ def _draw_row(
     for place, (one, view) in enumerate(row):
         left = MARGIN + tile.lead + (place % columns) * (tile.width + _GAP)
         upper = top + tile.first + (place // columns) * tile.line + tile.above
-        about = view.tensor if one.layer is None else f"{view.tensor} · {' × '.join(map(str, one.layer.size))}"
+        about = (
+            view.tensor
+            if one.layer is None or one.layer.name != view.tensor
+            else f"{view.tensor} · {' × '.join(map(str, one.layer.size))}"
+        )
         name_tile(figure, tile, one.method, about, (left, upper))
         draw_tile(figure, tile, view, (left, upper), one.unit)
 

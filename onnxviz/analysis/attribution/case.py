@@ -225,7 +225,8 @@ def _sources(
 
 
 def _words(feeds: Mapping[str, Any], feeding: Feeding, words: Mapping[int, str] | None) -> tuple[tuple[str, ...], ...]:
-    texts = [a for n, a in feeds.items() if n in feeding.rowwise and a.ndim == 2 and a.dtype.kind in "iu"]
+    ids = [n for n, a in feeds.items() if n in feeding.rowwise and a.ndim == 2 and a.dtype.kind in "iu"]
+    texts = [feeds[n] for n in sorted(ids, key=lambda n: "mask" in n.lower() or "type" in n.lower())]
     if not texts:
         return ()
     return tuple(tuple((words or {}).get(int(i), str(int(i))) for i in row) for row in texts[0])

@@ -88,7 +88,7 @@ def _drops(case: Case, name: str, fill: Array, count: int, cover: Cover) -> Arra
 
 def _told(name: str, over: Windows, told: dict[str, Any]) -> dict[str, Any]:
     sizes = {"patch": "x".join(map(str, over.patch)), "stride": "x".join(map(str, over.stride))}
-    return sizes if "patch" not in told else {f"{key} of {name}": value for key, value in sizes.items()}
+    return sizes if "patch" not in told else {f"{k} of {name}": v for k, v in sizes.items() if v != told[k]}
 
 
 def _groups(case: Case, name: str, groups: Any) -> tuple[Array, int]:

@@ -46,18 +46,19 @@ class Grid:
         return masks.reshape(len(masks), *sizes)
 
 
-def mask(grid: Grid, share: float, seed: int, place: int) -> npt.NDArray[np.float64]:
+def mask(grid: Grid, share: float, seed: int, place: int, which: int = 0) -> npt.NDArray[np.float64]:
     """Return a mask (Petsiuk et al. 2018, section 3.2): random cells, stretched over one cell more, shifted, cropped.
 
     Args:
         grid: Its size.
         share: Chance of a cell to be 1.
         seed, place: Of the random numbers: each mask has its own.
+        which: Of several inputs, each of which has masks of its own.
 
     >>> mask(Grid((1,), (4,), (2,), True), 0.5, 0, 2).round(2).tolist()
     [0.25, 0.0, 0.0, 0.0]
     """
-    rng = np.random.default_rng((seed, place))
+    rng = np.random.default_rng((seed, place, which) if which else (seed, place))
     made: npt.NDArray[np.float64] = (rng.random(grid.cells) < share).astype(np.float64)
     if not grid.smooth:
         return made
@@ -99,7 +100,10 @@ def rise(
     sums = {name: np.zeros((case.samples, 5, *own.shape)) for name, own in grids.items()}
     total = np.zeros(case.samples)
     for sample, places in scorer.runner.copies(masks):
-        made = {n: np.stack([mask(own, share, seed, int(i)) for i in places]) for n, own in grids.items()}
+        made = {
+            n: np.stack([mask(own, share, seed, int(i), which) for i in places])
+            for which, (n, own) in enumerate(grids.items())
+        }
         rows = {n: _covered(case, n, sample, chosen[0].rows[n], grids[n].spread(m, case.value(n).ndim))
                 for n, m in made.items()}  # fmt: skip
         scores = scorer(*case.changed(sample, rows))
