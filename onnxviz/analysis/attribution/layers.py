@@ -163,7 +163,7 @@ def _candidates(case: Case, path: Mapping[str, ir.Value], codes: bool) -> list[L
     """Return the last layers before the target, the last first: sequences until there is a map, then some maps."""
     found: list[Layer] = []
     maps = 0
-    for name, value in reversed(path.items()):
+    for name, value in reversed(list(path.items())):
         layer = _layer(case, value, "the last tensor with spatial axes", codes) if name != case.target.tensor else None
         if layer is None or (layer.block is not None and not _is_stream(value)):
             continue

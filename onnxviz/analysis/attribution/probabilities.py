@@ -33,7 +33,8 @@ class Scorer:
     """
 
     def __init__(self, case: Case, probability: bool) -> None:
-        self.case, self.notes, self.unit, self._by = case, (), "score", ""  # type: tuple[str, ...]
+        self.case, self.unit, self._by = case, "score", ""
+        self.notes: tuple[str, ...] = ()
         wanted = probability and case.target.classes is not None
         self.runner = case.runner(also=[case.target.tensor]) if wanted else case.forward
         if not wanted:

@@ -114,7 +114,7 @@ def _over_channels(block: npt.NDArray[np.float32], letters: str, signed: bool) -
     count = block.shape[axis]
     first = block.take(0, axis)
     if count > 1 and np.array_equal(block, np.expand_dims(first, axis).repeat(count, axis), equal_nan=True):
-        return first, "all channels alike"
+        return np.asarray(first, np.float32), "all channels alike"
     heat = block.sum(axis=axis, dtype=np.float64) if signed else block.max(axis=axis)
     return np.asarray(heat, np.float32), f"{'sum' if signed else 'max'} of {count} channels" if count > 1 else ""
 

@@ -308,7 +308,9 @@ def test_maps_of_all_channels_alike_are_not_added_up(tmp_path: Path) -> None:
     np.testing.assert_allclose(view.heat, fed["x"][0, 1] / 16, rtol=1e-4, atol=1e-6)
     assert view.how == "all channels alike"
     save_model(model, tmp_path / "m.onnx")
-    explain(tmp_path / "m.onnx", fed, ["occlusion", "rise"], tmp_path / "a.png", parameters={"masks": 9}, providers="cpu")
+    explain(
+        tmp_path / "m.onnx", fed, ["occlusion", "rise"], tmp_path / "a.png", parameters={"masks": 9}, providers="cpu"
+    )
     assert (tmp_path / "a.png").stat().st_size > 5000
 
 

@@ -55,8 +55,8 @@ def mask(grid: Grid, share: float, seed: int, place: int, which: int = 0) -> npt
         seed, place: Of the random numbers: each mask has its own.
         which: Of several inputs, each of which has masks of its own.
 
-    >>> mask(Grid((1,), (4,), (2,), True), 0.5, 0, 2).round(2).tolist()
-    [0.25, 0.0, 0.0, 0.0]
+    >>> mask(Grid((1,), (4,), (2,), True), 0.5, 0, 4).round(2).tolist()
+    [0.0, 0.33, 0.67, 1.0]
     """
     rng = np.random.default_rng((seed, place, which) if which else (seed, place))
     made: npt.NDArray[np.float64] = (rng.random(grid.cells) < share).astype(np.float64)
