@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxviz.analysis.attribution.feeding import Feeding
+from onnxviz.errors import ExecutionError, InputError
 from onnxviz.gradient.model import gradient_model
 from onnxviz.gradient.registry import Table
 from onnxviz.graph.model import copy_model
@@ -164,7 +165,15 @@ class Runner:
         for start in range(0, len(samples), self.rows):
             part = slice(start, start + self.rows)
             own = {n: a[part] if n in self.feeding.rowwise else a for n, a in rows.items()}
-            parts.append(self._part(own, samples[part], None if weights is None else weights[part]))
+            try:
+                parts.append(self._part(own, samples[part], None if weights is None else weights[part]))
+            except (ExecutionError, InputError):
+                if self.rows == 1 or self.feeding.fixed is not None or self.how.batch is not None:
+                    raise
+                self.rows = (
+                    1  # it declares an open number of samples, and takes only one: a fixed state or shape inside
+                )
+                return self(rows, samples, weights)
         return _joined(parts)
 
     def copies(self, count: int) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
@@ -237,6 +246,7 @@ def _enter_value(model: ir.Model, seed: str, tensor: str) -> None:
 def _returns(model: ir.Model, names: Iterable[str]) -> None:
     """Make some tensors all that a model returns, and remove what computes nothing of them."""
     values = {str(value.name): value for node in model.graph for value in node.outputs}
+    values |= {str(value.name): value for value in model.graph.outputs if value.name not in values}  # constants
     model.graph.outputs[:] = [values[name] for name in dict.fromkeys(names)]
     RemoveUnusedNodesPass()(model)
 

@@ -16,7 +16,7 @@ from onnxviz.analysis.attribution.positions import windows
 from onnxviz.analysis.attribution.resizing import enlarged
 from onnxviz.analysis.attribution.run import How
 from onnxviz.api import attribute, explain
-from onnxviz.errors import GradientError, InputError, SelectionError
+from onnxviz.errors import ExecutionError, GradientError, InputError, SelectionError
 from onnxviz.graph.io import as_model, save_model
 from onnxviz.runtime.batches import load_batches
 from onnxviz.runtime.session import Session
@@ -166,6 +166,17 @@ def test_rows_of_a_run_follow_the_memory_and_progress_is_told(monkeypatch: pytes
     assert told[-1] == (120, 120)
 
 
+def test_a_model_that_takes_one_row_in_spite_of_what_it_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """g (float[N, 4] x) => (float[N, 2] y) <float[4, 2] w = {1, 0, -2, 1, 3, 0, 0.5, 1}, int64[2] one = {1, 4}> {
+      r = Reshape(x, one) y = MatMul(r, w)}"""
+    x = np.float32([[1, 2, 3, 4]])
+    for name, wanted in (("occlusion", [1, -4, 9, 2]), ("integrated-gradients", [1, -4, 9, 2])):
+        found = attribute(ir.from_onnx_text(HEAD + text), {"x": x}, method=name, target=0, providers="cpu")
+        np.testing.assert_allclose(found.values[0], wanted, rtol=1e-4)
+    with pytest.raises(ExecutionError, match="Reshape"):
+        attribute(ir.from_onnx_text(HEAD + text), {"x": x}, method="occlusion", target=0, batch=2, providers="cpu")
+
+
 def test_other_inputs_stay_as_they_are() -> None:
     text = HEAD + "g (float[N, 2] a, float[N, 2] b) => (float[N, 2] y) {y = Mul(a, b)}"
     feeds = {"a": np.float32([[1, 2]]), "b": np.float32([[3, 4]])}
@@ -256,6 +267,9 @@ def test_a_quantised_model_has_the_maps_of_the_one_it_was_made_of(tmp_path: Path
         assert ours.values.shape == wanted.values.shape
         limit = 0.7 if name == "ablation-cam" else 0.9
         assert np.corrcoef(ours.values.ravel(), wanted.values.ravel())[0, 1] > limit, name
+        if name == "occlusion":
+            single = attribute(model, digit(3), method="feature-ablation", **options)
+            assert any("the score moves in steps of" in note for note in single.notes)
         if name == "score-cam":  # codes are read as the numbers that they stand for
             np.testing.assert_allclose(ours.values, wanted.values, atol=0.1 * np.abs(wanted.values).max())
 
