@@ -18,7 +18,7 @@ from onnxviz.analysis.attribution.sources import cut_at, default_sources
 from onnxviz.analysis.attribution.targets import Target, TargetSpec, resolve_target
 from onnxviz.analysis.spatial_heat import Canvas, canvas_of
 from onnxviz.analysis.surroundings import Surroundings
-from onnxviz.errors import SelectionError
+from onnxviz.errors import SelectionError, listed
 from onnxviz.gradient.registry import Table
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.liveness import tensor_bytes
@@ -221,6 +221,11 @@ def _sources(
         lost = [n for n in names if n not in inputs and n not in on_path(model, inputs, target.tensor)]
         if lost:
             raise SelectionError(f"{lost[0]} does not lie between the inputs and {target.tensor}")
+        if whole := [n for n in names if n in inputs and n not in feeding.rowwise]:
+            raise SelectionError(
+                f"{whole[0]} holds no row a sample, so it cannot be attributed",
+                hint=f"those that do are {listed(sorted(feeding.rowwise)) or 'none'}",
+            )
     return tuple(dict.fromkeys(names)), frozenset(names) - inputs
 
 

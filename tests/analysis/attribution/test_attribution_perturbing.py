@@ -177,6 +177,14 @@ def test_a_model_that_takes_one_row_in_spite_of_what_it_declares(monkeypatch: py
         attribute(ir.from_onnx_text(HEAD + text), {"x": x}, method="occlusion", target=0, batch=2, providers="cpu")
 
 
+def test_numbers_without_any_axis_are_refused() -> None:
+    text = "g (float a, float b) => (float[1, 1] y) <int64[2] one = {1, 1}> {m = Mul(a, b) y = Reshape(m, one)}"
+    feeds = {"a": np.array(2, np.float32), "b": np.array(3, np.float32)}
+    for layer, words in (("a", "a holds no row a sample"), (None, "depends on no")):
+        with pytest.raises(SelectionError, match=words):
+            attribute(ir.from_onnx_text(HEAD + text), feeds, method="occlusion", layer=layer, target=0, providers="cpu")
+
+
 def test_other_inputs_stay_as_they_are() -> None:
     text = HEAD + "g (float[N, 2] a, float[N, 2] b) => (float[N, 2] y) {y = Mul(a, b)}"
     feeds = {"a": np.float32([[1, 2]]), "b": np.float32([[3, 4]])}

@@ -80,12 +80,12 @@ def _drops(case: Case, name: str, fill: Array, count: int, cover: Cover) -> Arra
     for sample, places in case.forward.copies(count):
         rows = fed[sample][None].repeat(len(places), axis=0)
         covers = [cover(int(place)) for place in places]
-        for row, covered in zip(rows, covers, strict=True):
-            row[covered] = fill[sample][covered]
+        for row, covered in enumerate(covers):
+            rows[row, ...][covered] = fill[sample, ...][covered]
         falls = case.scores[sample] - case.forward(*case.changed(sample, {name: rows})).scores
         for fall, covered in zip(falls, covers, strict=True):
-            total[sample][covered] += fall
-            times[sample][covered] += 1
+            total[sample, ...][covered] += fall
+            times[sample, ...][covered] += 1
     return np.asarray(total / np.maximum(times, 1))
 
 

@@ -66,7 +66,7 @@ def mask(grid: Grid, share: float, seed: int, place: int, which: int = 0) -> npt
         cell = -(-size // count)
         first = int(rng.integers(cell))
         weights = linear_weights(count, cell * (count + 1))[first : first + size]
-        made = np.moveaxis(np.tensordot(weights, made, axes=([1], [axis])), 0, axis)
+        made = np.moveaxis(np.einsum("ij,j...->i...", weights, np.moveaxis(made, axis, 0)), 0, axis)
     return made
 
 
@@ -109,11 +109,7 @@ def rise(
         scores = scorer(*case.changed(sample, rows))
         total[sample] += scores.sum()
         for name, m in made.items():
-            square = m * m
-            for at, (weight, one) in enumerate(
-                ((scores, m), (None, m), (scores**2, square), (scores, square), (None, square))
-            ):
-                sums[name][sample, at] += one.sum(axis=0) if weight is None else np.tensordot(weight, one, axes=1)
+            sums[name][sample] += _sums(scores, m)
     found = {n: _finished(s, total / masks if centred else 0 * total, masks, share) for n, s in sums.items()}
     maps = {n: _wide(case, n, grids[n], values) for n, (values, _) in found.items()}
     return Found(maps, notes=(*scorer.notes, *_told(found)), unit=scorer.unit)
@@ -128,6 +124,14 @@ def _grid(case: Case, name: str, cells: int) -> Grid:
 def _covered(case: Case, name: str, sample: int, fill: Array, seen: Array) -> Array:
     own, other = np.float64(case.value(name)[sample]), np.float64(fill[sample])
     return np.asarray(other + seen * (own - other))
+
+
+def _sums(scores: Array, masks: Array) -> Array:
+    """Return the sums over masks that a map and its error are made of: ``f M``, ``M``, ``f² M²``, ``f M²``, ``M²``."""
+    square, ones = masks * masks, np.ones(len(masks))
+    parts = ((scores, masks), (ones, masks), (scores**2, square), (scores, square), (ones, square))
+    # einsum, for the threads of a matrix product would contend with those of the model.
+    return np.stack([np.einsum("r,r...->...", weight, one) for weight, one in parts])
 
 
 def _finished(sums: Array, mean: Array, masks: int, share: float) -> tuple[Array, Array]:
