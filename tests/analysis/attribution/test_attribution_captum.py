@@ -300,7 +300,7 @@ def test_gradient_attention_is_that_of_its_paper(monkeypatch: pytest.MonkeyPatch
         relevance = relevance + (weights.grad * weights).clamp(min=0).mean(1) @ relevance
     wanted = relevance[:, 0, 1:].reshape(2, 4, 4).detach().numpy()
     found = own.attribute("gradient-attention")
-    assert "row of token CLS" in found.notes
+    assert "row of token 0 (CLS)" in found.notes
     assert (found.layer.size, found.axes[found.tensor], found.placement.aligned) == ((4, 4), "NHW", True)
     assert relative(found.values, wanted) < LIMIT
     rolled = attention.gradient_rollout
