@@ -83,7 +83,7 @@ def attribute(
     ...   g (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {2, 0, 0, -3}> {y = MatMul(x, w)}''')
     >>> found = attribute(model, {"x": np.float32([[1, 4]])}, method="input-x-gradient", target=1, providers="cpu")
     >>> found.values.tolist(), found.score.tolist(), found.target
-    ([[-0.0, -12.0]], [-12.0], ('class 1',))
+    ([[0.0, -12.0]], [-12.0], ('class 1',))
     """
     from onnxviz.analysis.attribution.methods import attribution, find_method
 

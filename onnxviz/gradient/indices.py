@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnxviz.gradient.ops import Ops, static_shape
 
-__all__ = ["Highest", "Index", "Place", "literal", "number", "pick", "places"]
+__all__ = ["Index", "Place", "literal", "number", "pick", "places"]
 
 _LAST = int(np.iinfo(np.int64).max)
 
@@ -27,8 +27,6 @@ class Place(Enum):
 
 #: A whole number, a slice of such, ``argmax``, or ``None`` (a new axis of one).
 Index = int | slice | Place
-#: What takes the entry of the place that ``argmax`` names: gets the tensor and the axis, which it takes away.
-Highest = Callable[[ir.Value, int], ir.Value]
 
 
 def number(tree: ast.expr) -> float | int | None:
@@ -111,20 +109,8 @@ def _whole(place: Any, part: ast.expr) -> int:
     return operator.index(place)
 
 
-def _highest(ops: Ops, value: ir.Value, axis: int) -> ir.Value:
-    """Return the largest entry along an axis, the first of equals."""
-    first = ops.ArgMax(value, axis=axis, keepdims=1)
-    return ops.Squeeze(ops.GatherElements(value, first, axis=axis), ops.ints(axis))
-
-
-def pick(ops: Ops, value: ir.Value, indices: Sequence[Index], argmax: Highest | None = None) -> ir.Value:
+def pick(ops: Ops, value: ir.Value, indices: Sequence[Index]) -> ir.Value:
     """Append the nodes of indices and return what they give.
-
-    Args:
-        ops: Where the nodes go.
-        value: The tensor.
-        indices: An index for each of its first axes.
-        argmax: What takes the entry that ``argmax`` names; by default the largest, the first of equals.
 
     Raises:
         ValueError: An index is out of a size that is known.
@@ -144,7 +130,8 @@ def pick(ops: Ops, value: ir.Value, indices: Sequence[Index], argmax: Highest | 
                 raise ValueError(f"index {place} is out of range for an axis of size {size}")
             value = ops.Gather(value, ops.integer(place), axis=axis)
         else:
-            value = _highest(ops, value, axis) if argmax is None else argmax(value, axis)
+            first = ops.ArgMax(value, axis=axis, keepdims=1)
+            value = ops.Squeeze(ops.GatherElements(value, first, axis=axis), ops.ints(axis))
         if dims is not None:
             dims[axis : axis + (place is not Place.NEW)] = _left(place, dims, axis, size)
         axis += place is Place.NEW or isinstance(place, slice)

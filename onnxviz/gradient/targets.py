@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.indices import Highest, Place, literal, number, pick, places
+from onnxviz.gradient.indices import Place, literal, number, pick, places
 from onnxviz.gradient.names import float_tensor
 from onnxviz.gradient.ops import Ops, same_shape, static_shape
 
@@ -36,9 +36,7 @@ _REDUCTIONS = {
 _MOST = 20_000  # letters of an expression
 
 
-def target_value(
-    ops: Ops, values: Mapping[str, ir.Value], expression: str, inputs: list[ir.Value], *, argmax: Highest | None = None
-) -> ir.Value:
+def target_value(ops: Ops, values: Mapping[str, ir.Value], expression: str, inputs: list[ir.Value]) -> ir.Value:
     """Append the nodes of an expression and return what it gives.
 
     A tensor is written by its name, in quotes where that is no word: ``"fc/out:0"[:, 7]``. Indices are those of numpy:
@@ -56,13 +54,12 @@ def target_value(
         values: The tensors by name.
         expression: The text.
         inputs: Gets the inputs that the expression adds.
-        argmax: What takes the entry that ``argmax`` names; by default that of the largest value, whatever is fed.
 
     Raises:
         GradientError: The text is no such expression.
         SelectionError: A name is no tensor's, or the tensor is not of floating point.
     """
-    reader = _Reader(ops, values, expression, inputs, argmax)
+    reader = _Reader(ops, values, expression, inputs)
     try:
         return reader.read(_tree(expression))
     except (RecursionError, MemoryError) as error:
@@ -96,11 +93,8 @@ def _tree(expression: str) -> ast.expr:
 
 
 class _Reader:
-    def __init__(
-        self, ops: Ops, values: Mapping[str, ir.Value], text: str, inputs: list[ir.Value], argmax: Highest | None
-    ) -> None:
+    def __init__(self, ops: Ops, values: Mapping[str, ir.Value], text: str, inputs: list[ir.Value]) -> None:
         self.ops = ops
-        self.argmax = argmax
         self.values = values
         self.text = text
         self.inputs = inputs
@@ -226,11 +220,11 @@ class _Reader:
             found = places(tree, None if value.shape is None else len(value.shape))
             if found == [Place.ARGMAX]:
                 return self.largest(value)
-            return pick(self.ops, value, found, self.argmax)
+            return pick(self.ops, value, found)
         except ValueError as error:
             raise self.wrong(str(error)) from None
 
     def largest(self, value: ir.Value) -> ir.Value:
         """Return the largest entry of each sample, of a vector the largest of all; the first of equals."""
         flat = value if value.shape is not None and len(value.shape) == 1 else self.ops.samples(value)
-        return pick(self.ops, flat, [Place.ARGMAX] if flat is value else [slice(None), Place.ARGMAX], self.argmax)
+        return pick(self.ops, flat, [Place.ARGMAX] if flat is value else [slice(None), Place.ARGMAX])

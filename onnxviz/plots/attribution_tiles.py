@@ -35,7 +35,7 @@ _SIGNALS = 3  # channels of a signal that are drawn
 _FEATURES = 20  # bars of a table
 _LETTERS = 15  # characters to the inch of a word
 _LINE = 0.24
-_NAMES, _WIDE, _BAR = 1.85, 6.4, 1.45  # inches of a line: the map's name, the map, its colour bar
+_NAMES, _WIDE, _BAR = 1.85, 6.4, 1.75  # inches of a line: the map's name, the map, its colour bar
 _RISE = 0.6  # of the opacity of pixels over their magnitude: below 1, so that small ones are seen
 
 

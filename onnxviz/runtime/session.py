@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnxviz.errors import InputError, ProviderError
 from onnxviz.graph.io import check_external_data, external_tensors, save_model
 from onnxviz.graph.model import model_bytes
+from onnxviz.runtime.binding import BoundSession
 from onnxviz.runtime.explain import explain_failure, explain_refusal
 from onnxviz.runtime.options import new_options
 from onnxviz.runtime.providers import resolve_providers, short_name
@@ -60,6 +61,7 @@ class Session:
             raise ProviderError(f"onnxruntime left {', '.join(lost)} out of the session", hint="see `onnxviz doctor`")
         self.outputs: dict[str, str] = {o.name: o.type for o in self._session.get_outputs()}
         self.inputs: dict[str, tuple[str, list[Any]]] = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
+        self._binding: BoundSession | None = None
 
     def _create(
         self, model: ir.Model, providers: list[str], optimize: bool, op_library: str | os.PathLike[str] | None
@@ -113,6 +115,21 @@ class Session:
             raise
         except Exception as error:
             raise explain_failure(error) from error
+
+    def run_again(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Run once of many times: on CUDA, what is fed again unchanged, the very same array, stays on the device.
+
+        Args:
+            feeds: Input name -> array.
+
+        Returns, Raises:
+            As :meth:`run`, of all outputs.
+        """
+        if "cuda" not in self.providers:
+            return self.run(feeds)
+        if self._binding is None:
+            self._binding = BoundSession(self._session, "cuda")
+        return self._binding.run(feeds, list(self.outputs))
 
 
 def run_model(

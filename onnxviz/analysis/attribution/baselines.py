@@ -128,7 +128,7 @@ def blurred(array: Array, axes: Sequence[int], sigma: float) -> Array:
     """Return an array under a Gaussian blur along some axes, its edges continued.
 
     >>> blurred(np.array([0.0, 0.0, 1.0, 0.0, 0.0]), [0], 0.5).round(3).tolist()
-    [0.0, 0.107, 0.787, 0.107, 0.0]
+    [0.0, 0.106, 0.787, 0.106, 0.0]
     """
     reach = max(int(4 * sigma + 0.5), 1)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)

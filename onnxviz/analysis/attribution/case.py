@@ -18,7 +18,7 @@ from onnxviz.analysis.attribution.sources import cut_at, default_sources
 from onnxviz.analysis.attribution.targets import Target, TargetSpec, resolve_target
 from onnxviz.analysis.spatial_heat import Canvas, canvas_of
 from onnxviz.analysis.surroundings import Surroundings
-from onnxviz.errors import SelectionError, listed
+from onnxviz.errors import SelectionError, listed, printable
 from onnxviz.gradient.registry import Table
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.liveness import tensor_bytes
@@ -51,6 +51,7 @@ class Case:
         notes: What a reader should know.
         name: Of the model.
         words: What the tokens of each sample are, or their ids; empty where no input holds any.
+        providers: Those that ran the model to find the target.
     """
 
     model: ir.Model
@@ -66,6 +67,7 @@ class Case:
     notes: tuple[str, ...] = ()
     name: str = "model"
     words: tuple[tuple[str, ...], ...] = ()
+    providers: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -129,10 +131,10 @@ class Case:
         """Scores and gradients of the samples as they are."""
         return self.gradients(self.feeds, self.everything)
 
-    @cached_property
+    @property
     def scores(self) -> npt.NDArray[np.float64]:
         """Scores of the samples as they are, ``(N,)``."""
-        return self.forward(self.feeds, self.everything).scores
+        return self.target.clean
 
 
 def open_case(
@@ -174,15 +176,20 @@ def open_case(
     def forward(given: ir.Model, names: Sequence[str], more: Mapping[str, Array]) -> dict[str, Array]:
         wider = replace(feeding, rowwise=feeding.rowwise | set(more))
         runner = Runner(given, wider, also=names, how=how)
-        return runner({**feeds, **more}, np.arange(feeding.samples)).values
+        values = runner({**feeds, **more}, np.arange(feeding.samples)).values
+        without.update(runner.without)
+        providers.extend(runner.providers)
+        return values
 
+    without: set[str] = set()
+    providers: list[str] = []
     found = resolve_target(flat, target, forward, labels=labels, output=output)
-    notes = found.notes
+    found = replace(found, bare=found.tensor in without)
+    notes = (*_told(batches), *found.notes)
     names, inner = _sources(flat, found, wrt, feeding)
     if inner:
         values = forward(flat, sorted(inner), {})
-        lacking = [n for n, a in values.items() if len(a) != feeding.samples]
-        if lacking:
+        if lacking := sorted(inner & without):
             raise SelectionError(f"{lacking[0]} has no axis of samples", hint="choose another tensor with --layer")
         feeds = {**feeds, **values}
         feeding = replace(feeding, rowwise=feeding.rowwise | inner)
@@ -192,6 +199,7 @@ def open_case(
     return Case(
         found.model, feeds, feeding, found, names, around, how, _canvases(around, batches, feeding.samples),
         frozenset(inner), read, notes, model_name(model), _words(feeds, feeding, words),
+        tuple(dict.fromkeys(providers)),
     )  # fmt: skip
 
 
@@ -235,6 +243,14 @@ def _words(feeds: Mapping[str, Any], feeding: Feeding, words: Mapping[int, str] 
     if not texts:
         return ()
     return tuple(tuple((words or {}).get(int(i), str(int(i))) for i in row) for row in texts[0])
+
+
+def _told(batches: Batches) -> tuple[str, ...]:
+    """Return what a reader should know of what was fed."""
+    made_up = [printable(r.name, 40) for r in batches.first().records if r.made_up]
+    told = [f"random numbers for {listed(made_up, 3)}"] if made_up else []
+    left = batches.left_over
+    return tuple([*told, f"{left} samples fill no batch of the model and are left out"] if left else told)
 
 
 def _check_apart(target: Target, names: frozenset[str]) -> None:

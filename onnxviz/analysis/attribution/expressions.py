@@ -6,15 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
+from onnxviz.gradient.names import named_tensors
 from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.prepare import prepare
-from onnxviz.gradient.targets import target_value
-from onnxviz.graph.select import all_tensors
+from onnxviz.gradient.targets import TARGET, target_value
 from onnxviz.graph.shapes import infer_shapes
 
 __all__ = ["Expression", "expression_target"]
@@ -39,21 +38,6 @@ class Expression:
     notes: tuple[str, ...]
 
 
-class _Kept:
-    """Takes the entry at a place that is fed, where an expression says ``argmax``."""
-
-    def __init__(self, ops: Ops) -> None:
-        self.ops = ops
-        self.sites: list[tuple[str, ir.Value, int]] = []  # input, indexed tensor, axis
-
-    def __call__(self, value: ir.Value, axis: int) -> ir.Value:
-        place = ir.Value(name=self.ops.name("argmax"), type=ir.TensorType(ir.DataType.INT64))
-        self.sites.append((str(place.name), value, axis))
-        self.ops.graph.inputs.append(place)
-        taken = self.ops.GatherElements(value, self.ops.Unsqueeze(place, self.ops.ints(axis)), axis=axis)
-        return self.ops.Squeeze(taken, self.ops.ints(axis))
-
-
 def expression_target(
     model: ir.Model,
     text: str,
@@ -71,23 +55,25 @@ def expression_target(
         SelectionError: A name is no tensor's.
     """
     copy = prepare(model)
-    values = {name: value for value, name in all_tensors(copy).items()}
-    values |= {str(v.name): v for v in (*copy.graph.inputs, *copy.graph.initializers.values())}
-    ops = Ops(copy.graph, set(values), "target")
-    kept, added = _Kept(ops), list[ir.Value]()
-    made = target_value(ops, values, text, added, argmax=kept)
+    before = set(copy.graph)
+    ops = Ops(copy.graph, {*named_tensors(copy)}, TARGET)
+    added: list[ir.Value] = []
+    made = target_value(ops, named_tensors(copy), text, added)
     if added:
         raise GradientError(
             f"the target needs {', '.join(str(v.name) for v in added)}, which is no tensor's name",
             hint="write the numbers themselves, such as cross_entropy(logits, [3])",
         )
     frozen: dict[str, npt.NDArray[Any]] = {}
-    for name, value, axis in kept.sites:
-        # What is indexed may itself hold an argmax, one that was found before.
-        blank = {other: np.zeros(1, np.int64) for other, _, _ in kept.sites if other not in frozen}
-        found = forward(_without(copy, blank), [str(value.name)], frozen)[str(value.name)]
-        frozen[name] = np.asarray(found.argmax(axis=axis), np.int64)
-        copy = _ranked(copy, name, frozen[name].ndim)
+    for node in [node for node in copy.graph if node not in before and node.op_type == "ArgMax"]:
+        # What is indexed may itself hold an argmax: that was found before.
+        found = forward(copy, [str(node.outputs[0].name)], frozen)[str(node.outputs[0].name)]
+        place = ir.Value(name=ops.name("place"), type=ir.TensorType(ir.DataType.INT64))
+        place.shape = ir.Shape([None] * found.ndim)
+        for user, position in list(node.outputs[0].uses()):
+            user.replace_input_with(position, place)
+        copy.graph.inputs.append(place)
+        frozen[str(place.name)] = found
     inferred = infer_shapes(copy)
     tensor = str(made.name)
     notes = (f"its argmax is that of the unchanged input, {_places(frozen)}",) if frozen else ()
@@ -97,19 +83,3 @@ def expression_target(
 def _places(frozen: Mapping[str, npt.NDArray[Any]]) -> str:
     first = next(iter(frozen.values()))
     return f"at {', '.join(str(i) for i in first.reshape(-1)[:4])}{' …' if first.size > 4 else ''}"
-
-
-def _without(model: ir.Model, names: Mapping[str, Any]) -> ir.Model:
-    """Return a copy in which some inputs, which what is asked for does not read, need not be fed."""
-    from onnxviz.graph.model import copy_model
-
-    copy = copy_model(model)
-    for value in [v for v in copy.graph.inputs if v.name in names]:
-        value.const_value = ir.tensor(names[str(value.name)], name=value.name)
-        copy.graph.register_initializer(value)
-    return copy
-
-
-def _ranked(model: ir.Model, name: str, rank: int) -> ir.Model:
-    next(v for v in model.graph.inputs if v.name == name).shape = ir.Shape([None] * rank)
-    return model

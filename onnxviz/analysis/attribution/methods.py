@@ -188,7 +188,7 @@ def _run(case: Case, row: Method, layer: str | None, parameters: Mapping[str, An
     told = {k: _plain(v) for k, v in {**given, **found.parameters}.items() if v is not None}
     return Attribution(
         row.name, maps, dict(case.feeds), case.target.texts, case.scores, told,
-        case.target.classes, of_layer, found.baseline_score, found.completeness, found.cuts, case.forward.providers,
+        case.target.classes, of_layer, found.baseline_score, found.completeness, found.cuts, case.providers,
         (*case.notes, *found.notes), case.name, case.canvases,
         None if of_layer is None else _placement(case, of_layer), unit=row.unit if found.unit is None else found.unit,
         axes={name: found.axes.get(name) or _axes(case, name, of_layer) for name in maps}, words=case.words,

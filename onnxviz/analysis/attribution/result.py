@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from onnxviz.errors import printable
 
 if TYPE_CHECKING:
     from onnxviz.analysis.attribution.layers import Layer
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from onnxviz.analysis.spatial_heat import Canvas
 
 __all__ = ["Attribution", "Certificate", "attribution_data"]
+
+_MOST_ROWS = 50
 
 
 class Certificate(Protocol):
@@ -105,6 +110,15 @@ class Attribution:
             parts.append(f"completeness delta {number(float(self.completeness[sample]))}")
         parts += [f"{name} {value}" for name, value in self.parameters.items()]
         return [*parts, *([f"layer {self.layer.name}"] if self.layer is not None else [])]
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{i}</td><td>{escape(printable(text))}</td><td>{float(score):.6g}</td></tr>"
+            for i, (text, score) in enumerate(zip(self.target[:_MOST_ROWS], self.score, strict=False))
+        )
+        about = " · ".join(self.describe()[2:] if self.samples else [])
+        caption = escape(printable(f"{self.method} of {self.model_name} at {self.tensor}, {self.values.shape} {about}"))
+        return f"<table><caption>{caption}</caption><tr><th>sample</th><th>target</th><th>score</th></tr>{rows}</table>"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the arrays and a manifest: see :func:`attribution_data`.

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxviz.analysis.attribution.feeding import Feeding
-from onnxviz.errors import ExecutionError, InputError
+from onnxviz.errors import ExecutionError, InputError, SelectionError, printable
 from onnxviz.gradient.model import gradient_model
 from onnxviz.gradient.registry import Table
 from onnxviz.graph.model import copy_model
@@ -101,6 +101,7 @@ class Runner:
         baselines: Input -> the input of the rows that it is compared with, ``(R, …)`` as well.
         providers: Those that the session has.
         rows: How many rows a run takes.
+        without: Tensors that turned out to have no axis of samples; then samples run one by one.
 
     Raises:
         GradientError: No gradient leads from the target to a tensor.
@@ -120,6 +121,7 @@ class Runner:
     ) -> None:
         self.feeding, self.target, self.how = feeding, target, how or How()
         self.cuts: tuple[str, ...] = ()
+        self.without: set[str] = set()
         self.notes: tuple[str, ...] = ()
         self.baselines: dict[str, str] = {}
         self._seed: str | None = None
@@ -161,6 +163,19 @@ class Runner:
             weights: ``(R,)``: factors on the gradients that enter; 1 by default.
         """
         samples = np.asarray(samples, np.intp)
+        try:
+            return self._all(rows, samples, weights)
+        except _NoRowsError:
+            if self.rows == 1 or self.feeding.fixed is not None:
+                name = next(iter(self.without))
+                raise SelectionError(
+                    f"{printable(name, 80)} has no axis of samples, and the model runs {self.rows} at once",
+                    hint="choose a tensor that has, or feed one sample",
+                ) from None
+            self.rows = 1
+            return self._all(rows, samples, weights)
+
+    def _all(self, rows: Mapping[str, Any], samples: npt.NDArray[np.intp], weights: Array | None) -> Pass:
         parts = []
         for start in range(0, len(samples), self.rows):
             part = slice(start, start + self.rows)
@@ -170,10 +185,9 @@ class Runner:
             except (ExecutionError, InputError):
                 if self.rows == 1 or self.feeding.fixed is not None or self.how.batch is not None:
                     raise
-                self.rows = (
-                    1  # it declares an open number of samples, and takes only one: a fixed state or shape inside
-                )
-                return self(rows, samples, weights)
+                # It declares an open number of samples and takes only one: of a fixed state or shape inside.
+                self.rows = 1
+                return self._all(rows, samples, weights)
         return _joined(parts)
 
     def copies(self, count: int) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
@@ -192,7 +206,7 @@ class Runner:
             feeds |= {n: a for n, a in self._frozen(samples).items() if n in self._fed}
             if self._seed is not None:
                 feeds[self._seed] = self._entering(samples, weights)
-        given = {} if self._session is None else self._session.run(feeds)
+        given = {} if self._session is None else self._session.run_again(feeds)
         given |= {name: np.asarray(feeds[name]) for name in self._also if name in feeds}
         scores: npt.NDArray[np.float64] = np.zeros(0)
         if self.target is not None:
@@ -204,8 +218,16 @@ class Runner:
     def lead(self, name: str, array: Any, count: int) -> Array:
         """Return a tensor of a run with an axis of rows in front, where the model gives it none."""
         array = np.asarray(array)
-        own = not self.feeding.bare or (name not in self.feeding.rowwise and array.ndim and len(array) == 1)
-        return np.asarray(array[:count] if own and array.ndim else array[None])
+        alone: Array = array[None]
+        if self.feeding.bare and name in self.feeding.rowwise:
+            return alone
+        total = max(self.feeding.fixed or 0, count)
+        if array.ndim and len(array) == total:
+            return np.asarray(array[:count])
+        self.without.add(name)
+        if total > 1:
+            raise _NoRowsError
+        return alone
 
     def _padded(self, samples: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         lacking = (self.feeding.fixed or 0) - len(samples)
@@ -224,6 +246,10 @@ class Runner:
             return np.asarray(seeds[0])
         padding = len(self._padded(samples)) - len(samples)  # rows that only fill up a run have no gradient
         return np.concatenate([seeds, np.zeros((padding, *seeds.shape[1:]), seeds.dtype)]) if padding else seeds
+
+
+class _NoRowsError(Exception):
+    """A tensor of a run of several rows does not tell them apart."""
 
 
 def _enter_value(model: ir.Model, seed: str, tensor: str) -> None:

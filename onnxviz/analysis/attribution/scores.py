@@ -33,7 +33,6 @@ class Scored:
         tensor: The tensor with the scores.
         values: ``(N, …)``, of as many entries a sample as there are classes.
         labels: Names of the classes; None where nothing tells.
-        bare: Whether the tensor has no axis of samples.
         notes: What was undone, or could not be.
     """
 
@@ -41,7 +40,6 @@ class Scored:
     tensor: str
     values: npt.NDArray[Any]
     labels: tuple[str, ...] | None
-    bare: bool
     notes: tuple[str, ...]
 
 
@@ -112,13 +110,13 @@ def _scored(
         raise InputError(f"{len(labels)} labels were given for {count} classes", hint="give one label a class")
     named = None if labels is None else tuple(labels)
     if before is not None and len(before[1]) == len(value) and before[1][0].size == count:
-        return Scored(name, before[0], before[1], named, False, (f"score before the {before[2]}",))
+        return Scored(name, before[0], before[1], named, (f"score before the {before[2]}",))
     notes: tuple[str, ...] = ()
     rows = np.float64(value.reshape(len(value), -1))
     if count > 1 and (rows >= 0).all() and np.abs(rows.sum(axis=1) - 1).max() < 1e-3:
         notes = (f"{printable(name, 60)} holds probabilities, and what makes them is no softmax that could be undone: "
                  "the gradients are those of the probabilities",)  # fmt: skip
-    return Scored(name, name, value, named, False, notes)
+    return Scored(name, name, value, named, notes)
 
 
 def before_probabilities(output: ir.Value) -> tuple[ir.Value | None, str]:

@@ -53,7 +53,8 @@ def embeddings(model: ir.Model) -> list[str]:
     """Return the tensors that look up the rows of a table by integers that are fed: embeddings of words.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
-    ...   g (int64[1, 2] ids) => (float[1, 2, 3] y) <float[9, 3] table> {e = Gather(table, ids) y = Relu(e)}''')
+    ...   g (int64[1, 2] ids) => (float[1, 2, 1] y) <float[2, 1] table = {5, 6}>
+    ...   {e = Gather(table, ids) y = Relu(e)}''')
     >>> embeddings(model)
     ['e']
     """

@@ -39,6 +39,7 @@ class Target:
         tensor: The tensor whose entries are the score.
         shape: Of one sample of it.
         dtype: Of it.
+        clean: ``(N,)``: the score of each sample as it is.
         at: For each sample, which entries, as numpy indexes a row.
         texts: What it is, for each sample.
         classes: For each sample the index of the class; None where it is none.
@@ -52,6 +53,7 @@ class Target:
     tensor: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    clean: npt.NDArray[np.float64]
     at: tuple[Index, ...]
     texts: tuple[str, ...]
     classes: tuple[int, ...] | None = None
@@ -69,8 +71,7 @@ class Target:
 
     def scores(self, values: npt.NDArray[Any], samples: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         """Return the score of rows ``(R, *shape)`` of some samples, ``(R,)``."""
-        places = ((row, *self.at[sample]) for row, sample in enumerate(samples.tolist()))
-        return np.array([np.mean(values[place], dtype=np.float64) for place in places], np.float64)
+        return _means(values, [(row, *self.at[sample]) for row, sample in enumerate(samples.tolist())])
 
 
 def resolve_target(
@@ -115,11 +116,21 @@ def resolve_target(
             f"{printable(text, 80)!r} gives a tensor of shape {resolved.values.shape}, not a number for each sample",
             hint="take one entry, or sum(…), mean(…), max(…), norm(…) of it",
         )
-    shape = resolved.values.shape[1:]
-    return Target(
-        resolved.model, resolved.tensor, shape, resolved.values.dtype, ((...,),) * count, (text,) * count,
-        notes=resolved.notes, frozen=resolved.frozen,
+    return _target(
+        resolved.model, resolved.tensor, resolved.values, ((...,),) * count, (text,) * count, notes=resolved.notes,
+        frozen=resolved.frozen,
     )  # fmt: skip
+
+
+def _target(
+    model: ir.Model, tensor: str, values: npt.NDArray[Any], at: Sequence[Index], texts: Sequence[str], **more: Any
+) -> Target:
+    clean = _means(values, [(row, *place) for row, place in enumerate(at)])
+    return Target(model, tensor, values.shape[1:], values.dtype, clean, tuple(at), tuple(texts), **more)
+
+
+def _means(values: npt.NDArray[Any], places: Sequence[Index]) -> npt.NDArray[np.float64]:
+    return np.array([np.mean(values[place], dtype=np.float64) for place in places], np.float64)
 
 
 def _is_expression(text: str, tensors: Mapping[str, ir.Value]) -> bool:
@@ -148,9 +159,7 @@ def _class(model: ir.Model, text: str, scored: Scored) -> Target:
     if flat.shape[1] == 1:
         names = ["the only score"] * len(flat)
     at = tuple(np.unravel_index(i, values.shape[1:]) for i in classes)
-    return Target(
-        model, scored.tensor, values.shape[1:], values.dtype, at, tuple(names), classes, scored.bare, scored.notes
-    )
+    return _target(model, scored.tensor, values, at, names, classes=classes, notes=scored.notes)
 
 
 def _index(text: str, count: int, scored: Scored) -> int:
@@ -200,4 +209,4 @@ def _neuron(model: ir.Model, value: ir.Value, at: tuple[int, ...], forward: Forw
     whole = len(at) == len(shape)
     text = f"neuron {','.join(map(str, at))} of {name}" if whole else f"mean of {','.join(map(str, at))} of {name}"
     count = len(values)
-    return Target(model, name, shape, values.dtype, (index,) * count, (text,) * count)
+    return _target(model, name, values, (index,) * count, (text,) * count)

@@ -212,3 +212,53 @@ def test_every_row_of_the_registry_is_whole() -> None:
             assert len(found.values) == 5
             assert np.isfinite(found.values).all()
             assert found.describe(1)[0] == f"target {found.target[1]}"
+
+
+def test_what_was_made_up_or_left_out_is_told() -> None:
+    assert attribute(small("n"), method="saliency", providers="cpu").notes == ("random numbers for x",)
+    found = attribute(small(2), {"x": X}, method="saliency", providers="cpu")
+    assert found.samples == 4
+    assert found.notes == ("1 samples fill no batch of the model and are left out",)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_drawn_as_such(bad: float) -> None:
+    from onnxviz.plots.attribution import plot_attributions
+
+    x = X.copy()
+    x[0, 0, 2, 2] = bad
+    found = [
+        attribute(small("n"), {"x": x}, method=name, target=0, providers="cpu")
+        for name in ("input-x-gradient", "grad-cam")
+    ]
+    assert not np.isfinite(found[0].values[0]).all()
+    assert np.isfinite(found[0].values[1:]).all(), "the other samples are their own"
+    assert plot_attributions(found).axes
+
+
+def test_a_notebook_shows_a_table_with_names_escaped() -> None:
+    found = attribute(small("n"), {"x": X}, method="saliency", labels=["<b>", "b", "c"], target=0, providers="cpu")
+    shown = found._repr_html_()
+    assert "&lt;b&gt; (class 0)" in shown
+    assert "<b>" not in shown
+    assert "saliency of net at x, (5, 1, 8, 8)" in shown
+
+
+TURNED = (
+    HEAD
+    + """g (float[N, 3] x) => (float[N, 3] z, float[3, N] y, float s)
+{z = Neg(x) y = Transpose<perm = [1, 0]>(x) s = ReduceSum<keepdims = 0>(x)}"""
+)
+
+
+@pytest.mark.parametrize(("target", "wanted"), [("y:1,0", [0, 1, 0]), ('sum("s")', [1, 1, 1])])
+def test_targets_without_an_axis_of_samples_run_one_by_one(target: str, wanted: list[float]) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    if target.startswith("sum"):
+        target = '"s" * 1'
+    found = attribute(ir.from_onnx_text(TURNED), {"x": x}, method="saliency", target=target, providers="cpu")
+    assert found.values.tolist() == [wanted] * 2
+    assert found.score.tolist() == [1, 4] if target == "y:1,0" else [3, 12]
+    fixed = ir.from_onnx_text(TURNED.replace("N,", "2,").replace("N]", "2]"))
+    with pytest.raises(SelectionError, match="has no axis of samples, and the model runs 2 at once"):
+        attribute(fixed, {"x": x}, method="saliency", target=target, providers="cpu")

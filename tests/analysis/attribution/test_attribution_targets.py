@@ -57,7 +57,7 @@ def test_names_from_the_metadata() -> None:
         ("cat", SelectionError, "names several classes: cat a (0), cat b (2); give the index"),
         ("y:5", SelectionError, "y has no neuron 5; a sample of it is 3 (its units), counted from 0"),
         ("y:1,1", SelectionError, "no neuron 1,1"),
-        ("nothing[:, 1]", SelectionError, "no such tensor"),
+        ("nothing[:, 1]", SelectionError, "the model has no tensor 'nothing'"),
         ("y[:, 1:]", GradientError, "not a number for each sample"),
         ("y[:, 1] +", SelectionError, "no class is named"),
         ("cross_entropy(y, z)", GradientError, "the target needs z"),
