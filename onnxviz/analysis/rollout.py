@@ -26,6 +26,7 @@ class Rollout:
         layers: Titles of the layers that it runs through.
         residual: Weight of the residual connection.
         note: What was left out; empty where nothing.
+        across: Other tokens that these attend to: ``(T, T')`` and what they are.
     """
 
     matrix: npt.NDArray[np.float64]
@@ -33,6 +34,7 @@ class Rollout:
     layers: tuple[str, ...]
     residual: float
     note: str
+    across: tuple[tuple[npt.NDArray[np.float64], Tokens], ...] = ()
 
 
 def rollout(layers: Sequence[LayerAttention], *, residual: float = 0.5) -> Rollout:
@@ -76,17 +78,18 @@ def rollout(layers: Sequence[LayerAttention], *, residual: float = 0.5) -> Rollo
 
 
 def gradient_rollout(layers: Sequence[LayerAttention], gradients: Mapping[int, npt.NDArray[Any]]) -> Rollout:
-    """Return the relevance of tokens by attention and its gradient (Chefer, Gur and Wolf 2021, equations 5 and 6).
+    """Return the relevance of tokens by attention and its gradient (Chefer, Gur and Wolf 2021, equations 5 to 11).
 
-    From ``R = I``, layer after layer ``R ← R + Ā R`` with ``Ā = mean over heads of ReLU(∂y/∂A ⊙ A)``. Layers are left
-    out as :func:`rollout` does.
+    From ``R = I``, layer after layer with ``Ā = mean over heads of ReLU(∂y/∂A ⊙ A)``: self-attention of the tokens q
+    adds ``Ā R_qb`` to ``R_qb`` of all tokens b; attention of q to k adds ``R̄_qqᵀ Ā R̄_kk`` to ``R_qk`` and ``Ā R_kq`` to
+    ``R_qq``, where ``R̄`` is ``R - I`` with rows that sum to 1, plus I.
 
     Args:
-        layers: Layers, first to last.
+        layers: Layers, first to last, that lead to the score.
         gradients: ``order`` of a layer -> the gradient of the score there, ``(heads, Q, K)``.
 
-    Raises:
-        SelectionError: As of :func:`rollout`.
+    Returns:
+        That of the queries of the last layer; ``across``: that of other tokens for those queries.
 
     >>> import numpy as np
     >>> from onnxviz.analysis.tokens import token_layout
@@ -97,13 +100,36 @@ def gradient_rollout(layers: Sequence[LayerAttention], gradients: Mapping[int, n
     >>> gradient_rollout([one], {0: np.array([[[0, 9], [2, -1]]])}).matrix.tolist()
     [[1.0, 0.0], [1.0, 1.0]]
     """
-    stream, note = stream_of(layers)
-    matrix = np.eye(stream[-1].weights.shape[1])
-    for layer in stream:
+    known: dict[Tokens, dict[Tokens, npt.NDArray[np.float64]]] = {}  # queries -> tokens -> relevance
+    for layer in layers:
+        q, k = layer.queries, layer.keys
+        for side in (q, k):
+            known.setdefault(side, {side: np.eye(len(side))})
         weights = np.where(filled_rows(layer.weights)[..., None], layer.weights, 0.0)
-        weighted = np.maximum(weights * np.float64(gradients[layer.order]), 0).mean(axis=0)
-        matrix = matrix + weighted @ matrix
-    return Rollout(matrix, stream[-1].queries, tuple(layer.title for layer in stream), 1.0, note)
+        mean = np.maximum(weights * np.float64(gradients[layer.order]), 0).mean(axis=0)
+        if layer.kind == "self" and len(q) == len(k):
+            known[q] = {other: matrix + mean @ matrix for other, matrix in known[q].items()}
+            continue
+        added = _normed(known[q][q]).T @ mean @ _normed(known[k][k])
+        back = mean @ known[k][q] if q in known[k] else 0.0
+        known[q] |= {k: known[q].get(k, 0.0) + added, q: known[q][q] + back}
+    last = layers[-1].queries
+    found = known[last]
+    left = [layer for layer in layers if layer.queries != last and layer.queries not in found]
+    said = [f"{len(left)} of {len(layers)} layers left out (other tokens)" if left else "", layers[-1].note]
+    across = tuple((matrix, tokens) for tokens, matrix in found.items() if tokens != last)
+    return Rollout(
+        found[last], last, tuple(layer.title for layer in layers if layer not in left), 1.0,
+        " · ".join(part for part in said if part), across,
+    )  # fmt: skip
+
+
+def _normed(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return ``R̄`` (equations 8 and 9)."""
+    own = np.eye(len(matrix))
+    rest = matrix - own
+    total = rest.sum(axis=-1, keepdims=True)
+    return np.asarray(rest / np.where(total > 0, total, 1.0) + own)
 
 
 def stream_of(layers: Sequence[LayerAttention]) -> tuple[list[LayerAttention], str]:

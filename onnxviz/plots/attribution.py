@@ -124,7 +124,9 @@ def _draw_sample(
         for place, (one, view) in enumerate(row):
             left = MARGIN + tile.lead + (place % columns) * (tile.width + _GAP)
             upper = top + tile.first + (line + place // columns) * tile.line + tile.above
-            about = view.tensor if one.layer is None else f"{view.tensor} · {' × '.join(map(str, one.layer.size))}"
+            about = view.tensor
+            if one.layer is not None and one.layer.name == view.tensor:
+                about += f" · {' × '.join(map(str, one.layer.size))}"
             name_tile(figure, tile, names[place], about, (left, upper))
             draw_tile(figure, tile, view, (left, upper), one.unit, contours)
         line += -(-len(row) // columns)

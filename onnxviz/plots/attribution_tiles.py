@@ -169,7 +169,7 @@ def draw_tile(
     if view.kind == "signal":
         _draw_strip(figure, view, (left, top))
     elif view.kind == "tokens":
-        _draw_words(figure, view, (left, top, _WIDE))
+        _draw_words(figure, view, (left, top, _WIDE if tile.wide else tile.width))
     else:
         axes = plain(inch_axes(figure, left, top, tile.width, tile.height))
         if view.kind != "picture" or view.spatial is None or view.canvas is None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from tests.cli.conftest import Onnxviz
 
@@ -71,3 +72,22 @@ def test_two_targets_are_contrasted(onnxviz: Onnxviz, here: Path) -> None:
     with np.load(here / "a.npz") as data:
         np.testing.assert_allclose(data["2/map/0"], data["0/map/0"] - data["1/map/0"])
         assert data["0/map/0"].any()
+
+
+def test_the_fallback_is_named_and_taken_if_asked(onnxviz: Onnxviz, here: Path) -> None:
+    from onnxviz.graph.io import save_model
+
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N, 1, 4, 4] x) => (float[N, 2] y)
+        <float[2, 1, 1, 1] w = {1, 2}> {
+          r = Round(x) c = Conv<kernel_shape = [1, 1]>(r, w) p = GlobalAveragePool(c) y = Flatten(p)}"""
+    )
+    save_model(model, here / "cut.onnx")
+    np.save(here / "x.npy", np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4))
+    refused = onnxviz("explain", "cut.onnx", "-i", "x.npy", "-m", "saliency")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "take a method that needs no gradient: ablation-cam, feature-ablation, occlusion, rise" in refused.err
+    run = onnxviz("explain", "cut.onnx", "-i", "x.npy", "-m", "saliency", "--fallback", "-o", "a.svg")
+    assert run.code == 0, run.err
+    assert "instead of saliency, for which no gradient leads" in run.err
+    assert "occlusion" in (here / "a.svg").read_text()

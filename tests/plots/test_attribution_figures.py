@@ -131,3 +131,21 @@ def test_hostile_names_are_drawn_as_they_are_spelt() -> None:
 def test_nothing_to_draw_is_an_error() -> None:
     with pytest.raises(SelectionError, match="no attributions"):
         plot_attributions([])
+
+
+def test_words_stand_beside_a_picture_in_a_tile_of_its_size() -> None:
+    from tests.conftest import ROOT
+
+    feeds = {
+        "image": np.random.default_rng(0).random((1, 1, 28, 28), np.float32),
+        "tokens": np.int64([[1, 4, 5, 6, 7, 2, 0]]),
+    }
+    found = attribute(ROOT / "models" / "picture_question.onnx", feeds, method="gradient-attention", providers="cpu")
+    figure = plot_attributions([found])
+    text = texts(figure)
+    assert "tokens" in text
+    assert "picture.conv2 · 7 × 7" in text
+    assert "tokens · 7 × 7" not in text, "the size is that of the patches"
+    words = next(axes for axes in figure.axes if len(axes.patches) == 7)
+    picture = next(axes for axes in figure.axes if axes.images and axes.get_position().height > 0.2)
+    assert words.get_position().width == pytest.approx(picture.get_position().width)

@@ -115,6 +115,8 @@ def spatial_axes(case: Case, name: str) -> tuple[int, ...]:
     value = next((v for v in around.model.graph.inputs if v.name == name), None)
     if known is None and value is not None:
         told = input_layout(around.model, value, around.layouts)
+        if told == "CHW" and rank == 3:
+            return (1, 2)  # the one channel stands in the place of the samples
         known = told if told is None or len(told) == 4 else f"N{told}"
     if known is None or rank not in (3, 4, 5):
         return ()

@@ -235,11 +235,17 @@ def _sources(
         lost = [n for n in names if n not in inputs and n not in on_path(model, inputs, target.tensor)]
         if lost:
             raise SelectionError(f"{lost[0]} does not lie between the inputs and {target.tensor}")
+        if whole := [n for n in names if n in inputs and n not in feeding.rowwise]:
+            raise SelectionError(
+                f"{whole[0]} holds no row a sample, so it cannot be attributed",
+                hint=f"those that do are {listed(sorted(feeding.rowwise)) or 'none'}",
+            )
     return tuple(dict.fromkeys(names)), frozenset(names) - inputs
 
 
 def _words(feeds: Mapping[str, Any], feeding: Feeding, words: Mapping[int, str] | None) -> tuple[tuple[str, ...], ...]:
-    texts = [a for n, a in feeds.items() if n in feeding.rowwise and a.ndim == 2 and a.dtype.kind in "iu"]
+    ids = [n for n, a in feeds.items() if n in feeding.rowwise and a.ndim == 2 and a.dtype.kind in "iu"]
+    texts = [feeds[n] for n in sorted(ids, key=lambda n: "mask" in n.lower() or "type" in n.lower())]
     if not texts:
         return ()
     return tuple(tuple((words or {}).get(int(i), str(int(i))) for i in row) for row in texts[0])

@@ -40,7 +40,7 @@ class Feeding:
             if name not in self.rowwise:
                 made[name] = array
             elif self.bare:
-                made[name] = array[0]
+                made[name] = np.asarray(array[0])
             else:
                 lacking = (self.fixed or 0) - len(array)
                 made[name] = np.concatenate([array, array[-1:].repeat(lacking, axis=0)]) if lacking > 0 else array

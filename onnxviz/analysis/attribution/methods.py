@@ -40,6 +40,7 @@ class Found:
         parameters: Those that only running told, or that are written differently.
         layer: The layer whose positions the map is of, where the method finds that itself.
         unit: What the numbers are measured in, where that depends on the case.
+        axes: Tensor -> a letter an axis of its map, where the tensor itself does not tell.
     """
 
     maps: Mapping[str, npt.NDArray[Any]]
@@ -50,6 +51,7 @@ class Found:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     layer: Layer | None = None
     unit: str | None = None
+    axes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def attribution(
         if "gradient" not in row.needs:
             raise
         if not fallback:
-            free = [other.name for other in known_methods().values() if not other.needs & {"gradient", "attention"}]
+            free = sorted(n for n, other in known_methods().items() if not other.needs & {"gradient", "attention"})
             raise GradientError(
                 error.message,
                 hint=f"{f'{error.hint}; or ' if error.hint else ''}take a method that needs no gradient: "
@@ -189,7 +191,7 @@ def _run(case: Case, row: Method, layer: str | None, parameters: Mapping[str, An
         case.target.classes, of_layer, found.baseline_score, found.completeness, found.cuts, case.providers,
         (*case.notes, *found.notes), case.name, case.canvases,
         None if of_layer is None else _placement(case, of_layer), unit=row.unit if found.unit is None else found.unit,
-        axes={name: _axes(case, name, of_layer) for name in maps}, words=case.words,
+        axes={name: found.axes.get(name) or _axes(case, name, of_layer) for name in maps}, words=case.words,
         regions=case.target.regions,
     )  # fmt: skip
 

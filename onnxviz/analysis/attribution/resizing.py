@@ -53,5 +53,7 @@ def enlarged(array: Array, sizes: Sequence[int], *, nearest: bool = False) -> np
     weights = nearest_weights if nearest else linear_weights
     for axis, size in enumerate(sizes, start=-len(sizes)):
         if made.shape[axis] != size:
-            made = np.moveaxis(np.tensordot(weights(made.shape[axis], size), made, axes=([1], [axis])), 0, axis)
+            # einsum, for the threads of a matrix product would contend with those of the model
+            own = weights(made.shape[axis], size)
+            made = np.moveaxis(np.einsum("ij,j...->i...", own, np.moveaxis(made, axis, 0)), 0, axis)
     return made

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxviz.analysis.attribution.feeding import Feeding
-from onnxviz.errors import SelectionError, printable
+from onnxviz.errors import ExecutionError, InputError, SelectionError, printable
 from onnxviz.gradient.model import gradient_model
 from onnxviz.gradient.registry import Table
 from onnxviz.graph.model import copy_model
@@ -180,7 +180,14 @@ class Runner:
         for start in range(0, len(samples), self.rows):
             part = slice(start, start + self.rows)
             own = {n: a[part] if n in self.feeding.rowwise else a for n, a in rows.items()}
-            parts.append(self._part(own, samples[part], None if weights is None else weights[part]))
+            try:
+                parts.append(self._part(own, samples[part], None if weights is None else weights[part]))
+            except (ExecutionError, InputError):
+                if self.rows == 1 or self.feeding.fixed is not None or self.how.batch is not None:
+                    raise
+                # It declares an open number of samples and takes only one: of a fixed state or shape inside.
+                self.rows = 1
+                return self._all(rows, samples, weights)
         return _joined(parts)
 
     def copies(self, count: int) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
@@ -243,6 +250,8 @@ class Runner:
 
 class _NoRowsError(Exception):
     """A tensor of a run of several rows does not tell them apart."""
+
+
 def _enter_value(model: ir.Model, seed: str, tensor: str) -> None:
     """Multiply what enters by the value of the target: relevance is what is shared out."""
     values = {str(v.name): v for v in (*model.graph.inputs, *(o for node in model.graph for o in node.outputs))}
@@ -263,6 +272,7 @@ def _enter_value(model: ir.Model, seed: str, tensor: str) -> None:
 def _returns(model: ir.Model, names: Iterable[str]) -> None:
     """Make some tensors all that a model returns, and remove what computes nothing of them."""
     values = {str(value.name): value for node in model.graph for value in node.outputs}
+    values |= {str(value.name): value for value in model.graph.outputs if value.name not in values}  # constants
     model.graph.outputs[:] = [values[name] for name in dict.fromkeys(names)]
     RemoveUnusedNodesPass()(model)
 

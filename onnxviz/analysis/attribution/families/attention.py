@@ -13,11 +13,11 @@ import onnx_ir as ir
 from onnxviz.analysis.attention import LayerAttention
 from onnxviz.analysis.attention_run import layer_attention, sample_weights
 from onnxviz.analysis.attribution.case import Case
-from onnxviz.analysis.attribution.layers import Layer
+from onnxviz.analysis.attribution.layers import Layer, on_path
 from onnxviz.analysis.attribution.methods import Found, method
 from onnxviz.analysis.attribution.run import Runner
-from onnxviz.analysis.rollout import Rollout, gradient_rollout, rollout, stream_of
-from onnxviz.analysis.tokens import TokenBlock
+from onnxviz.analysis.rollout import Rollout, gradient_rollout, rollout
+from onnxviz.analysis.tokens import TokenBlock, Tokens
 from onnxviz.errors import SelectionError, printable
 from onnxviz.gradient.expand import expand
 from onnxviz.gradient.prepare import prepare
@@ -44,7 +44,7 @@ def attention_rollout(case: Case, *, residual: float = 0.5, token: int | str = "
     graph = find_attention(case.model)
     runner = _Whole(case, graph.model, graph.tensors())
     rolled = [rollout(runner.layers(graph, i)[0], residual=residual) for i in range(case.samples)]
-    rows = [_row(one, token, None) for one in rolled]
+    rows = [_rows(one, token, None) for one in rolled]
     return _found(case, graph, rolled, rows)
 
 
@@ -54,25 +54,29 @@ def attention_rollout(case: Case, *, residual: float = 0.5, token: int | str = "
 def gradient_attention(case: Case, *, token: int | str = "auto") -> Found:
     """Return a row of R, where ``R ← R + mean over heads of (∂y/∂A ⊙ A)⁺ R`` layer after layer, from ``R = I``.
 
-    What the token has of itself, the identity, is left out.
+    What the token has of itself, the identity, is left out. Where tokens attend to those of another input, these have a
+    map of their own.
 
     Args:
         case: What is explained.
         token: As of :func:`attention_rollout`; ``"auto"`` is the tokens of the last layer by which the score changes.
     """
     graph = find_attention(_unfused(case))
-    own = [layer for layer in graph.layers if layer.kind == "self"]
-    if not own:
-        raise SelectionError("all attention is cross-attention", hint="take occlusion or integrated-gradients")
-    runner = _Whole(case, graph.model, graph.tensors(), tuple(layer.tensor for layer in own))
+    path = on_path(graph.model, [str(value.name) for value in graph.model.graph.inputs], case.target.tensor)
+    leading = [layer for layer in graph.layers if layer.tensor in path]
+    if not leading:
+        raise SelectionError(
+            f"no attention leads to {case.target.tensor}", hint="take occlusion or integrated-gradients"
+        )
+    graph = replace(graph, layers=tuple(leading))
+    runner = _Whole(case, graph.model, graph.tensors(), tuple(layer.tensor for layer in leading))
     rolled, rows = [], []
     for sample in range(case.samples):
         layers, gradients = runner.layers(graph, sample)
         one = gradient_rollout(layers, gradients)
         one = replace(one, matrix=one.matrix - np.eye(len(one.matrix)))
-        last = gradients[stream_of(layers)[0][-1].order]
         rolled.append(one)
-        rows.append(_row(one, token, np.any(last, axis=(0, 2))))
+        rows.append(_rows(one, token, np.any(gradients[layers[-1].order], axis=(0, 2))))
     return replace(_found(case, graph, rolled, rows), cuts=runner.cuts)
 
 
@@ -101,7 +105,7 @@ class _Whole(Runner):
         made, gradients = [], {}
         for layer in graph.layers:
             array = found.values[layer.tensor]
-            if layer.kind == "self" and sample_weights(array, layer, shapes, given, 0, 0)[1]:
+            if sample_weights(array, layer, shapes, given, 0, 0)[1]:
                 raise _windowed(layer)
             made.append(layer_attention(array, layer, shapes, given, (0, 0), words))
             if layer.tensor in found.gradients:
@@ -126,9 +130,9 @@ def _unfused(case: Case) -> ir.Model:
     return expand(prepare(case.model), standard_table(), case.target.tensor, names)
 
 
-def _row(rolled: Rollout, token: int | str, reached: npt.NDArray[np.bool_] | None) -> tuple[Array, str]:
-    """Return what each token counts, and whose row that is."""
-    matrix, tokens, count = rolled.matrix, rolled.tokens, len(rolled.matrix)
+def _rows(rolled: Rollout, token: int | str, reached: npt.NDArray[np.bool_] | None) -> tuple[list[Array], str]:
+    """Return what each token counts, of the queries and of others that they attend to, and whose row that is."""
+    tokens, count = rolled.tokens, len(rolled.matrix)
     asked = str(token).strip().lower()
     if asked == "auto" and reached is not None and reached.any():
         places = np.flatnonzero(reached)
@@ -140,30 +144,53 @@ def _row(rolled: Rollout, token: int | str, reached: npt.NDArray[np.bool_] | Non
         places = np.arange(count)
     else:
         places = np.array([count - 1 if asked == "last" else tokens.find(str(token))])
-    if len(places) == 1:
-        whose = f"row of token {tokens.labels[places[0]]}"
+    place, label = int(places[0]), tokens.labels[int(places[0])]
+    if len(places) > 1:
+        whose = f"mean of {len(places)} of {count} tokens"
     else:
-        whose = f"mean of {'all' if len(places) == count else ''} {len(places)} tokens".replace("of  ", "of ")
-    return matrix[places].mean(axis=0), whose
+        whose = f"row of token {place}" + (f" ({printable(label, 40)})" if label != str(place) else "")
+    return [matrix[places].mean(axis=0) for matrix in (rolled.matrix, *(m for m, _ in rolled.across))], whose
 
 
-def _found(case: Case, graph: AttentionGraph, rolled: Sequence[Rollout], rows: Sequence[tuple[Array, str]]) -> Found:
-    """Return the row of each sample on the grid of patches, or over the tokens of a text."""
-    if len({one.tokens.blocks for one in rolled}) > 1:
+def _found(
+    case: Case, graph: AttentionGraph, rolled: Sequence[Rollout], rows: Sequence[tuple[list[Array], str]]
+) -> Found:
+    """Return the rows of each sample on the grid of patches, and over the tokens of a text."""
+    sides = [(rolled[0].tokens, *(tokens for _, tokens in one.across)) for one in rolled]
+    if len({tuple(tokens.blocks for tokens in side) for side in sides}) > 1:
         raise SelectionError("the samples have different tokens", hint="give one at a time")
-    tokens, node = rolled[0].tokens, graph.layers[-1]
-    block = tokens.image
-    values = np.stack([row for row, _ in rows])
-    whose = list(dict.fromkeys(text for _, text in rows))
-    notes = [*whose[:2], *([rolled[0].note] if rolled[0].note else []), *([graph.refusals()] if graph.refused else [])]
     how = f"through {len(rolled[0].layers)} layers of attention"
-    if block is None or block.grid is None:
-        name = f"{node.queries.inputs[0] if node.queries.inputs else node.tensor}.tokens"
-        return Found({name: values}, notes=tuple(notes), layer=Layer(name, "NWC", (len(tokens),), None, how))
-    notes += _outside(values, block)
-    name = _plane(case, node, block) or node.tensor
-    patches = values[:, block.start : block.stop].reshape(len(values), *block.grid)
-    return Found({name: patches}, notes=tuple(notes), layer=Layer(name, "NWC", block.grid, block, how))
+    notes = list(dict.fromkeys(text for _, text in rows))[:2]
+    maps: dict[str, Array] = {}
+    layers: list[Layer] = []
+    for place, tokens in enumerate(sides[0]):
+        values = np.stack([own[place] for own, _ in rows])
+        layer = _layer(case, graph, tokens, how, place)
+        if layer.block is not None:
+            notes += _outside(values, layer.block)
+            values = values[:, layer.block.start : layer.block.stop].reshape(len(values), *layer.size)
+        layers.append(layer)
+        maps[layer.name] = values
+    notes += [part for part in (rolled[0].note, graph.refusals()) if part]
+    # The one that lies on a picture is drawn there.
+    drawn = next((layer for layer in layers if layer.block is not None), layers[0])
+    axes = {layer.name: "NHW" if layer.block is not None else "NT" for layer in layers}
+    return Found(maps, notes=tuple(notes), layer=drawn, axes=axes)
+
+
+def _layer(case: Case, graph: AttentionGraph, tokens: Tokens, how: str, place: int) -> Layer:
+    """Return tokens as positions: the patches among them, named after the convolution that cuts them, or all."""
+    node = graph.layers[-1]
+    streams = [stream for one in reversed(graph.layers) for stream in (one.queries, one.keys)]
+    block = tokens.image
+    if block is not None and block.grid is not None:
+        shapes: Mapping[str, tuple[int, ...]] = case.around.shapes
+        planes = (name for stream in streams for name in stream.planes if shapes.get(name, ())[2:] == block.grid)
+        return Layer(next(planes, node.tensor), "NWC", block.grid, block, how)
+    ids = [name for name in tokens.inputs if case.feeding.rowwise & {name}]
+    inner = [name for name in case.sources if name in case.inner]
+    name = next(iter([*inner, *ids]), "tokens")
+    return Layer(name if not place else f"{name}.{place}", "NWC", (len(tokens),), None, how)
 
 
 def _outside(values: Array, block: TokenBlock) -> list[str]:
@@ -172,9 +199,3 @@ def _outside(values: Array, block: TokenBlock) -> list[str]:
     inside = np.abs(values[:, block.start : block.stop]).sum(axis=1)
     share = float(np.max(1 - inside / np.where(whole > 0, whole, 1.0)))
     return [f"up to {100 * share:.2g} % lies on tokens that are no patches"] if share > 1e-6 else []
-
-
-def _plane(case: Case, node: AttentionNode, block: TokenBlock) -> str | None:
-    """Return the convolution whose cells the patches are."""
-    shapes: Mapping[str, tuple[int, ...]] = case.around.shapes
-    return next((name for name in node.queries.planes if shapes.get(name, ())[2:] == block.grid), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.methods import Found, method
 from onnxviz.analysis.attribution.positions import Sizes, Windows, windows
+from onnxviz.analysis.scale import number
 from onnxviz.errors import InputError
 
 __all__ = ["feature_ablation", "occlusion"]
@@ -20,6 +21,7 @@ Array = npt.NDArray[Any]
 #: Which entries of a sample a copy covers.
 Cover = Callable[[int], Any]
 _MOST_FEATURES = 4096
+_MANY, _FEW = 64, 3  # falls that are looked at, and how many different ones are steps of the score
 
 
 @method("occlusion", "how far the score falls where a patch that slides over the input is covered",
@@ -67,7 +69,8 @@ def feature_ablation(case: Case, *, groups: Any = "auto", fill: BaselineSpec = "
         found = [_drops(case, name, one.rows[name], count, lambda i, n=numbers: n == i) for one in fills]  # type: ignore[misc]
         totals[name] = np.mean(found, axis=0)
     told = {"groups": "auto" if isinstance(groups, str) and groups == "auto" else "given"}
-    return Found(totals, parameters={**told, "fill": ", ".join(one.name for one in fills)})
+    told["fill"] = ", ".join(one.name for one in fills)
+    return Found(totals, notes=_coarse(totals.values()) if len(fills) == 1 else (), parameters=told)
 
 
 def _drops(case: Case, name: str, fill: Array, count: int, cover: Cover) -> Array:
@@ -77,18 +80,29 @@ def _drops(case: Case, name: str, fill: Array, count: int, cover: Cover) -> Arra
     for sample, places in case.forward.copies(count):
         rows = fed[sample][None].repeat(len(places), axis=0)
         covers = [cover(int(place)) for place in places]
-        for row, covered in zip(rows, covers, strict=True):
-            row[covered] = fill[sample][covered]
+        for row, covered in enumerate(covers):
+            rows[row, ...][covered] = fill[sample, ...][covered]
         falls = case.scores[sample] - case.forward(*case.changed(sample, {name: rows})).scores
         for fall, covered in zip(falls, covers, strict=True):
-            total[sample][covered] += fall
-            times[sample][covered] += 1
+            total[sample, ...][covered] += fall
+            times[sample, ...][covered] += 1
     return np.asarray(total / np.maximum(times, 1))
+
+
+def _coarse(totals: Iterable[Array]) -> tuple[str, ...]:
+    """Say where the score moves in steps that are larger than what a feature moves it, as of a quantised model."""
+    falls = np.concatenate([np.abs(array).reshape(-1) for array in totals])
+    steps = np.unique(falls[falls > 0].astype(np.float32).round(5))
+    if len(falls) < _MANY or not 0 < len(steps) <= _FEW:
+        return ()
+    return (
+        f"the score moves in steps of {number(float(steps[0]))}, more than most features move it: cover larger parts",
+    )
 
 
 def _told(name: str, over: Windows, told: dict[str, Any]) -> dict[str, Any]:
     sizes = {"patch": "x".join(map(str, over.patch)), "stride": "x".join(map(str, over.stride))}
-    return sizes if "patch" not in told else {f"{key} of {name}": value for key, value in sizes.items()}
+    return sizes if "patch" not in told else {f"{k} of {name}": v for k, v in sizes.items() if v != told[k]}
 
 
 def _groups(case: Case, name: str, groups: Any) -> tuple[Array, int]:

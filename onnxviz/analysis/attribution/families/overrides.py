@@ -134,6 +134,8 @@ def lrp(
     maps = runner(case.feeds, case.everything).gradients
     whole = {**RULE_SETS[f"lrp-{name}"].parameters, **told}
     shown = {key: whole.get(key) for key in ("epsilon", "gamma", "alpha", "beta", "low", "high", "bias", "fold")}
+    if shown["fold"] is not None:
+        shown["fold"] = bool(float(str(shown["fold"])))
     return Found(
         maps, None, _sum(case, maps) - case.scores, runner.cuts, _notes(runner), {"composite": name, **shown}
     )  # fmt: skip
@@ -141,9 +143,8 @@ def lrp(
 
 def _plain(case: Case, rules: str) -> Found:
     runner = case.runner(wrt=case.sources, table=rules_table(rules))
-    notes = _notes(runner)
-    if not any(node.op_type in _RECTIFIERS for node in case.model.graph):
-        notes = (*notes, "the model has no rectifier: this is the true gradient")
+    rectified = any(node.op_type in _RECTIFIERS for node in case.model.graph)
+    notes = _notes(runner) if rectified else ("the model has no rectifier: this is the true gradient",)
     return Found(runner(case.feeds, case.everything).gradients, cuts=runner.cuts, notes=notes)
 
 

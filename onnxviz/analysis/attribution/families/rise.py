@@ -46,18 +46,19 @@ class Grid:
         return masks.reshape(len(masks), *sizes)
 
 
-def mask(grid: Grid, share: float, seed: int, place: int) -> npt.NDArray[np.float64]:
+def mask(grid: Grid, share: float, seed: int, place: int, which: int = 0) -> npt.NDArray[np.float64]:
     """Return a mask (Petsiuk et al. 2018, section 3.2): random cells, stretched over one cell more, shifted, cropped.
 
     Args:
         grid: Its size.
         share: Chance of a cell to be 1.
         seed, place: Of the random numbers: each mask has its own.
+        which: Of several inputs, each of which has masks of its own.
 
-    >>> mask(Grid((1,), (4,), (2,), True), 0.5, 0, 2).round(2).tolist()
-    [0.25, 0.0, 0.0, 0.0]
+    >>> mask(Grid((1,), (4,), (2,), True), 0.5, 0, 4).round(2).tolist()
+    [0.0, 0.33, 0.67, 1.0]
     """
-    rng = np.random.default_rng((seed, place))
+    rng = np.random.default_rng((seed, place, which) if which else (seed, place))
     made: npt.NDArray[np.float64] = (rng.random(grid.cells) < share).astype(np.float64)
     if not grid.smooth:
         return made
@@ -65,7 +66,7 @@ def mask(grid: Grid, share: float, seed: int, place: int) -> npt.NDArray[np.floa
         cell = -(-size // count)
         first = int(rng.integers(cell))
         weights = linear_weights(count, cell * (count + 1))[first : first + size]
-        made = np.moveaxis(np.tensordot(weights, made, axes=([1], [axis])), 0, axis)
+        made = np.moveaxis(np.einsum("ij,j...->i...", weights, np.moveaxis(made, axis, 0)), 0, axis)
     return made
 
 
@@ -99,17 +100,16 @@ def rise(
     sums = {name: np.zeros((case.samples, 5, *own.shape)) for name, own in grids.items()}
     total = np.zeros(case.samples)
     for sample, places in scorer.runner.copies(masks):
-        made = {n: np.stack([mask(own, share, seed, int(i)) for i in places]) for n, own in grids.items()}
+        made = {
+            n: np.stack([mask(own, share, seed, int(i), which) for i in places])
+            for which, (n, own) in enumerate(grids.items())
+        }
         rows = {n: _covered(case, n, sample, chosen[0].rows[n], grids[n].spread(m, case.value(n).ndim))
                 for n, m in made.items()}  # fmt: skip
         scores = scorer(*case.changed(sample, rows))
         total[sample] += scores.sum()
         for name, m in made.items():
-            square = m * m
-            for at, (weight, one) in enumerate(
-                ((scores, m), (None, m), (scores**2, square), (scores, square), (None, square))
-            ):
-                sums[name][sample, at] += one.sum(axis=0) if weight is None else np.tensordot(weight, one, axes=1)
+            sums[name][sample] += _sums(scores, m)
     found = {n: _finished(s, total / masks if centred else 0 * total, masks, share) for n, s in sums.items()}
     maps = {n: _wide(case, n, grids[n], values) for n, (values, _) in found.items()}
     return Found(maps, notes=(*scorer.notes, *_told(found)), unit=scorer.unit)
@@ -124,6 +124,14 @@ def _grid(case: Case, name: str, cells: int) -> Grid:
 def _covered(case: Case, name: str, sample: int, fill: Array, seen: Array) -> Array:
     own, other = np.float64(case.value(name)[sample]), np.float64(fill[sample])
     return np.asarray(other + seen * (own - other))
+
+
+def _sums(scores: Array, masks: Array) -> Array:
+    """Return the sums over masks that a map and its error are made of: ``f M``, ``M``, ``f² M²``, ``f M²``, ``M²``."""
+    square, ones = masks * masks, np.ones(len(masks))
+    parts = ((scores, masks), (ones, masks), (scores**2, square), (scores, square), (ones, square))
+    # einsum, for the threads of a matrix product would contend with those of the model.
+    return np.stack([np.einsum("r,r...->...", weight, one) for weight, one in parts])
 
 
 def _finished(sums: Array, mean: Array, masks: int, share: float) -> tuple[Array, Array]:

@@ -27,7 +27,8 @@ _NEEDS = ("layer",)
 @method("score-cam", "channels of the layer, weighted by the score of the input seen through them",
         source="Wang et al. 2020, arXiv:1910.01279, eqs. 6-8", needs=_NEEDS, unit="activation")  # fmt: skip
 def score_cam(case: Case, layer: Layer, *, relu: bool = True, fill: BaselineSpec = "zeros") -> Found:
-    """Return ``ReLU(Σₖ αₖ Aₖ)``, α the softmax over channels of ``y(x ⊙ Hₖ)``, Hₖ the channel from 0 to 1, enlarged.
+    """Return ``ReLU(Σₖ αₖ Aₖ)``, α the softmax over channels of ``y(x ⊙ Hₖ)``, Hₖ the channel enlarged and
+    scaled to run from 0 to 1.
 
     Channels that are the same everywhere are left out.
 
@@ -48,12 +49,10 @@ def score_cam(case: Case, layer: Layer, *, relu: bool = True, fill: BaselineSpec
         raise InputError("Score-CAM takes one fill", hint="give one baseline")
     _, activations = at_layer(case, layer)
     scores = np.full(activations.shape[:2], -np.inf)
-    low, high = (f(activations, axis=tuple(range(2, activations.ndim)), keepdims=True) for f in (np.min, np.max))
-    seen = (activations - low) / np.where(high > low, high - low, 1.0)
     for sample, places in case.forward.copies(activations.shape[1]):
-        rows = {n: _through(case, n, sample, chosen[0].rows[n], seen[sample, places]) for n in names}
+        rows = {n: _through(case, n, sample, chosen[0].rows[n], activations[sample, places]) for n in names}
         scores[sample, places] = case.forward(*case.changed(sample, rows)).scores
-    scores[(high <= low).reshape(scores.shape)] = -np.inf
+    scores[np.ptp(activations.reshape(*scores.shape, -1), axis=-1) == 0] = -np.inf
     weights = _softmax(scores)
     return _mapped(layer, activations, weights, relu, _used(weights))
 
@@ -116,12 +115,14 @@ def _rows(case: Case, layer: Layer, block: Array, sample: int) -> tuple[dict[str
 
 
 def _through(case: Case, name: str, sample: int, fill: Array, seen: Array) -> Array:
-    """Return a sample seen through maps ``(R, *cells)``."""
+    """Return a sample seen through maps ``(R, *cells)``, enlarged and scaled to run from 0 to 1."""
     axes, fed = spatial_axes(case, name), case.value(name)
     sizes = [1] * (fed.ndim - 1)
     for axis in axes:
         sizes[axis - 1] = fed.shape[axis]
-    large = enlarged(seen, [fed.shape[axis] for axis in axes]).reshape(len(seen), *sizes)
+    large = enlarged(seen, [fed.shape[axis] for axis in axes]).reshape(len(seen), -1)
+    low, high = large.min(axis=1, keepdims=True), large.max(axis=1, keepdims=True)
+    large = ((large - low) / np.where(high > low, high - low, 1.0)).reshape(len(seen), *sizes)
     own, other = np.float64(fed[sample]), np.float64(fill[sample])
     return np.asarray(other + large * (own - other))
 
