@@ -43,6 +43,7 @@ def attribute(
     dims: Mapping[str, int] | None = None,
     input_seed: int = 0,
     op_library: Path_ | None = None,
+    certify: bool | Mapping[str, Any] = False,
     **parameters: Any,
 ) -> Attribution:
     """Return how much each part of an input counts for a score of a model.
@@ -63,6 +64,9 @@ def attribute(
         straight_through: Pass gradients through quantisation as if it did not round.
         providers, preprocessing, dims, op_library: As for every verb that runs a model.
         input_seed: For inputs that nobody gave.
+        certify: Examine the map: deletion and insertion beside controls, random weights, noise; a mapping has settings
+            of :class:`onnxviz.analysis.attribution.certificate.Examination`. Without, the certificate holds what costs
+            nothing.
         parameters: Of the method, such as ``steps=100``.
 
     Returns:
@@ -80,6 +84,7 @@ def attribute(
     >>> found.values.tolist(), found.score.tolist(), found.target
     ([[-0.0, -12.0]], [-12.0], ('class 1',))
     """
+    from onnxviz.analysis.attribution.certificate import certified, examination_of
     from onnxviz.analysis.attribution.methods import attribution, find_method
 
     row = find_method(method)
@@ -90,7 +95,9 @@ def attribute(
         {"providers": providers, "preprocessing": preprocessing, "dims": dims, "seed": input_seed,
          "op_library": op_library},
     )  # fmt: skip
-    return attribution(case, method, layer=layer, **parameters)
+    found = attribution(case, method, layer=layer, **parameters)
+    how = examination_of(certify if isinstance(certify, Mapping) else {}) if certify is not False else None
+    return certified(case, found, parameters, how)
 
 
 def explain(
@@ -110,7 +117,10 @@ def explain(
     max_memory: str | int | None = None,
     allow_cut: bool = False,
     straight_through: bool = False,
+    certify: bool | Mapping[str, Any] = False,
+    certificate: Path_ | None = None,
     tell: Callable[[str], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
     **options: Any,
 ) -> Figure:
     """Draw attributions: the input beside a map a method, all of one target.
@@ -122,24 +132,31 @@ def explain(
         picture: ``.png``, ``.svg`` or ``.pdf``.
         data: ``.npz``: the numbers behind the picture.
         parameters: Of the methods; each goes to those that have it.
+        certify: Examine the maps, as for :func:`attribute`.
+        certificate: ``.png``, ``.svg`` or ``.pdf``: the certificates as a figure, or ``.json``: as data; asks for an
+            examination.
         tell: Called with a line for each thing that a reader should know, such as which layer was taken.
+        progress: Called while maps are examined: what is done, how much of it, and of how much.
         options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
 
     Raises:
         SelectionError, InputError, GradientError: As :func:`attribute`; a parameter is none of any method.
     """
+    from onnxviz.analysis.attribution.certificate import certified, cost, examination_of
     from onnxviz.analysis.attribution.methods import attribution, find_method
     from onnxviz.analysis.attribution.result import attribution_data
     from onnxviz.errors import InputError
     from onnxviz.plots.attribution import plot_attributions
 
-    check_outputs((picture, PICTURES), (data, DATA))
+    check_outputs((picture, PICTURES), (data, DATA), (certificate, (*PICTURES, ".json")))
+    examined = certify is not False or certificate is not None
+    examination = examination_of(certify if isinstance(certify, Mapping) else {}) if examined else None
     names = [methods] if isinstance(methods, str) else list(methods)
     rows = [find_method(name) for name in names]
     given = dict(parameters or {})
     if lost := [key for key in given if not any(key in row.parameters for row in rows)]:
-        own = {key: None for row in rows for key in row.parameters}
-        raise InputError(f"no method here has a parameter {lost[0]!r}", hint=f"they have {', '.join(own) or 'none'}")
+        has = {key: None for row in rows for key in row.parameters}
+        raise InputError(f"no method here has a parameter {lost[0]!r}", hint=f"they have {', '.join(has) or 'none'}")
     inner = None if any("layer" in row.needs for row in rows) else layer
     how = {
         "batch": batch,
@@ -149,17 +166,35 @@ def explain(
         "tokens": tokens,
     }
     case = _case(model, inputs, target, inner, output, labels, how, options)
-    found = [
-        attribution(case, row.name, layer=layer, **{k: v for k, v in given.items() if k in row.parameters})
-        for row in rows
-    ]
+    found = []
+    for row in rows:
+        own = {k: v for k, v in given.items() if k in row.parameters}
+        one = attribution(case, row.name, layer=layer, **own)
+        if tell is not None and examination is not None:
+            tell(cost(case, one, examination))
+        found.append(certified(case, one, own, examination, progress))
     for line in dict.fromkeys(line for one in found for line in _told(one)) if tell is not None else ():
         tell(line)  # type: ignore[misc]
     if data is not None:
         write_numbers(data, *attribution_data(found))
+    if certificate is not None:
+        _write_certificates(found, certificate)
     figure = plot_attributions(found)
     save_view(figure, picture)
     return figure
+
+
+def _write_certificates(found: Sequence[Attribution], path: Path_) -> None:
+    import json
+
+    from onnxviz.graph.files import atomic_write
+    from onnxviz.plots.certificate import plot_certificates
+
+    if os.fspath(path).lower().endswith(".json"):
+        made = [one.certificate.to_dict() for one in found if one.certificate is not None]
+        atomic_write(path, json.dumps(made, indent=1, allow_nan=False) + "\n")
+    else:
+        save_view(plot_certificates(found), path)
 
 
 def attribution_methods() -> dict[str, str]:
@@ -175,7 +210,8 @@ def attribution_methods() -> dict[str, str]:
 
 def _told(one: Attribution) -> list[str]:
     lines = [f"{one.method}: layer {one.layer}"] if one.layer is not None else []
-    return [*lines, *(f"cut: {cut}" for cut in one.cuts), *one.notes]
+    verdicts = one.certificate.lines() if one.certificate is not None else ()
+    return [*lines, *(f"cut: {cut}" for cut in one.cuts), *one.notes, *(f"{one.method}: {line}" for line in verdicts)]
 
 
 def _case(

@@ -93,6 +93,22 @@ def explain(
     straight_through: Annotated[
         bool, typer.Option("--straight-through", help="Pass gradients through quantisation as if it did not round.")
     ] = False,
+    certify: Annotated[
+        bool,
+        typer.Option(
+            "--certify", help="Examine the maps: deletion and insertion beside controls, random weights, noise."
+        ),
+    ] = False,
+    certify_set: Annotated[
+        list[str] | None,
+        typer.Option("--certify-set", metavar="NAME=VALUE", help="A setting of --certify, such as stages=4."),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate", metavar="FILE", help="What --certify found, as .png, .svg, .pdf or .json; implies it."
+        ),
+    ] = None,
     methods: Annotated[
         bool, typer.Option("--methods", callback=_print_methods, is_eager=True, help="List the methods.")
     ] = False,
@@ -104,8 +120,9 @@ def explain(
     """Show which parts of an input an answer came from: gradients, integrated gradients, class activation maps, …"""
     from onnxviz.api import explain as draw
 
+    settings = parameters_of(certify_set)
     draw(
         model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels,
         tokens=tokens, parameters=parameters_of(set), batch=batch, max_memory=max_memory, allow_cut=allow_cut,
-        straight_through=straight_through, tell=tell, **options,
+        straight_through=straight_through, certify=settings or certify, certificate=certificate, tell=tell, **options,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -99,5 +100,6 @@ def _foot(one: Attribution, room: float) -> list[str]:
     parts += [f"cut: {safe(cut, 120)}" for cut in one.cuts[:3]]
     parts += [f"{len(one.cuts) - 3} more cuts"] if len(one.cuts) > 3 else []
     if one.certificate is not None:
-        parts += [safe(line, 200) for line in one.certificate.lines()]
-    return wrap_caption([f"{one.method}: {parts[0]}" if parts else one.method, *parts[1:]], room * 1.06).split("\n")
+        parts += [safe(line, 240) for line in one.certificate.lines()]
+    made = wrap_caption([f"{one.method}: {parts[0]}" if parts else one.method, *parts[1:]], room * 1.06).split("\n")
+    return [part for line in made for part in textwrap.wrap(line, max(int(room * 15), 30), subsequent_indent="   ")]

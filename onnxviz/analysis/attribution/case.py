@@ -99,10 +99,25 @@ class Case:
         return np.asarray(self.feeds[name])
 
     def runner(self, wrt: Sequence[str] = (), also: Sequence[str] = (), table: Table | None = None) -> Runner:
-        """Return the model opened for scores, gradients and inner tensors."""
-        return Runner(
-            self.model, self.feeding, target=self.target, wrt=wrt, also=also, table=table, how=self.how
-        )  # fmt: skip
+        """Return the model opened for scores, gradients and inner tensors; with the true gradients only once."""
+        key = tuple(wrt), tuple(also)
+        if table is None and key in self._opened:
+            return self._opened[key]
+        made = Runner(self.model, self.feeding, target=self.target, wrt=wrt, also=also, table=table, how=self.how)
+        if table is None:
+            self._opened[key] = made
+        return made
+
+    @cached_property
+    def _opened(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], Runner]:
+        return {}
+
+    def fed(self, rows: Mapping[str, Array]) -> Case:
+        """Return the case with other values of some inputs, ``(N, …)``, of the same model and target."""
+        typed = {name: np.asarray(array, self.feeds[name].dtype) for name, array in rows.items()}
+        made = replace(self, feeds={**self.feeds, **typed}, target=replace(self.target, known=None))
+        made._opened.update(self._opened)  # they belong to the model, not to what it is fed
+        return made
 
     @cached_property
     def gradients(self) -> Runner:
@@ -111,8 +126,19 @@ class Case:
 
     @cached_property
     def forward(self) -> Runner:
-        """The model opened for scores alone."""
-        return self.runner()
+        """The model opened for scores and the tensor that they are of."""
+        return self.runner(also=[self.target.tensor])
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Execution providers, in order of preference."""
+        found = next((runner.providers for runner in self._opened.values() if runner.providers), None)
+        return found if found is not None else self.forward.providers
+
+    @property
+    def fallbacks(self) -> dict[str, str]:
+        """Node -> provider, of nodes that the preferred provider did not take."""
+        return {node: name for runner in self._opened.values() for node, name in runner.fallbacks.items()}
 
     @cached_property
     def clean(self) -> Pass:
@@ -122,7 +148,8 @@ class Case:
     @cached_property
     def scores(self) -> npt.NDArray[np.float64]:
         """Scores of the samples as they are, ``(N,)``."""
-        return self.forward(self.feeds, self.everything).scores
+        known = self.target.known
+        return known if known is not None else self.forward(self.feeds, self.everything).scores
 
 
 def open_case(

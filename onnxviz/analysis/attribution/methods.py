@@ -146,7 +146,7 @@ def attribution(case: Case, name: str, *, layer: str | None = None, **parameters
     told = {**given, **found.parameters}
     return Attribution(
         row.name, maps, dict(case.feeds), case.target.texts, case.scores, {k: _plain(v) for k, v in told.items()},
-        case.target.classes, chosen, found.baseline_score, found.completeness, found.cuts, case.forward.providers,
+        case.target.classes, chosen, found.baseline_score, found.completeness, found.cuts, case.providers,
         (*case.notes, *found.notes), case.name, case.canvases,
         None if chosen is None else _placement(case, chosen), unit=row.unit,
         axes={name: _axes(case, name, chosen) for name in maps}, words=case.words,

@@ -94,6 +94,7 @@ class Runner:
     Attributes:
         cuts: Where gradients end, a line each.
         providers: Those that the session has.
+        fallbacks: Node -> provider, of nodes that the first of them did not take.
         rows: How many rows a run takes.
 
     Raises:
@@ -132,9 +133,11 @@ class Runner:
         _returns(built, computed)
         self._session: Session | None = None  # where only inputs are asked for, nothing is computed
         self.providers: tuple[str, ...] = ()
+        self.fallbacks: dict[str, str] = {}
         if computed:
             self._session = Session(built, self.how.providers, optimize=True, op_library=self.how.op_library)
             self.providers = tuple(self._session.providers)
+            self.fallbacks = self._session.fallbacks
         self.rows = self.how.rows(feeding, gradients=bool(wrt))
         if target is not None and target.bare:
             self.rows = 1

@@ -6,7 +6,7 @@ import ast
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class Target:
         notes: What a reader should know.
         frozen: Inputs that an expression adds, ``(N, …)``: the places of its ``argmax``, which stay those of the
             unchanged sample whatever copy of it is run.
+        known: The score of each sample, ``(N,)``, where finding the target told it.
     """
 
     model: ir.Model
@@ -58,6 +59,11 @@ class Target:
     bare: bool = False
     notes: tuple[str, ...] = ()
     frozen: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    known: npt.NDArray[np.float64] | None = None
+
+    def scored(self, values: npt.NDArray[Any]) -> Target:
+        """Return the target with the scores that values of its tensor for all samples, ``(N, *shape)``, give."""
+        return replace(self, known=self.scores(values, np.arange(len(self.at))))
 
     def seeds(self, samples: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
         """Return the gradient of the score with respect to the tensor, ``(R, *shape)``, for rows of some samples."""
@@ -119,7 +125,7 @@ def resolve_target(
     return Target(
         resolved.model, resolved.tensor, shape, resolved.values.dtype, ((...,),) * count, (text,) * count,
         notes=resolved.notes, frozen=resolved.frozen,
-    )  # fmt: skip
+    ).scored(resolved.values)  # fmt: skip
 
 
 def _is_expression(text: str, tensors: Mapping[str, ir.Value]) -> bool:
@@ -150,7 +156,7 @@ def _class(model: ir.Model, text: str, scored: Scored) -> Target:
     at = tuple(np.unravel_index(i, values.shape[1:]) for i in classes)
     return Target(
         model, scored.tensor, values.shape[1:], values.dtype, at, tuple(names), classes, scored.bare, scored.notes
-    )
+    ).scored(values)
 
 
 def _index(text: str, count: int, scored: Scored) -> int:
@@ -200,4 +206,4 @@ def _neuron(model: ir.Model, value: ir.Value, at: tuple[int, ...], forward: Forw
     whole = len(at) == len(shape)
     text = f"neuron {','.join(map(str, at))} of {name}" if whole else f"mean of {','.join(map(str, at))} of {name}"
     count = len(values)
-    return Target(model, name, shape, values.dtype, (index,) * count, (text,) * count)
+    return Target(model, name, shape, values.dtype, (index,) * count, (text,) * count).scored(values)
