@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Model = ir.Model | str | os.PathLike[str]
     Path_ = str | os.PathLike[str]
 
-__all__ = ["attribute", "attribution_methods", "explain"]
+__all__ = ["attribute", "attribution_methods", "attribution_model", "explain"]
 
 
 def attribute(
@@ -119,6 +119,8 @@ def explain(
     straight_through: bool = False,
     certify: bool | Mapping[str, Any] = False,
     certificate: Path_ | None = None,
+    export: Path_ | None = None,
+    export_target: str | None = None,
     tell: Callable[[str], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     **options: Any,
@@ -136,6 +138,8 @@ def explain(
         certificate: ``.png``, ``.svg`` or ``.pdf``: the certificates as a figure, or ``.json``: as data; asks for an
             examination.
         tell: Called with a line for each thing that a reader should know, such as which layer was taken.
+        export: ``.onnx``: one file that gives the model's outputs and the map, as :func:`attribution_model` returns it.
+        export_target: ``"argmax"``, ``"input"`` or ``"fixed"``, see there.
         progress: Called while maps are examined: what is done, how much of it, and of how much.
         options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
 
@@ -143,16 +147,21 @@ def explain(
         SelectionError, InputError, GradientError: As :func:`attribute`; a parameter is none of any method.
     """
     from onnxviz.analysis.attribution.certificate import certified, cost, examination_of
+    from onnxviz.analysis.attribution.deploy import check_deployable
     from onnxviz.analysis.attribution.methods import attribution, find_method
     from onnxviz.analysis.attribution.result import attribution_data
     from onnxviz.errors import InputError
     from onnxviz.plots.attribution import plot_attributions
 
-    check_outputs((picture, PICTURES), (data, DATA), (certificate, (*PICTURES, ".json")))
+    check_outputs((picture, PICTURES), (data, DATA), (certificate, (*PICTURES, ".json")), (export, (".onnx",)))
     examined = certify is not False or certificate is not None
     examination = examination_of(certify if isinstance(certify, Mapping) else {}) if examined else None
     names = [methods] if isinstance(methods, str) else list(methods)
     rows = [find_method(name) for name in names]
+    if export is not None and len(rows) > 1:
+        raise InputError(f"one file holds one map, not {len(rows)}", hint="give one --method with --export")
+    if export is not None:
+        check_deployable(rows[0].name)
     given = dict(parameters or {})
     if lost := [key for key in given if not any(key in row.parameters for row in rows)]:
         has = {key: None for row in rows for key in row.parameters}
@@ -172,6 +181,8 @@ def explain(
         one = attribution(case, row.name, layer=layer, **own)
         if tell is not None and examination is not None:
             tell(cost(case, one, examination))
+        if export is not None:
+            _export(case, one, own, target, export_target, export, tell)
         found.append(certified(case, one, own, examination, progress))
     for line in dict.fromkeys(line for one in found for line in _told(one)) if tell is not None else ():
         tell(line)  # type: ignore[misc]
@@ -195,6 +206,94 @@ def _write_certificates(found: Sequence[Attribution], path: Path_) -> None:
         atomic_write(path, json.dumps(made, indent=1, allow_nan=False) + "\n")
     else:
         save_view(plot_certificates(found), path)
+
+
+def attribution_model(
+    model: Model,
+    inputs: Feed = None,
+    output: Path_ | None = None,
+    *,
+    method: str = "grad-cam",
+    target: TargetSpec = None,
+    export_target: str | None = None,
+    layer: str | None = None,
+    scores: str | None = None,
+    labels: Sequence[str] | Path_ | None = None,
+    allow_cut: bool = False,
+    straight_through: bool = False,
+    parameters: Mapping[str, Any] | None = None,
+    tell: Callable[[str], None] | None = None,
+    **options: Any,
+) -> ir.Model:
+    """Return one model that gives the outputs of a model and a map of what they came from, for any runtime.
+
+    Its output ``attribution`` is what :func:`attribute` returns, ``heatmap`` the same at every position of the input
+    (``_2`` … is added to names that are taken). The metadata tell the method, the target and the layer.
+
+    Args:
+        model: A path or an opened model.
+        inputs: A sample, by which the layer is chosen; None feeds seeded random numbers.
+        output: ``.onnx``: where it is written.
+        method: One of the Grad-CAM family, saliency, input-x-gradient, guided-backprop and its like.
+        target: What is explained, as for :func:`attribute`.
+        export_target: ``"argmax"`` explains the highest class of each sample, ``"input"`` a class that is fed, ``(N,)``
+            int64; ``"fixed"`` always ``target``. By default fixed where a target is given, else argmax.
+        layer: Of the CAM methods, the layer; of others the input.
+        scores: The output that holds the scores of classes.
+        labels: Names of the classes, or a file.
+        allow_cut, straight_through: As for :func:`attribute`.
+        parameters: Of the method.
+        tell: Called with a line for each thing that a reader should know.
+        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
+
+    Raises:
+        InputError: One graph cannot hold the method; the text names those that can be.
+        SelectionError, GradientError: As :func:`attribute`.
+
+    >>> import onnx_ir as ir
+    >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
+    ...   g (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {2, 0, 0, -3}> {y = MatMul(x, w)}''')
+    >>> made = attribution_model(model, method="input-x-gradient", export_target="input", providers="cpu")
+    >>> [v.name for v in made.graph.inputs], [v.name for v in made.graph.outputs]
+    (['x', 'class'], ['y', 'attribution'])
+    """
+    from onnxviz.analysis.attribution.deploy import check_deployable
+    from onnxviz.analysis.attribution.methods import attribution, find_method
+
+    check_outputs((output, (".onnx",)))
+    row = find_method(method)
+    check_deployable(row.name)
+    how = {
+        "batch": None,
+        "max_memory": None,
+        "allow_cut": allow_cut,
+        "straight_through": straight_through,
+        "tokens": None,
+    }
+    case = _case(model, inputs, target, None if "layer" in row.needs else layer, scores, labels, how, options)
+    given = dict(parameters or {})
+    one = attribution(case, row.name, layer=layer, **given)
+    return _export(case, one, given, target, export_target, output, tell)
+
+
+def _export(
+    case: Case, one: Attribution, parameters: Mapping[str, Any], target: TargetSpec, kind: str | None,
+    path: Path_ | None, tell: Callable[[str], None] | None,
+) -> ir.Model:  # fmt: skip
+    from onnxviz.analysis.attribution.deploy import deployable
+    from onnxviz.graph.io import save_model
+
+    plain = target is None or str(target).strip() in ("", "argmax")
+    kind = kind or ("argmax" if plain and case.target.classes is not None else "fixed")
+    made = deployable(case, one, target=kind, parameters=parameters)
+    if tell is not None:
+        fed = f", for the class in {made.class_input}" if made.class_input is not None else ""
+        tell(f"exported: {made.attribution}{f' and {made.heatmap}' if made.heatmap else ''}{fed}")
+        for line in (*(f"cut: {cut}" for cut in made.cuts), *made.notes):
+            tell(line)
+    if path is not None:
+        save_model(made.model, path)
+    return made.model
 
 
 def attribution_methods() -> dict[str, str]:

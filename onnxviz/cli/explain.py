@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -109,6 +109,17 @@ def explain(
             "--certificate", metavar="FILE", help="What --certify found, as .png, .svg, .pdf or .json; implies it."
         ),
     ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="FILE", help="An .onnx file that gives the model's outputs and the map."),
+    ] = None,
+    export_target: Annotated[
+        Literal["argmax", "input", "fixed"] | None,
+        typer.Option(
+            "--export-target",
+            help="Whose map: that of the highest class, of a class that is fed, or of --target (where given).",
+        ),
+    ] = None,
     methods: Annotated[
         bool, typer.Option("--methods", callback=_print_methods, is_eager=True, help="List the methods.")
     ] = False,
@@ -124,5 +135,6 @@ def explain(
     draw(
         model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels,
         tokens=tokens, parameters=parameters_of(set), batch=batch, max_memory=max_memory, allow_cut=allow_cut,
-        straight_through=straight_through, certify=settings or certify, certificate=certificate, tell=tell, **options,
+        straight_through=straight_through, certify=settings or certify, certificate=certificate, export=export,
+        export_target=export_target, tell=tell, **options,
     )  # fmt: skip

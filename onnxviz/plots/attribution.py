@@ -102,4 +102,4 @@ def _foot(one: Attribution, room: float) -> list[str]:
     if one.certificate is not None:
         parts += [safe(line, 240) for line in one.certificate.lines()]
     made = wrap_caption([f"{one.method}: {parts[0]}" if parts else one.method, *parts[1:]], room * 1.06).split("\n")
-    return [part for line in made for part in textwrap.wrap(line, max(int(room * 15), 30), subsequent_indent="   ")]
+    return [part for line in made for part in textwrap.wrap(line, max(int(room * 16), 30), subsequent_indent="   ")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -186,7 +187,7 @@ def _draw_layers(axes: Axes, found: Randomization) -> None:
     names = ["none", *(f"{safe(name, 15)} {drawn}" for name, drawn in zip(found.layers, found.drawn, strict=True))]
     axes.set_xticks(np.r_[0, at], names, rotation=45, ha="right", rotation_mode="anchor", fontsize=5.8)
     last = float(found.by_stage[-1])
-    words = {"fontsize": 6.0, "ha": "right", "fontfamily": FONT}
+    words: dict[str, Any] = {"fontsize": 6.0, "ha": "right", "fontfamily": FONT}
     if last > ALIKE:
         axes.text(len(at) + 0.4, 0.79, "hardly changed above", color="#b2423a", va="top", **words)
     else:
@@ -198,7 +199,7 @@ def _draw_layers(axes: Axes, found: Randomization) -> None:
 
 
 def _wrapped(check: Check, width: float) -> list[str]:
-    return textwrap.wrap(safe(check.text, 400), int((width - 2 * MARGIN - 1.75) * 15)) or [""]
+    return textwrap.wrap(safe(check.text, 400), int((width - 2 * MARGIN - 1.75) * 16.5)) or [""]
 
 
 def _verdicts(figure: Figure, certificate: TrustCertificate, top: float) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnxviz.analysis.attribution.case import Case
     from onnxviz.analysis.attribution.result import Attribution
 
-__all__ = ["Block", "Positions", "enlarged", "positions_of"]
+__all__ = ["Block", "Positions", "enlarged", "positions_of", "weights_between"]
 
 Array = npt.NDArray[Any]
 _COPY_BLUR = 8  # longest side over the standard deviation of the blurred copy of a map

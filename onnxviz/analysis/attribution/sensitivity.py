@@ -44,7 +44,7 @@ def sensitivity_max(
             reach = radius * np.ptp(fed.reshape(len(fed), -1), axis=1).reshape(-1, *[1] * (fed.ndim - 1))
             rows[name] = fed + rng.uniform(-1, 1, fed.shape) * reach
         maps = again(case.fed(rows))
-        change = {name: np.float64(maps[name]) - np.float64(array) for name, array in original.items()}
+        change = {n: np.asarray(maps[n], np.float64) - np.asarray(a, np.float64) for n, a in original.items()}
         largest = np.maximum(largest, [_norm(change, sample) for sample in range(case.samples)])
         if tell is not None:
             tell(copy + 1, copies)

@@ -167,8 +167,9 @@ def _against_centre(pairs: Sequence[tuple[Curves, float]]) -> Check | None:
     what = f"{', '.join(told)}, margin {MARGIN}"
     if max(known) >= MARGIN and min(known) > -MARGIN:
         return Check("blob", "pass", f"it does better than a blob in the middle ({what})", max(known), f"≥ {MARGIN}")
-    return Check("blob", "doubt", f"a blob in the middle does as well ({what}): these curves do not speak for the map",
-                 max(known), f"≥ {MARGIN}")  # fmt: skip
+    how = "better" if float(np.mean(known)) <= -MARGIN else "as well"
+    text = f"a blob in the middle does {how} ({what}): these curves do not speak for the map"
+    return Check("blob", "doubt", text, max(known), f"≥ {MARGIN}")
 
 
 def sensitivity(values: npt.NDArray[np.float64], radius: float) -> Check:
