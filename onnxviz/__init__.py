@@ -55,14 +55,15 @@ if TYPE_CHECKING:
 _VERBS = (
     "activations", "attention", "attention_weights", "attribute", "attribution_methods", "attribution_model",
     "capture", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers", "gradient",
-    "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "neuron_views", "neurons", "open_model", "plan", "pooling",
-    "preprocessing", "profile", "project", "projection", "report", "save_model", "weight_table", "weights",
+    "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "neuron_views", "neurons",
+    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model",
+    "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "attribute",
     "attribution_methods", "attribution_model", "capture", "convert", "doctor", "explain", "expose", "features",
-    "flow", "flow_numbers", "gradient_statistics", "graph_diff", "inspect", "maximize", "maximized", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model",
+    "flow", "flow_numbers", "gradient_statistics", "graph_diff", "inspect", "maximize", "maximized", "neuron_views",
+    "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model",
     "weight_table", "weights",
 ]  # fmt: skip
 

@@ -72,7 +72,8 @@ def test_tables_have_no_picture_and_every_text_is_inside(tmp_path: Path) -> None
     width, height = figure.get_size_inches() * figure.dpi
     for text in figure.texts:
         box = text.get_window_extent()
-        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height, text.get_text()
+        assert 0 <= box.x0 <= box.x1 <= width, text.get_text()
+        assert 0 <= box.y0 <= box.y1 <= height, text.get_text()
 
 
 def test_the_footer_of_a_map_has_what_was_found() -> None:

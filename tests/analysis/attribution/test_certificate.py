@@ -188,7 +188,7 @@ def test_random_weights_keep_their_numbers_and_come_layer_by_layer(small_cnn: ir
             now = next(node for node in model.graph if node.name == name).inputs[1].const_value.numpy()
             np.testing.assert_array_equal(np.sort(now.reshape(-1)), np.sort(before[name].reshape(-1)))
             assert np.array_equal(now, before[name]) is (place >= changed)
-    again = list(with_random_weights(small_cnn, "y", [2], np.random.default_rng(0)))[0][1]
+    again = next(with_random_weights(small_cnn, "y", [2], np.random.default_rng(0)))[1]
     x = {"x": RNG.random((1, 1, 8, 8)).astype(np.float32)}
     np.testing.assert_array_equal(run_model(again, x)["y"], run_model(models[1][1], x)["y"])
 
@@ -203,7 +203,7 @@ def test_weights_of_constants_and_behind_quantisation_are_drawn() -> None:
     before = copy_model(model)
     kinds = [[node.op_type for node in layer] for layer in weight_layers(model, "y")]
     assert kinds == [["DequantizeLinear"], ["MatMul"]]
-    made = list(with_random_weights(model, "y", [2], np.random.default_rng(1)))[0][1]
+    made = next(with_random_weights(model, "y", [2], np.random.default_rng(1)))[1]
     x = {"x": np.float32([[1, 3]])}
     assert not np.array_equal(run_model(made, x)["y"], run_model(before, x)["y"])
     np.testing.assert_array_equal(run_model(model, x)["y"], run_model(before, x)["y"])

@@ -149,8 +149,8 @@ def test_what_cannot_be_exported_names_what_can() -> None:
             attribution_model(model, {"x": X}, method=name, providers="cpu")
     with pytest.raises(InputError, match="one file holds one map"):
         explain(model, {"x": X}, ["grad-cam", "saliency"], export="a.onnx")
+    other = 3 * np.random.default_rng(5).standard_normal((5, 1, 8, 8)).astype(np.float32)
     with pytest.raises(InputError, match="different targets"):
-        other = 3 * np.random.default_rng(5).standard_normal((5, 1, 8, 8)).astype(np.float32)
         attribution_model(make_small_cnn(1), {"x": other}, export_target="fixed", providers="cpu")
     with pytest.raises(InputError, match="no class"):
         attribution_model(model, {"x": X}, target="y:1", export_target="input", providers="cpu")
@@ -159,6 +159,8 @@ def test_what_cannot_be_exported_names_what_can() -> None:
         + """g (int64[N, 4] ids) => (float[N, 2] y) <float[9, 3] t = {0}, float[12, 2] v = {0}> {
         e = Gather(t, ids) f = Flatten(e) y = MatMul(f, v)}"""
     )
+    for name, shape in {"t": (9, 3), "v": (12, 2)}.items():
+        tokens.graph.initializers[name].const_value = ir.Tensor(np.ones(shape, np.float32), name=name)
     with pytest.raises(SelectionError, match="inside the model"):
         attribution_model(tokens, {"ids": np.zeros((1, 4), np.int64)}, method="saliency", providers="cpu")
 
