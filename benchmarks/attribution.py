@@ -1,16 +1,16 @@
 """Explaining a ResNet-50: onnxviz in onnxruntime beside Captum in PyTorch and a plain forward pass, in turn.
 
-``python benchmarks/attribution.py [grad-cam integrated-gradients smoothgrad]`` (with ``pip install captum`` for the peer). The
-network is written in PyTorch, with BatchNorm, and exported, which folds that. Each peer runs in a process of its own, with as
-many threads as ``THREADS`` says (2), in float32; rounds alternate, so that a noisy machine disturbs all alike. Printed are
-wall-clock time and the processor time of all threads; on a busy machine only the latter, with ``THREADS=1``, is fair.
+``python benchmarks/attribution.py [grad-cam integrated-gradients smoothgrad]`` (with ``pip install captum`` for the
+peer). The network is written in PyTorch, with BatchNorm, and exported, which folds that. Each peer runs in a process of
+its own, with as many threads as ``THREADS`` says (2), in float32; rounds alternate, so that a noisy machine disturbs
+all alike. Printed are wall-clock time and the processor time of all threads; on a busy machine only the latter, with
+``THREADS=1``, is fair.
 
 Peers of Grad-CAM, of the last convolution and a class that is given: ``forward`` is the model alone in onnxruntime;
 ``onnxviz`` a model that is open, explained for another picture; ``exported`` the file that ``explain --export`` writes;
-``captum`` is ``LayerGradCam``, ``torch`` its forward alone. Of the other methods: ``onnxviz`` with the rows of a run that the
-memory allows, ``onnxviz-1`` with one row a run, and ``captum`` with as many rows at once as onnxviz. Memory is what the process
-held at most beyond what it held with the model loaded and nothing run. Last, where the time of one ``attribute()`` from a file
-goes.
+``captum`` is ``LayerGradCam``, ``torch`` its forward alone. Of the other methods: ``onnxviz`` with four rows a run,
+``onnxviz-1`` with one, and ``captum`` with four. Memory is what the process held at most, and beyond what it held with
+the model loaded and nothing run. Last, where the time of one ``attribute()`` from a file goes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gradients import _memory, _median
+from gradients import _median, _memory
 
 THREADS = int(os.environ.get("THREADS", "2"))
 ROUNDS, RUNS, WARMUP = 3, 5, 2
@@ -180,7 +180,7 @@ def measure(peer: str, case: str, path: Path) -> None:
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - used)
     np.save(path.with_suffix(f".{peer}.npy"), made)
-    print(json.dumps({"wall": wall, "cpu": cpu, "peak": _memory("VmHWM"), "more": _memory("VmHWM") - before}))
+    print(json.dumps({"wall": wall, "cpu": cpu, "peak": [_memory("VmHWM")], "more": [_memory("VmHWM") - before]}))
 
 
 def compare(case: str, path: Path) -> None:
@@ -202,7 +202,8 @@ def compare(case: str, path: Path) -> None:
         line = f"  {peer:10} wall {1e3 * wall:8.1f} ms  cpu {1e3 * cpu:8.1f} ms"
         line += f"  peak {_median(runs, 'peak'):5.0f} MB (+{_median(runs, 'more'):4.0f})"
         if peer != "onnxviz":
-            line += f"  onnxviz: {_median(ours, 'wall') / wall:.2f} of its wall, {_median(ours, 'cpu') / cpu:.2f} of its cpu"
+            walls, cpus = _median(ours, "wall") / wall, _median(ours, "cpu") / cpu
+            line += f"  onnxviz: {walls:.2f} of its wall, {cpus:.2f} of its cpu"
         made = np.load(path.with_suffix(f".{peer}.npy")).reshape(-1)
         if peer != "onnxviz" and made.shape == reference.shape and case != "smoothgrad":
             line += f"  difference {np.linalg.norm(made - reference) / np.linalg.norm(reference):.0e}"

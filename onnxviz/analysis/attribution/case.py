@@ -16,6 +16,7 @@ from onnxviz.analysis.attribution.layers import on_path
 from onnxviz.analysis.attribution.run import How, Pass, Runner
 from onnxviz.analysis.attribution.sources import cut_at, default_sources
 from onnxviz.analysis.attribution.targets import Target, TargetSpec, resolve_target
+from onnxviz.analysis.placement import Placement
 from onnxviz.analysis.spatial_heat import Canvas, canvas_of
 from onnxviz.analysis.surroundings import Surroundings
 from onnxviz.errors import SelectionError
@@ -116,8 +117,19 @@ class Case:
         """Return the case with other values of some inputs, ``(N, …)``, of the same model and target."""
         typed = {name: np.asarray(array, self.feeds[name].dtype) for name, array in rows.items()}
         made = replace(self, feeds={**self.feeds, **typed}, target=replace(self.target, known=None))
-        made._opened.update(self._opened)  # they belong to the model, not to what it is fed
+        made.__dict__.update(_opened=self._opened, places=self.places)  # of the model, not of what it is fed
         return made
+
+    @cached_property
+    def places(self) -> dict[str, Placement | None]:
+        """Where the cells of layers lie on the canvas, as far as that was asked for."""
+        return {}
+
+    def through(self, runner: Runner) -> Pass:
+        """Return what the samples as they are give, and keep their scores."""
+        found = runner(self.feeds, self.everything)
+        self.__dict__.setdefault("scores", found.scores)
+        return found
 
     @cached_property
     def gradients(self) -> Runner:
@@ -143,7 +155,7 @@ class Case:
     @cached_property
     def clean(self) -> Pass:
         """Scores and gradients of the samples as they are."""
-        return self.gradients(self.feeds, self.everything)
+        return self.through(self.gradients)
 
     @cached_property
     def scores(self) -> npt.NDArray[np.float64]:

@@ -142,7 +142,7 @@ for _name, _row in CAMS.items():
 def at_layer(case: Case, layer: Layer, table: Any = None) -> tuple[Array, Array, tuple[str, ...]]:
     """Return activations and gradients of a layer for all samples, ``(N, K, …)`` each, and where gradients end."""
     runner = case.runner(wrt=[layer.name], also=[layer.name], table=table)
-    found = runner(case.feeds, case.everything)
+    found = case.through(runner)
     parts = layer.channels_first(found.values[layer.name]), layer.channels_first(found.gradients[layer.name])
     return (*parts, runner.cuts)
 
