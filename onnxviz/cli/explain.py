@@ -130,11 +130,14 @@ def explain(
 ) -> None:  # fmt: skip
     """Show which parts of an input an answer came from: gradients, integrated gradients, class activation maps, …"""
     from onnxviz.api import explain as draw
+    from onnxviz.cli.progress import shown_progress
 
     settings = parameters_of(certify_set)
-    draw(
-        model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels,
-        tokens=tokens, parameters=parameters_of(set), batch=batch, max_memory=max_memory, allow_cut=allow_cut,
-        straight_through=straight_through, certify=settings or certify, certificate=certificate, export=export,
-        export_target=export_target, tell=tell, **options,
-    )  # fmt: skip
+    with shown_progress(bool(settings) or certify or certificate is not None, "explanations") as show:
+        draw(
+            model, input, method or "grad-cam", output, data=data, target=target, layer=layer, output=of, labels=labels,
+            tokens=tokens, parameters=parameters_of(set), batch=batch, max_memory=max_memory, allow_cut=allow_cut,
+            straight_through=straight_through, certify=settings or certify, certificate=certificate, export=export,
+            export_target=export_target, tell=tell,
+            progress=None if show is None else lambda what, done, of: show(done, of), **options,
+        )  # fmt: skip

@@ -94,7 +94,8 @@ def _band(
     about = ", ".join(f"{key} {value}" for key, value in one.parameters.items())
     figure_text(figure, MARGIN, top, safe(one.method, 40), fontsize=10.5, fontweight="bold")
     layer = "" if one.layer is None else f"layer {safe(one.layer.name, 50)}  "
-    figure_text(figure, MARGIN + lead + 0.12, top + 0.03, f"{layer}{safe(about, 110)}", fontsize=7, color=MUTED)
+    beside = max(lead + 0.12, 0.11 * len(one.method) + 0.25)
+    figure_text(figure, MARGIN + beside, top + 0.03, f"{layer}{safe(about, 110)}", fontsize=7, color=MUTED)
     top += 0.3
     if tile.kind in _DRAWN:
         view = attribution_view(one, one.tensor, 0)

@@ -167,7 +167,8 @@ def _against_centre(pairs: Sequence[tuple[Curves, float]]) -> Check | None:
     what = f"{', '.join(told)}, margin {MARGIN}"
     if max(known) >= MARGIN and min(known) > -MARGIN:
         return Check("blob", "pass", f"it does better than a blob in the middle ({what})", max(known), f"≥ {MARGIN}")
-    how = "better" if float(np.mean(known)) <= -MARGIN else "as well"
+    behind = [words.split()[0] for words, value in zip(told, ahead, strict=True) if value <= -MARGIN]
+    how = f"better at {' and '.join(behind)}" if behind else "as well"
     text = f"a blob in the middle does {how} ({what}): these curves do not speak for the map"
     return Check("blob", "doubt", text, max(known), f"≥ {MARGIN}")
 

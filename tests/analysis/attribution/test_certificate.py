@@ -369,3 +369,19 @@ def test_a_map_of_a_layer_is_enlarged_as_it_is_drawn(small_cnn: ir.Model) -> Non
     mine = enlarged(where.heats(0)[0], where.cells, (8, 8))
     inside = np.isfinite(drawn)
     np.testing.assert_allclose(mine[inside], drawn[inside], rtol=1e-5)
+
+
+def test_a_blob_that_is_better_at_one_curve_alone_is_said_so() -> None:
+    from onnxviz.analysis.attribution.faithfulness import Curves, Faithfulness
+    from onnxviz.analysis.attribution.verdicts import curves
+
+    at = np.linspace(0, 1, 3)
+    down, up, slow = np.array([[1.0, 0.1, 0.0]]), np.array([[0.0, 0.2, 1.0]]), np.array([[1.0, 0.6, 0.0]])
+    deletion = Curves(down, {"random": slow, "centre": slow}, slow[None], "zeros")
+    insertion = Curves(up, {"random": up - 0.1, "centre": 1 - down}, up[None] - 0.1, "zeros")
+    checks = {check.name: check for check in curves(Faithfulness(at, "probability", deletion, insertion))}
+    assert checks["deletion"].verdict == checks["insertion"].verdict == "pass"
+    assert checks["blob"].verdict == "doubt"
+    assert "does better at insertion" in checks["blob"].text
+    same = Curves(np.ones((1, 3)), {"random": np.ones((1, 3))}, np.ones((1, 1, 3)), "blurred")
+    assert curves(Faithfulness(at, "probability", same, insertion))[0].verdict == "not_checked"
