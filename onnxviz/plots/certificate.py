@@ -68,11 +68,12 @@ def _caption(bands: Sequence[tuple[Attribution, TrustCertificate]]) -> list[str]
     who = f"{safe(one.target[0], 60)}, score {number(float(one.score[0]))}"
     parts = [who] if one.samples == 1 else [f"means over {one.samples} samples"]
     parts += [f"curves: {certificate.faithfulness.unit}"] if certificate.faithfulness is not None else []
-    parts += [f"{_NAMES[name]}: {CONTROLS[name]}" for name in ("random", "centre")]
+    drawn = {name for _, c in bands if c.faithfulness is not None for name in c.faithfulness.deletion.controls}
+    parts += [f"{_NAMES[name]}: {CONTROLS[name]}" for name in ("random", "centre") if name in drawn]
     how = certificate.examination
     if how is not None:
         parts.append(
-            "weights are drawn anew from the output down to the layer that is named, as many as the number says"
+            "weights are drawn anew from the output down to the layer that is named; the number counts the layers"
         )
         parts.append("the blue bar is under what the verdict is of")
         parts.append(

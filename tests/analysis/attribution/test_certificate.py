@@ -16,7 +16,7 @@ from onnxviz.analysis.attribution import faithfulness as faith
 from onnxviz.analysis.attribution import randomization as randomizing
 from onnxviz.analysis.attribution.case import Case, open_case
 from onnxviz.analysis.attribution.certificate import Examination, TrustCertificate, certified, cost, examination_of
-from onnxviz.analysis.attribution.methods import METHODS, Found, attribution, method
+from onnxviz.analysis.attribution.methods import METHODS, Found, attribution, known_methods, method
 from onnxviz.analysis.attribution.positions import enlarged, positions_of
 from onnxviz.analysis.attribution.randomization import rank_correlation, weight_layers, with_random_weights
 from onnxviz.analysis.attribution.sensitivity import sensitivity_max
@@ -71,7 +71,8 @@ def examined(case: Case, name: str, parameters: dict[str, Any] | None = None, **
 
 @pytest.fixture
 def planted() -> Iterator[None]:
-    """Methods of the tests: a map that is given, a random one, and guided backpropagation."""
+    """A method whose map is given."""
+    known_methods()
 
     @method("planted", "a map that is given", source="a test", needs=())
     def run(case: Case, *, value: Any = None) -> Found:
@@ -87,7 +88,7 @@ def guided() -> Iterator[None]:
         runner = case.runner(wrt=case.sources, table=rules_table("guided"))
         return Found(runner(case.feeds, case.everything).gradients)
 
-    before = METHODS.get("guided-backprop")
+    before = known_methods().get("guided-backprop")
     method("guided-backprop", "guided backpropagation", source="a test", unit="score / input")(run)
     yield
     METHODS.pop("guided-backprop")
