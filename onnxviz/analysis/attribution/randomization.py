@@ -135,6 +135,11 @@ def with_random_weights(
             yield layer[-1].name or str(layer[-1].outputs[0].name), copy_model(copy)
 
 
+def _varies(node: ir.Node) -> bool:
+    tensors = [constant_tensor(node.inputs[place]) for place in learned_inputs(node)]
+    return any(tensor is not None and bool(np.any((a := tensor.numpy()) != a.reshape(-1)[:1])) for tensor in tensors)
+
+
 def _shuffled(graph: ir.Graph, tensor: ir.TensorProtocol, rng: np.random.Generator) -> ir.Value:
     array = tensor.numpy()
     name = free_name(graph, f"{tensor.name or 'weight'}.random")
@@ -164,11 +169,14 @@ def randomization(
         tell: Called with how many explanations are done, and of how many.
 
     Raises:
-        SelectionError: The model has no weights.
+        SelectionError: The model has no weights, or each tensor holds one number again and again.
     """
-    total = len(weight_layers(case.model, case.target.tensor))
+    layers = weight_layers(case.model, case.target.tensor)
+    total = len(layers)
     if not total:
         raise SelectionError("the model has no weights that could be drawn anew")
+    if not any(_varies(node) for layer in layers for node in layer):
+        raise SelectionError("each tensor of weights holds one number alone, so that no order of them is another")
     chosen = sorted(set(np.rint(np.linspace(1, total, min(stages, total))).astype(int).tolist()))
     found = np.full((len(chosen), draws, case.samples), np.nan)
     names: list[str] = []

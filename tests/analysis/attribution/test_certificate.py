@@ -386,3 +386,14 @@ def test_a_blob_that_is_better_at_one_curve_alone_is_said_so() -> None:
     assert "does better at insertion" in checks["blob"].text
     same = Curves(np.ones((1, 3)), {"random": np.ones((1, 3))}, np.ones((1, 1, 3)), "blurred")
     assert curves(Faithfulness(at, "probability", same, insertion))[0].verdict == "not_checked"
+
+
+def test_weights_that_no_order_changes_are_not_checked() -> None:
+    text = HEAD + "g (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {3, 3, 3, 3}> {m = MatMul(x, w) y = Exp(m)}"
+    feeds = {"x": np.float32([[1, 2]])}
+    made = examined(case_of(ir.from_onnx_text(text), feeds), "input-x-gradient")
+    assert made["weights"].verdict == "not_checked"
+    assert "one number alone" in made["weights"].text
+    none = examined(case_of(ir.from_onnx_text(HEAD + "g (float[N, 2] x) => (float[N, 2] y) {y = Exp(x)}"), feeds),
+                    "input-x-gradient")  # fmt: skip
+    assert "no weights" in none["weights"].text
