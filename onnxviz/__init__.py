@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         attention_weights,
         attribute,
         attribution_methods,
+        attribution_model,
         capture,
         convert,
         doctor,
@@ -52,16 +53,17 @@ if TYPE_CHECKING:
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "activations", "attention", "attention_weights", "attribute", "attribution_methods", "capture", "convert",
-    "doctor", "explain", "expose", "features", "flow", "flow_numbers", "gradient", "gradient_statistics", "graph",
-    "graph_diff", "inspect", "maximize", "maximized", "neuron_views", "neurons", "open_model", "plan", "pooling",
-    "preprocessing", "profile", "project", "projection", "report", "save_model", "weight_table", "weights",
+    "activations", "attention", "attention_weights", "attribute", "attribution_methods", "attribution_model",
+    "capture", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers", "gradient",
+    "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "neuron_views", "neurons",
+    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model",
+    "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "attribute",
-    "attribution_methods", "capture", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers",
-    "gradient_statistics", "graph_diff", "inspect", "maximize", "maximized", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model",
+    "attribution_methods", "attribution_model", "capture", "convert", "doctor", "explain", "expose", "features",
+    "flow", "flow_numbers", "gradient_statistics", "graph_diff", "inspect", "maximize", "maximized", "neuron_views",
+    "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model",
     "weight_table", "weights",
 ]  # fmt: skip
 

@@ -12,7 +12,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
-VIEWS = {"features", "activations", "pooling", "neurons", "project", "weights", "attention", "flow", "explain", "maximize", "graph"}
+VIEWS = {
+    "features",
+    "activations",
+    "pooling",
+    "neurons",
+    "project",
+    "weights",
+    "attention",
+    "flow",
+    "explain",
+    "maximize",
+    "graph",
+}
 
 
 def _commands(text: str) -> list[list[str]]:

@@ -1,17 +1,17 @@
-"""The verb ``explain``: which parts of an input an answer came from."""
+"""How much each part of an input counts for a score: as arrays."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, save_view, split_options, write_numbers
+from onnxviz.api.common import batches_for, split_options
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from matplotlib.figure import Figure
 
     from onnxviz.analysis.attribution.case import Case
     from onnxviz.analysis.attribution.result import Attribution
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     Model = ir.Model | str | os.PathLike[str]
     Path_ = str | os.PathLike[str]
+    Progress = Callable[[str, int, int], None]
 
-__all__ = ["answer_maps", "attribute", "attribution_methods", "explain"]
+__all__ = ["answer_maps", "attribute", "attribution_methods", "case_of"]
 
 
 def attribute(
@@ -40,12 +41,13 @@ def attribute(
     allow_cut: bool = False,
     straight_through: bool = False,
     fallback: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     providers: str | Sequence[str] = "auto",
     preprocessing: Any = None,
     dims: Mapping[str, int] | None = None,
     input_seed: int = 0,
     op_library: Path_ | None = None,
+    certify: bool | Mapping[str, Any] = False,
     **parameters: Any,
 ) -> Attribution:
     """Return how much each part of an input counts for a score of a model.
@@ -67,9 +69,12 @@ def attribute(
         allow_cut: Go on without the paths through operators that have no gradient.
         straight_through: Pass gradients through quantisation as if it did not round.
         fallback: Where no gradient leads to the input, take a method that needs none instead; a note says so.
-        progress: Called with how many changed copies of samples are done, and of how many.
+        progress: Called with what is counted, how many of it are done, and of how many.
         providers, preprocessing, dims, op_library: As for every verb that runs a model.
         input_seed: For inputs that nobody gave.
+        certify: Examine the map: deletion and insertion beside controls, random weights, noise; a mapping has settings
+            of :class:`onnxviz.analysis.attribution.certificate.Examination`. Without, the certificate holds what costs
+            nothing.
         parameters: Of the method, such as ``steps=100``.
 
     Returns:
@@ -87,98 +92,20 @@ def attribute(
     >>> found.values.tolist(), found.score.tolist(), found.target
     ([[0.0, -12.0]], [-12.0], ('class 1',))
     """
+    from onnxviz.analysis.attribution.certificate import certified, examination_of
     from onnxviz.analysis.attribution.methods import attribution, find_method
 
     row = find_method(method)
-    case = _case(
+    case = case_of(
         model, inputs, target, None if "layer" in row.needs else layer, output, labels,
         {"batch": batch, "max_memory": max_memory, "allow_cut": allow_cut, "straight_through": straight_through,
         "tokens": tokens, "progress": progress},
         {"providers": providers, "preprocessing": preprocessing, "dims": dims, "seed": input_seed,
          "op_library": op_library},
     )  # fmt: skip
-    return attribution(case, method, layer=layer, fallback=fallback, **parameters)
-
-
-def explain(
-    model: Model,
-    inputs: Feed = None,
-    methods: str | Sequence[str] = "grad-cam",
-    picture: Path_ | None = None,
-    *,
-    data: Path_ | None = None,
-    target: TargetSpec | Sequence[TargetSpec] = None,
-    layer: str | None = None,
-    output: str | None = None,
-    labels: Sequence[str] | Path_ | None = None,
-    tokens: Path_ | None = None,
-    contours: Sequence[float] = (0.5,),
-    parameters: Mapping[str, Any] | None = None,
-    batch: int | None = None,
-    max_memory: str | int | None = None,
-    allow_cut: bool = False,
-    straight_through: bool = False,
-    fallback: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-    tell: Callable[[str], None] | None = None,
-    **options: Any,
-) -> Figure:
-    """Draw attributions: the input beside a map a method, of one target or of several contrasted.
-
-    Args:
-        model, inputs, layer, output, labels, tokens, batch, max_memory, allow_cut, straight_through, fallback,
-            progress: As for :func:`attribute`.
-        target: As for :func:`attribute`, or several: a row a method with a map a target, all on one scale; of two, the
-            difference of their maps as well.
-        contours: Where lines are drawn over the map of a layer, as shares of its largest magnitude; empty for none.
-        methods: One or several.
-        picture: ``.png``, ``.svg`` or ``.pdf``.
-        data: ``.npz``: the numbers behind the picture.
-        parameters: Of the methods; each goes to those that have it.
-        tell: Called with a line for each thing that a reader should know, such as which layer was taken.
-        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
-
-    Raises:
-        SelectionError, InputError, GradientError: As :func:`attribute`; a parameter is none of any method.
-    """
-    from onnxviz.analysis.attribution.contrast import contrasts
-    from onnxviz.analysis.attribution.methods import attribution, find_method
-    from onnxviz.analysis.attribution.result import attribution_data
-    from onnxviz.errors import InputError
-    from onnxviz.plots.attribution import plot_attributions
-
-    check_outputs((picture, PICTURES), (data, DATA))
-    names = [methods] if isinstance(methods, str) else list(methods)
-    rows = [find_method(name) for name in names]
-    given = dict(parameters or {})
-    if lost := [key for key in given if not any(key in row.parameters for row in rows)]:
-        own = {key: None for row in rows for key in row.parameters}
-        raise InputError(f"no method here has a parameter {lost[0]!r}", hint=f"they have {', '.join(own) or 'none'}")
-    inner = None if any("layer" in row.needs for row in rows) else layer
-    how = {
-        "batch": batch,
-        "max_memory": max_memory,
-        "allow_cut": allow_cut,
-        "straight_through": straight_through,
-        "tokens": tokens,
-        "progress": progress,
-    }
-    targets: list[TargetSpec] = [target] if target is None or isinstance(target, (int, str)) else list(target)
-    each = []
-    for wanted in targets:
-        case = _case(model, inputs, wanted, inner, output, labels, how, options)
-        takes = {row.name: {k: given[k] for k in given if k in row.parameters} for row in rows}
-        each.append([attribution(case, row.name, layer=layer, fallback=fallback, **takes[row.name]) for row in rows])
-    made, lost_notes = contrasts(each)
-    found = [*(one for several in each for one in several), *made]
-    lines = [*(line for one in found for line in _told(one)), *lost_notes]
-    for line in dict.fromkeys(lines) if tell is not None else ():
-        tell(line)  # type: ignore[misc]
-    if data is not None:
-        write_numbers(data, *attribution_data(found))
-    figure = plot_attributions(found, contours=contours)
-    save_view(figure, picture)
-    return figure
+    found = attribution(case, method, layer=layer, fallback=fallback, **parameters)
+    how = examination_of(certify if isinstance(certify, Mapping) else {}) if certify is not False else None
+    return certified(case, found, parameters, how, progress)
 
 
 def attribution_methods() -> dict[str, str]:
@@ -230,15 +157,18 @@ def answer_maps(
     raise refused or SelectionError("there is no answer to explain")
 
 
-def _told(one: Attribution) -> list[str]:
-    lines = [f"{one.method}: layer {one.layer}"] if one.layer is not None else []
-    return [*lines, *(f"cut: {cut}" for cut in one.cuts), *one.notes]
-
-
-def _case(
+def case_of(
     model: Model, inputs: Feed, target: TargetSpec, wrt: str | None, output: str | None,
     labels: Sequence[str] | Path_ | None, how: Mapping[str, Any], options: Mapping[str, Any],
 ) -> Case:  # fmt: skip
+    """Return what is explained, for the verbs.
+
+    Args:
+        model, inputs, target, output, labels: As for :func:`attribute`.
+        wrt: What is attributed; None for what the model is fed.
+        how: ``batch``, ``max_memory``, ``allow_cut``, ``straight_through``, ``tokens``, ``progress``, where given.
+        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
+    """
     from onnxviz.analysis.attribution.case import open_case
     from onnxviz.analysis.attribution.run import How
     from onnxviz.analysis.classification import load_labels
@@ -247,20 +177,22 @@ def _case(
     from onnxviz.runtime.words import read_vocabulary
 
     opened = as_model(model)
-    batches, run = batches_for(opened, inputs, how["batch"], {k: v for k, v in options.items() if v is not None})
-    memory = how["max_memory"]
+    given = {key: value for key, value in options.items() if value is not None}
+    batches, run = batches_for(opened, inputs, how.get("batch"), given)
+    reading, _ = split_options(given)
+    memory, progress = how.get("max_memory"), how.get("progress")
     setting = How(
-        run.get("providers", "auto"), run.get("op_library"), how["batch"],
-        None if memory is None else parse_bytes(memory), allow_cut=how["allow_cut"],
-        straight_through=how["straight_through"], progress=how["progress"],
+        run.get("providers", "auto"), run.get("op_library"), how.get("batch"),
+        None if memory is None else parse_bytes(memory), allow_cut=how.get("allow_cut", False),
+        straight_through=how.get("straight_through", False),
+        progress=None if progress is None else partial(progress, "copies of samples"),
     )  # fmt: skip
-    reading, _ = split_options({k: v for k, v in options.items() if v is not None})
 
     def read(source: str) -> Mapping[str, Any]:
         return load_inputs(opened, [source], **reading).feeds
 
     names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
-    words = None if how["tokens"] is None else read_vocabulary(how["tokens"])
+    words = None if how.get("tokens") is None else read_vocabulary(how["tokens"])
     return open_case(
         opened, batches, target=target, wrt=wrt, output=output, labels=names, how=setting, words=words, read=read
     )  # fmt: skip

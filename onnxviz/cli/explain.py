@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,7 +11,7 @@ from onnxviz.cli.options import Batch, Input, ModelFile, Vocabulary, draws_a_pic
 from onnxviz.cli.progress import shown_progress
 
 
-def parameters_of(given: list[str] | None) -> dict[str, Any]:
+def parameters_of(given: list[str] | None, option: str = "--set") -> dict[str, Any]:
     """Read ``NAME=VALUE`` options: numbers, true and false, texts.
 
     Raises:
@@ -26,7 +26,7 @@ def parameters_of(given: list[str] | None) -> dict[str, Any]:
     for text in given or []:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise InputError(f"--set {text!r} is not NAME=VALUE", hint="write --set steps=100")
+            raise InputError(f"{option} {text!r} is not NAME=VALUE", hint=f"write {option} steps=100")
         found[name.strip().replace("-", "_")] = _value(value.strip())
     return found
 
@@ -122,6 +122,33 @@ def explain(
         bool,
         typer.Option("--fallback", help="Where no gradient leads to the input, take a method that needs none."),
     ] = False,
+    certify: Annotated[
+        bool,
+        typer.Option(
+            "--certify", help="Examine the maps: deletion and insertion beside controls, random weights, noise."
+        ),
+    ] = False,
+    certify_set: Annotated[
+        list[str] | None,
+        typer.Option("--certify-set", metavar="NAME=VALUE", help="A setting of --certify, such as stages=4."),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate", metavar="FILE", help="What --certify found, as .png, .svg, .pdf or .json; implies it."
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="FILE", help="An .onnx file that gives the model's outputs and the map."),
+    ] = None,
+    export_target: Annotated[
+        Literal["argmax", "input", "fixed"] | None,
+        typer.Option(
+            "--export-target",
+            help="Whose map: that of the highest class, of a class that is fed, or of --target (where given).",
+        ),
+    ] = None,
     methods: Annotated[
         bool, typer.Option("--methods", callback=_print_methods, is_eager=True, help="List the methods.")
     ] = False,
@@ -133,10 +160,12 @@ def explain(
     """Show which parts of an input an answer came from: gradients, integrated gradients, class activation maps, …"""
     from onnxviz.api import explain as draw
 
-    with shown_progress(what="copies of samples") as progress:
+    settings = parameters_of(certify_set, "--certify-set")
+    with shown_progress() as show:
         draw(
             model, input, method or "grad-cam", output, data=data, target=target or None, layer=layer, output=of,
             labels=labels, tokens=tokens, contours=shares_of(contours), parameters=parameters_of(set), batch=batch,
             max_memory=max_memory, allow_cut=allow_cut, straight_through=straight_through, fallback=fallback,
-            progress=progress, tell=tell, **options,
+            certify=settings or certify, certificate=certificate, export=export, export_target=export_target,
+            progress=None if show is None else lambda what, done, of: show(done, of, what), tell=tell, **options,
         )  # fmt: skip

@@ -199,7 +199,7 @@ def _foot(one: Attribution, shared: Sequence[str]) -> list[str]:
     parts += [f"cut: {safe(cut, 120)}" for cut in one.cuts[:3]]
     parts += [f"{len(one.cuts) - 3} more cuts"] if len(one.cuts) > 3 else []
     if one.certificate is not None:
-        parts += [safe(line, 200) for line in one.certificate.lines()]
+        parts += [safe(line, 240) for line in one.certificate.lines()]
     return parts
 
 

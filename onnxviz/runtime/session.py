@@ -35,6 +35,12 @@ class Session:
         optimize: Let onnxruntime fuse and rewrite the graph. Off by default: every tensor then is what the file says.
         op_library: A shared library of custom operators to register; its code is executed.
 
+    Attributes:
+        providers: Those of the session, in order of preference.
+        fallbacks: Node -> provider, of nodes that the first of them did not take.
+        inputs: Name -> type and shape.
+        outputs: Name -> type.
+
     Raises:
         ExecutionError: onnxruntime refuses the model, such as an operator without a kernel.
         ProviderError: A provider that was asked for does not load, or was left out of the session.
@@ -59,6 +65,7 @@ class Session:
         self.providers: list[str] = [short_name(p) for p in self._session.get_providers()]
         if lost := [p for p in requested if p not in self._session.get_providers()]:
             raise ProviderError(f"onnxruntime left {', '.join(lost)} out of the session", hint="see `onnxviz doctor`")
+        self.fallbacks = _fallbacks(self._session) if len(requested) > 1 else {}
         self.outputs: dict[str, str] = {o.name: o.type for o in self._session.get_outputs()}
         self.inputs: dict[str, tuple[str, list[Any]]] = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
         self._binding: BoundSession | None = None
@@ -67,6 +74,8 @@ class Session:
         self, model: ir.Model, providers: list[str], optimize: bool, op_library: str | os.PathLike[str] | None
     ) -> ort.InferenceSession:
         options = new_options(optimize=optimize, op_library=op_library)
+        if len(providers) > 1:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         check_external_data(model)
         folders = {os.path.realpath(os.fspath(tensor.base_dir)) for _, tensor in external_tensors(model)}
         data = model_bytes(model) if len(folders) < 2 else None
@@ -130,6 +139,16 @@ class Session:
         if self._binding is None:
             self._binding = BoundSession(self._session, "cuda")
         return self._binding.run(feeds, list(self.outputs))
+
+
+def _fallbacks(session: ort.InferenceSession) -> dict[str, str]:
+    first = session.get_providers()[0]
+    return {
+        str(node.name): short_name(subgraph.ep_name)
+        for subgraph in session.get_provider_graph_assignment_info()
+        if subgraph.ep_name != first
+        for node in subgraph.get_nodes()
+    }
 
 
 def run_model(

@@ -16,6 +16,7 @@ from onnxviz.analysis.attribution.layers import on_path
 from onnxviz.analysis.attribution.run import How, Pass, Runner
 from onnxviz.analysis.attribution.sources import cut_at, default_sources
 from onnxviz.analysis.attribution.targets import Forward, Target, TargetSpec, resolve_target
+from onnxviz.analysis.placement import Placement
 from onnxviz.analysis.spatial_heat import Canvas, canvas_of
 from onnxviz.analysis.surroundings import Surroundings
 from onnxviz.errors import SelectionError, listed, printable
@@ -103,20 +104,36 @@ class Case:
         return np.asarray(self.feeds[name])
 
     def runner(self, wrt: Sequence[str] = (), also: Sequence[str] = (), table: Table | None = None) -> Runner:
-        """Return the model opened for scores, gradients and inner tensors."""
-        return Runner(
-            self.model, self.feeding, target=self.target, wrt=wrt, also=also, table=table, how=self.how
-        )  # fmt: skip
-
-    def opened(self, wrt: tuple[str, ...], also: tuple[str, ...] = ()) -> Runner:
-        """Return a runner by the true rules, built when it is first asked for: methods of one layer share it."""
-        if (wrt, also) not in self._runners:
-            self._runners[wrt, also] = self.runner(wrt, also)
-        return self._runners[wrt, also]
+        """Return the model opened for scores, gradients and inner tensors; with the true gradients only once."""
+        key = tuple(wrt), tuple(also)
+        if table is None and key in self._opened:
+            return self._opened[key]
+        made = Runner(self.model, self.feeding, target=self.target, wrt=wrt, also=also, table=table, how=self.how)
+        if table is None:
+            self._opened[key] = made
+        return made
 
     @cached_property
-    def _runners(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], Runner]:
+    def _opened(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], Runner]:
         return {}
+
+    def fed(self, rows: Mapping[str, Array]) -> Case:
+        """Return the case with other values of some inputs, ``(N, …)``, of the same model and target."""
+        typed = {name: np.asarray(array, self.feeds[name].dtype) for name, array in rows.items()}
+        made = replace(self, feeds={**self.feeds, **typed}, target=replace(self.target, clean=None))
+        made.__dict__.update(_opened=self._opened, places=self.places)  # of the model, not of what it is fed
+        return made
+
+    @cached_property
+    def places(self) -> dict[str, Placement | None]:
+        """Where the cells of layers lie on the canvas, as far as that was asked for."""
+        return {}
+
+    def through(self, runner: Runner) -> Pass:
+        """Return what the samples as they are give, and keep their scores."""
+        found = runner(self.feeds, self.everything)
+        self.__dict__.setdefault("scores", found.scores)
+        return found
 
     @cached_property
     def gradients(self) -> Runner:
@@ -125,18 +142,24 @@ class Case:
 
     @cached_property
     def forward(self) -> Runner:
-        """The model opened for scores alone."""
-        return self.runner()
+        """The model opened for scores and the tensor that they are of."""
+        return self.runner(also=[self.target.tensor])
+
+    @property
+    def fallbacks(self) -> dict[str, str]:
+        """Node -> provider, of nodes that the preferred provider did not take."""
+        return {node: name for runner in self._opened.values() for node, name in runner.fallbacks.items()}
 
     @cached_property
     def clean(self) -> Pass:
         """Scores and gradients of the samples as they are."""
-        return self.gradients(self.feeds, self.everything)
+        return self.through(self.gradients)
 
-    @property
+    @cached_property
     def scores(self) -> npt.NDArray[np.float64]:
         """Scores of the samples as they are, ``(N,)``."""
-        return self.target.clean
+        clean = self.target.clean
+        return clean if clean is not None else self.forward(self.feeds, self.everything).scores
 
 
 def open_case(

@@ -195,10 +195,10 @@ def _alive(case: Case, layers: list[Layer], least: float = 0.0) -> Layer | None:
     """
     if not layers:
         return None
-    names = tuple(layer.name for layer in layers)
+    names = [layer.name for layer in layers]
     try:
         # Of a single layer just what class activation maps run, so that it is built once.
-        runner = case.opened(names, names) if len(names) == 1 else case.runner(wrt=names)
+        runner = case.runner(wrt=names, also=names if len(names) == 1 else ())
     except GradientError:
         return None
     except SelectionError:  # of the codes of a quantised model, or of what fused operators are opened to

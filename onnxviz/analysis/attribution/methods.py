@@ -118,8 +118,8 @@ def find_method(name: str) -> Method:
     >>> find_method("Grad_CAM").name
     'grad-cam'
     """
-    known = known_methods()
     plain = name.strip().lower().replace("_", "-").replace(" ", "-")
+    known = METHODS if plain in METHODS else known_methods()
     if plain not in known:
         raise InputError(f"there is no method {name!r}", hint=f"choose {', '.join(known)}")
     return known[plain]
@@ -223,5 +223,7 @@ def _placement(case: Case, layer: Layer) -> Placement | None:
     canvas = next((c for c in case.canvases if c is not None), None)
     if canvas is None or len(canvas.size) != len(layer.size):
         return None
-    fields = [case.around.fields(canvas.name, gates=gates) for gates in (True, False)]
-    return place(layer.name, layer.size, canvas.size, case.around, fields)
+    if layer.name not in case.places:
+        fields = [case.around.fields(canvas.name, gates=gates) for gates in (True, False)]
+        case.places[layer.name] = place(layer.name, layer.size, canvas.size, case.around, fields)
+    return case.places[layer.name]

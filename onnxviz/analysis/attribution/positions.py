@@ -1,117 +1,204 @@
-"""Which axes of an attributed input are positions, and how windows go over them."""
+"""The positions of an input in the order that a map gives them, and the input with some of them taken away."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from onnxviz.analysis.attribution.baselines import spatial_axes
-from onnxviz.analysis.attribution.case import Case
-from onnxviz.errors import InputError
+from onnxviz.analysis.attribution.baselines import blurred, spatial_axes
+from onnxviz.analysis.placement import CellAxis, stretched
+from onnxviz.errors import SelectionError
 
-__all__ = ["Sizes", "Windows", "position_axes", "windows"]
+if TYPE_CHECKING:
+    from onnxviz.analysis.attribution.case import Case
+    from onnxviz.analysis.attribution.result import Attribution
 
-#: One number for all axes, one an axis as ``"8x4"`` or a sequence, or ``"auto"``.
-Sizes = int | str | tuple[int, ...]
-_CELLS = {1: 16, 2: 8, 3: 4}  # patches along each axis by default, by the number of axes
-_MOST_EACH = 512  # features or tokens that are taken one by one
+__all__ = ["Block", "Positions", "enlarged", "positions_of", "weights_between"]
+
+Array = npt.NDArray[Any]
+_COPY_BLUR = 8  # longest side over the standard deviation of the blurred copy of a map
+_CENTRE = 4  # side over the standard deviation of the blob in the middle
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Windows over the axes of positions of a sample, which are cut off at its ends.
+class Block:
+    """The positions of one input.
 
     Attributes:
-        axes: Axes of positions, counted with that of the samples.
-        shape: Their sizes.
-        patch: Size of a window along each.
-        stride: From one window to the next.
+        tensor: The input.
+        shape: Of one sample of it.
+        axes: Which axes of a sample are positions; those left out are channels, taken away together. All, where every
+            entry is a feature of its own.
+        spatial: Whether the positions have neighbours.
     """
 
-    axes: tuple[int, ...]
+    tensor: str
     shape: tuple[int, ...]
-    patch: tuple[int, ...]
-    stride: tuple[int, ...]
+    axes: tuple[int, ...]
+    spatial: bool
 
     @property
-    def counts(self) -> tuple[int, ...]:
-        """How many windows stand along each axis: the last one reaches the end."""
-        ends = zip(self.shape, self.patch, self.stride, strict=True)
-        return tuple(-(-(size - patch) // stride) + 1 for size, patch, stride in ends)
+    def size(self) -> tuple[int, ...]:
+        """How many positions there are along each axis."""
+        return tuple(self.shape[axis] for axis in self.axes)
 
     @property
     def count(self) -> int:
-        """How many windows there are."""
-        return prod(self.counts)
+        """How many positions there are."""
+        return int(np.prod(self.size))
 
-    def at(self, place: int, rank: int) -> tuple[slice, ...]:
-        """Return a window of a sample of some rank, the axis of samples left out.
+    def over(self, marks: Array) -> Array:
+        """Return ``(R, count)`` in a shape that broadcasts with ``(R, *shape)``."""
+        sizes = [size if axis in self.axes else 1 for axis, size in enumerate(self.shape)]
+        return marks.reshape(len(marks), *sizes)
 
-        >>> Windows((2,), (5,), (2,), (2,)).at(2, 3)
-        (slice(None, None, None), slice(4, 6, None))
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """The positions of all attributed inputs, and how a map ranks them.
+
+    Attributes:
+        one: The attribution.
+        blocks: The inputs.
+        cells: Where the cells of a layer's map lie along each axis of the input; None where the map is the input's.
+    """
+
+    one: Attribution
+    blocks: tuple[Block, ...]
+    cells: tuple[CellAxis, ...] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many positions there are in all."""
+        return sum(block.count for block in self.blocks)
+
+    def heats(self, sample: int) -> list[Array]:
+        """Return the map of a sample without channels, float64, one an input, of a layer in its own cells.
+
+        Numbers with a sign are added up over channels; of others the largest is taken.
         """
-        found = [slice(None)] * (rank - 1)
-        where = np.unravel_index(place, self.counts) if self.counts else ()
-        for axis, index, patch, stride in zip(self.axes, where, self.patch, self.stride, strict=True):
-            found[axis - 1] = slice(int(index) * stride, int(index) * stride + patch)
-        return tuple(found)
-
-
-def position_axes(case: Case, name: str) -> tuple[int, ...]:
-    """Return the axes of positions of an attributed input: of pictures and signals, tokens, else of all features."""
-    rank = case.value(name).ndim
-    found = spatial_axes(case, name)
-    if found:
+        if self.cells is not None:
+            return [np.asarray(self.one.values[sample], np.float64)]
+        found = []
+        for block in self.blocks:
+            whole = self.one.maps[block.tensor]
+            rest = tuple(axis for axis in range(len(block.shape)) if axis not in block.axes)
+            heat = np.asarray(whole[sample], np.float64)
+            signed = bool(np.nanmin(whole, initial=0.0) < 0)
+            found.append((heat.sum(axis=rest) if signed else heat.max(axis=rest)) if rest else heat)
         return found
-    return (1,) if rank == 3 and name in case.inner else tuple(range(1, rank))
+
+    def spread(self, heats: Sequence[Array]) -> Array:
+        """Return what heats say of every position, ``(count,)``: those of a layer enlarged to the input."""
+        if self.cells is not None:
+            heats = [enlarged(heats[0], self.cells, self.blocks[0].size)]
+        return np.concatenate([heat.reshape(-1) for heat in heats])
+
+    def control(self, sample: int, kind: str, seed: int = 0) -> Array | None:
+        """Return what a control says of every position; None where the input has no neighbouring positions.
+
+        Args:
+            sample: Which sample.
+            kind: ``"random"``: the values of the map at random places; ``"blurred"``: the map under a Gaussian blur of
+                1/8 of its longest side; ``"centre"``: a blob in the middle, of a standard deviation of 1/4 of the side.
+            seed: Of ``"random"``.
+        """
+        heats = self.heats(sample)
+        if kind == "random":
+            rng = np.random.default_rng((seed, sample))
+            return self.spread([rng.permutation(heat.reshape(-1)).reshape(heat.shape) for heat in heats])
+        if not all(block.spatial for block in self.blocks):
+            return None
+        if kind == "blurred":
+            return self.spread(
+                [blurred(h, range(h.ndim), max(h.shape) / _COPY_BLUR) for h in map(np.nan_to_num, heats)]
+            )
+        return np.concatenate([_blob(block.size).reshape(-1) for block in self.blocks])
+
+    def without(self, case: Case, sample: int, taken: Array, rows: Mapping[str, Array]) -> dict[str, Array]:
+        """Return copies of a sample in which some positions hold what a baseline holds there.
+
+        Args:
+            case: What is explained.
+            sample: Which sample.
+            taken: ``(R, count)`` of booleans.
+            rows: Input -> the baseline of all samples, ``(N, …)``.
+        """
+        made, start = {}, 0
+        for block in self.blocks:
+            mask = block.over(taken[:, start : start + block.count])
+            made[block.tensor] = np.where(mask, rows[block.tensor][sample], case.value(block.tensor)[sample])
+            start += block.count
+        return made
+
+    def order(self, importance: Array, seed: int = 0) -> npt.NDArray[np.intp]:
+        """Return the positions from the most important on; those that are equal in an order that the seed draws."""
+        shuffled = np.random.default_rng((seed, 7)).permutation(len(importance))
+        values = np.where(np.isfinite(importance), importance, -np.inf)[shuffled]
+        return np.asarray(shuffled[np.argsort(-values, kind="stable")], np.intp)
 
 
-def windows(case: Case, name: str, patch: Sizes = "auto", stride: Sizes = "auto") -> Windows:
-    """Return windows over an attributed input.
-
-    By default they measure 1/16 of a signal, 1/8 of the sides of a picture and 1/4 of those of a volume, and overlap by
-    half; tokens and features are taken one by one, as far as they are not more than 512.
+def positions_of(case: Case, one: Attribution) -> Positions:
+    """Return the positions that an attribution ranks.
 
     Raises:
-        InputError: A size does not fit, or windows would leave gaps.
+        SelectionError: The map is that of a layer, and no input has as many axes of positions.
     """
-    axes, spatial = position_axes(case, name), spatial_axes(case, name)
-    shape = tuple(case.value(name).shape[axis] for axis in axes)
-    if patch == "auto":
-        cells = _CELLS.get(len(axes), 4) if spatial or prod(shape) > _MOST_EACH else max(shape, default=1)
-        cells = _MOST_EACH if not spatial and len(axes) == 1 else cells
-        sizes = tuple(max(-(-size // cells), 1) for size in shape)
-    else:
-        sizes = _sizes(patch, shape, "patch")
-    halves = tuple(max(size // 2, 1) for size in sizes) if spatial else sizes
-    steps = halves if stride == "auto" else _sizes(stride, shape, "stride")
-    if any(size > whole for size, whole in zip(sizes, shape, strict=True)):
-        raise InputError(
-            f"a patch of {_text(sizes)} is larger than {name!r}, {_text(shape)}", hint="give a smaller one"
-        )
-    if any(step > size for step, size in zip(steps, sizes, strict=True)):
-        raise InputError(
-            f"a stride of {_text(steps)} leaves gaps between patches of {_text(sizes)}", hint="give one not above patch"
-        )
-    return Windows(axes, shape, sizes, steps)
+    if one.layer is None:
+        blocks = []
+        for name, array in one.maps.items():
+            letters = one.axes.get(name, "N" + "C" * (array.ndim - 1))[1:]
+            axes = tuple(axis for axis, letter in enumerate(letters) if letter != "C")
+            blocks.append(Block(name, array.shape[1:], axes or tuple(range(len(letters))), bool(axes)))
+        return Positions(one, tuple(blocks))
+    rank = len(one.layer.size)
+    for name in sorted(case.sources, key=lambda name: name != _canvas_name(one)):
+        value = case.value(name)
+        axes = tuple(axis - 1 for axis in spatial_axes(case, name))
+        if not axes and name in case.inner and value.ndim == 3:
+            axes = (0,)  # embeddings of tokens
+        if len(axes) == rank:
+            block = Block(name, value.shape[1:], axes, True)
+            known = one.placement.axes if one.placement is not None and name == _canvas_name(one) else None
+            cells = known or tuple(stretched(n, m) for n, m in zip(one.layer.size, block.size, strict=True))
+            return Positions(one, (block,), cells)
+    raise SelectionError(f"no input has {rank} axes of positions that the layer's map could be laid over")
 
 
-def _sizes(given: Sizes, shape: tuple[int, ...], what: str) -> tuple[int, ...]:
-    try:
-        numbers = [int(part) for part in given.split("x")] if isinstance(given, str) else np.atleast_1d(given).tolist()
-    except ValueError:
-        raise InputError(
-            f"{what} {given!r} is no size", hint=f"write {what}=8, or {what}=8x4 for an axis each"
-        ) from None
-    made = tuple(int(n) for n in numbers) * (len(shape) if len(numbers) == 1 else 1)
-    if len(made) != len(shape) or any(n < 1 for n in made):
-        raise InputError(
-            f"{what} {given!r} does not fit {len(shape)} axes of positions", hint="give 1 or more for each"
-        )
+def _canvas_name(one: Attribution) -> str | None:
+    return next((canvas.name for canvas in one.canvases if canvas is not None), None)
+
+
+def enlarged(heat: Array, cells: Sequence[CellAxis], size: Sequence[int]) -> Array:
+    """Return a map at every position of the input, linear between the centres of cells, the outermost going on.
+
+    >>> enlarged(np.array([0.0, 4.0]), [stretched(2, 4)], [4]).tolist()
+    [0.0, 1.0, 3.0, 4.0]
+    """
+    made = np.asarray(heat, np.float64)
+    for axis, (along, length) in enumerate(zip(cells, size, strict=True)):
+        made = np.moveaxis(np.tensordot(weights_between(along, length), made, axes=([1], [axis])), 0, axis)
     return made
 
 
-def _text(sizes: tuple[int, ...]) -> str:
-    return " × ".join(map(str, sizes))
+def weights_between(along: CellAxis, length: int) -> npt.NDArray[np.float64]:
+    """Return how much each cell counts at each position of an axis, ``(length, cells)``: linear interpolation."""
+    at = np.clip(along.cells(np.arange(length, dtype=np.float64)), 0, along.count - 1)
+    low = np.floor(at).astype(np.intp)
+    made = np.zeros((length, along.count))
+    rows = np.arange(length)
+    np.add.at(made, (rows, low), 1 - (at - low))
+    np.add.at(made, (rows, np.minimum(low + 1, along.count - 1)), at - low)
+    return made
+
+
+def _blob(size: Sequence[int]) -> Array:
+    made = np.ones(())
+    for length in size:
+        at = (np.arange(length) - (length - 1) / 2) / (length / _CENTRE)
+        made = np.multiply.outer(made, np.exp(-0.5 * at**2))
+    return np.asarray(made)

@@ -100,6 +100,7 @@ class Runner:
         notes: What rules have to say of how they treated a node.
         baselines: Input -> the input of the rows that it is compared with, ``(R, …)`` as well.
         providers: Those that the session has.
+        fallbacks: Node -> provider, of nodes that the first of them did not take.
         rows: How many rows a run takes.
         without: Tensors that turned out to have no axis of samples; then samples run one by one.
 
@@ -147,9 +148,11 @@ class Runner:
         _returns(built, computed)
         self._session: Session | None = None  # where only inputs are asked for, nothing is computed
         self.providers: tuple[str, ...] = ()
+        self.fallbacks: dict[str, str] = {}
         if computed:
             self._session = Session(built, self.how.providers, optimize=True, op_library=self.how.op_library)
             self.providers = tuple(self._session.providers)
+            self.fallbacks = self._session.fallbacks
         self.rows = self.how.rows(feeding, gradients=bool(wrt))
         if target is not None and target.bare:
             self.rows = 1

@@ -28,7 +28,7 @@ class Target:
         tensor: The tensor whose entries are the score.
         shape: Of one sample of it.
         dtype: Of it.
-        clean: ``(N,)``: the score of each sample as it is.
+        clean: ``(N,)``: the score of each sample as it is; None where that is not known.
         at: For each sample, which entries, as numpy indexes a row.
         texts: What it is, for each sample.
         classes: For each sample the index of the class, where the tensor has one score a class; None elsewhere.
@@ -44,7 +44,7 @@ class Target:
     tensor: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    clean: npt.NDArray[np.float64]
+    clean: npt.NDArray[np.float64] | None
     at: tuple[Index, ...]
     texts: tuple[str, ...]
     classes: tuple[int, ...] | None = None

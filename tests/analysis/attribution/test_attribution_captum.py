@@ -20,8 +20,8 @@ with warnings.catch_warnings():
 from torch.nn import functional  # noqa: E402
 
 from onnxviz.analysis.attribution.families import attention, overrides, rise, score_cam  # noqa: E402
-from onnxviz.analysis.attribution.positions import Windows  # noqa: E402
 from onnxviz.analysis.attribution.result import Attribution  # noqa: E402
+from onnxviz.analysis.attribution.windows import Windows  # noqa: E402
 from onnxviz.api import attribute  # noqa: E402
 from onnxviz.gradient.overrides.names import rules_table  # noqa: E402
 from tests.analysis.attribution.test_attribution_torch import Net, relative  # noqa: E402

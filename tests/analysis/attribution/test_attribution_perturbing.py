@@ -12,9 +12,9 @@ import pytest
 from onnxviz.analysis.attribution.case import open_case
 from onnxviz.analysis.attribution.families.rise import Grid, mask
 from onnxviz.analysis.attribution.methods import attribution, known_methods, without_gradient
-from onnxviz.analysis.attribution.positions import windows
 from onnxviz.analysis.attribution.resizing import enlarged
 from onnxviz.analysis.attribution.run import How
+from onnxviz.analysis.attribution.windows import windows
 from onnxviz.api import attribute, explain
 from onnxviz.errors import ExecutionError, GradientError, InputError, SelectionError
 from onnxviz.graph.io import as_model, save_model

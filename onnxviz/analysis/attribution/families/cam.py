@@ -141,9 +141,8 @@ for _name, _row in CAMS.items():
 
 def at_layer(case: Case, layer: Layer, table: Any = None) -> tuple[Array, Array, tuple[str, ...]]:
     """Return activations and gradients of a layer for all samples, ``(N, K, …)`` each, and where gradients end."""
-    names = (layer.name,)
-    runner = case.opened(names, names) if table is None else case.runner(names, names, table)
-    found = runner(case.feeds, case.everything)
+    runner = case.runner(wrt=[layer.name], also=[layer.name], table=table)
+    found = case.through(runner)
     parts = layer.channels_first(found.values[layer.name]), layer.channels_first(found.gradients[layer.name])
     return (*parts, runner.cuts)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.methods import Found, method
-from onnxviz.analysis.attribution.positions import Sizes, Windows, windows
+from onnxviz.analysis.attribution.windows import Sizes, Windows, windows
 from onnxviz.analysis.scale import number
 from onnxviz.errors import InputError
 

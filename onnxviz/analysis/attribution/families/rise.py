@@ -11,9 +11,9 @@ import numpy.typing as npt
 from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines, spatial_axes
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.methods import Found, method
-from onnxviz.analysis.attribution.positions import position_axes
 from onnxviz.analysis.attribution.probabilities import Scorer
 from onnxviz.analysis.attribution.resizing import linear_weights
+from onnxviz.analysis.attribution.windows import position_axes
 from onnxviz.analysis.scale import number
 from onnxviz.errors import InputError
 
