@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnxviz.gradient.build import holders, pull_back, reads
+from onnxviz.gradient.build import holders, pull_back
 from onnxviz.gradient.ops import Ops, Step
+from onnxviz.graph.extract import reads
 
 __all__ = ["close", "entry", "pull_body", "reach_back", "reach_forward"]
 

@@ -12,9 +12,9 @@ import onnx_ir as ir
 from onnxviz.errors import GradientError
 from onnxviz.gradient.ops import Ops, Step
 from onnxviz.gradient.registry import SHAPE_ONLY, Table, one
-from onnxviz.graph.extract import bodies_of, outer_values
+from onnxviz.graph.extract import bodies_of, outer_values, reads
 
-__all__ = ["Cut", "Walk", "holders", "operator_version", "pull_back", "reads"]
+__all__ = ["Cut", "Walk", "holders", "operator_version", "pull_back"]
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
@@ -187,12 +187,6 @@ def _span(
     return span[::-1], moved
 
 
-def reads(node: ir.Node) -> list[ir.Value]:
-    """Return what a node reads, tensors that its bodies take from outside included."""
-    own = [value for value in node.inputs if value is not None]
-    return own + outer_values(node) if any(True for _ in bodies_of(node)) else own
-
-
 def _may_be_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype in _FLOATS
 
@@ -200,8 +194,7 @@ def _may_be_float(value: ir.Value) -> bool:
 def _as_step(ops: Ops, node: ir.Node, active: set[ir.Value], inside: tuple[ir.Value, ...], walk: Walk) -> Step:
     """Return a node as its rule sees it."""
     needs = tuple(value in active for value in node.inputs)
-    around = outer_values(node) if any(True for _ in bodies_of(node)) else []
-    outside = tuple(value for value in around if value in active)
+    outside = tuple(value for value in outer_values(node) if value in active)
     return Step(ops, node, needs, operator_version(node, walk.opsets), walk, outside, inside)
 
 

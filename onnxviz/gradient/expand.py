@@ -12,14 +12,15 @@ from onnxviz.errors import GradientError
 from onnxviz.gradient import multihead as _multihead  # noqa: F401 - enters its expansions
 from onnxviz.gradient import old as _old  # noqa: F401
 from onnxviz.gradient import sequences as _sequences  # noqa: F401
-from onnxviz.gradient.build import operator_version, reads
+from onnxviz.gradient.build import operator_version
 from onnxviz.gradient.fused import EXPANSIONS, Refused, Site
 from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.registry import Table, key
-from onnxviz.graph.extract import bodies_of
+from onnxviz.graph.extract import bodies_of, reads
 from onnxviz.graph.model import summary_line
 from onnxviz.graph.select import all_tensors
 from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.tidy import fresh_name
 
 __all__ = ["expand", "has_expansion"]
 
@@ -161,7 +162,7 @@ def _inline(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
         label = node.name or node.outputs[0].name
         for output in node.outputs:
             if not output.name:
-                output.name = _free(f"{label}.unused", taken)
+                output.name = fresh_name(f"{label}.unused", taken)
         body = _body(node, model.opset_imports)
         del body.output[len(node.outputs) :]
         body.domain, body.name = _DOMAIN, f"{node.op_type}_{count}"
@@ -204,14 +205,6 @@ def _zero(function: ir.Function) -> ir.Value:
     zero.outputs[0].name = "masked.Constant"
     function.insert_before(function[0], [zero])
     return zero.outputs[0]
-
-
-def _free(name: str, taken: set[str]) -> str:
-    free, count = name, 2
-    while free in taken:
-        free, count = f"{name}_{count}", count + 1
-    taken.add(free)
-    return free
 
 
 def _body(node: ir.Node, opsets: dict[str, int]) -> onnx.FunctionProto:

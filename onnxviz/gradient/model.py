@@ -22,6 +22,7 @@ from onnxviz.gradient.targets import target_value, tensors_of
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.select import all_tensors
 from onnxviz.graph.shapes import infer_shapes, model_inputs
+from onnxviz.graph.tidy import fresh_name
 
 __all__ = ["GradientModel", "gradient_model"]
 
@@ -161,7 +162,7 @@ def _gradient_model(
     if method.conserves and (len(arrived) == 1 or all(asked[name].is_graph_input() for name in arrived)):
         pairs = [(asked[name], carried) for name, carried in arrived.items()]
         left = imbalance(ops, method.finish(ops, plan, end, entering), end, pairs)
-        delta = left.name = _free(f"{method.gives}.delta", taken)
+        delta = left.name = fresh_name(f"{method.gives}.delta", taken)
         copy.graph.outputs.append(left)
     _drop_unread(copy.graph, set(forward), weights)
     _forget_shapes_in_bodies(copy.graph)
@@ -174,7 +175,7 @@ def _gradient_model(
 def _output(ops: Ops, name: str, tensor: ir.Value, carried: ir.Value) -> str:
     """Make what was carried back to a tensor an output of the model; return its name."""
     output = ops.Identity(carried)
-    output.name = _free(name, ops.taken)
+    output.name = fresh_name(name, ops.taken)
     output.type, output.shape = tensor.type, tensor.shape
     if tensor.producer() is not None and tensor.graph is not ops.graph:  # in a body: an entry an iteration
         output.shape = carried.shape
@@ -213,7 +214,7 @@ def _seed(ops: Ops, tensor: ir.Value) -> tuple[str, ir.Value]:
     An input has a rank, so that it is flat where the tensor's is not known. Runtimes do not compare open sizes: there
     what enters is brought to the tensor's shape, which fails for another number of elements.
     """
-    name = _free(f"{tensor.name}.grad", ops.taken)
+    name = fresh_name(f"{tensor.name}.grad", ops.taken)
     taken = ir.Value(name=name, type=tensor.type, shape=ir.Shape([None]) if tensor.shape is None else tensor.shape)
     ops.graph.inputs.append(taken)
     sizes = static_shape(tensor)
@@ -266,11 +267,3 @@ def _forget_shapes_in_bodies(graph: ir.Graph) -> None:
                 for inner in body.all_nodes():
                     for value in inner.outputs:
                         value.shape = None
-
-
-def _free(name: str, taken: set[str]) -> str:
-    free, count = name, 2
-    while free in taken:
-        free, count = f"{name}_{count}", count + 1
-    taken.add(free)
-    return free

@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.build import Walk, reads
+from onnxviz.gradient.build import Walk
+from onnxviz.graph.extract import reads
 
 __all__ = ["no_path"]
 

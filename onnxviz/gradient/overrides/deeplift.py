@@ -34,6 +34,7 @@ from onnxviz.gradient.overrides.kinds import (
 )  # fmt: skip
 from onnxviz.gradient.registry import Grads, Table, standard_table
 from onnxviz.graph.extract import bodies_of
+from onnxviz.graph.tidy import fresh_name
 
 __all__ = ["Reference", "deeplift_table"]
 
@@ -160,10 +161,7 @@ def _baseline(ops: Ops, value: ir.Value, reference: Reference) -> ir.Value:
     """Add the input of a baseline: what broadcasts to the input's shape, zeros unless it is fed."""
     if value.shape is None or value.dtype is None:
         raise GradientError(f"{value.name} has no baseline: its shape is not known", hint="declare the input's shape")
-    rank, name = len(value.shape), f"{value.name}.baseline"
-    while name in ops.taken:
-        name = f"{name}_2"
-    ops.taken.add(name)
+    rank, name = len(value.shape), fresh_name(f"{value.name}.baseline", ops.taken)
     zeros = ir.tensor(np.zeros([1] * rank).astype(value.dtype.numpy()), name=name)
     fed = ir.Value(name=name, type=value.type, shape=ir.Shape([f"{name}.{axis}" for axis in range(rank)]))
     fed.const_value = zeros
