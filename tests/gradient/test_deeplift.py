@@ -160,3 +160,10 @@ def test_what_has_no_rule_is_refused_by_name(body: str, said: str) -> None:
 def test_weights_have_no_contribution() -> None:
     with pytest.raises(GradientError, match="w has no contribution"):
         carried(net("y = Mul(x, w)", "<float[4] w = {1, 2, 3, 4}>"), "deeplift", {}, "sum(y)", wrt=["w"])
+
+
+def test_many_ways_to_the_input_are_not_walked_one_by_one() -> None:
+    blocks = " ".join(f"h{i + 1} = Add(h{i}, h{i})" for i in range(60))
+    model = net(f"h0 = Tanh(x) {blocks} y = Tanh(h60)")
+    (contribution,), _, _ = carried(model, "deeplift", {"x": np.zeros((1, 4), np.float32)}, "sum(y)", wrt=["h60"])
+    assert not contribution.any()

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxviz.errors import GradientError
+from onnxviz.gradient.overrides.lrp_plan import nonnegative
 from onnxviz.gradient.overrides.names import RULE_SETS, rules_table
 from tests.gradient.overrides_nets import LIMIT, apart, carried, exported, planted
 
@@ -425,3 +426,16 @@ def test_a_real_network_conserves_relevance(corpus: Path) -> None:
     _, absorbed, _ = carried(model, "lrp-epsilon-plus", **options)
     assert absorbed is not None
     assert abs(float(absorbed[0])) > LIMIT
+
+
+def test_signs_are_looked_up_no_further_back_than_is_cheap() -> None:
+    def known(adds: int) -> bool:
+        sums = " ".join(f"a{i + 1} = Add(a{i}, a{i})" for i in range(adds))
+        model = ir.from_onnx_text(
+            f"""<ir_version: 8, opset_import: ["": 18]> g (float[2] x) => (float[2] y) {{
+            a0 = Relu(x) {sums} y = Identity(a{adds}) }}"""
+        )
+        return nonnegative(model.graph.outputs[0])
+
+    assert known(7)
+    assert not known(12)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient.method import Method
+from onnxviz.gradient.names import is_float
 from onnxviz.gradient.ops import Ops, Step
 from onnxviz.gradient.overrides import expansions as _expansions  # noqa: F401 - enters them
 from onnxviz.gradient.overrides.kinds import (
@@ -79,7 +80,7 @@ class _DeepLift(Method):
         reference = Reference({}, {}, _heads(end))
         needed = _behind(nodes, [end])
         compared = [value for value in asked if value.is_graph_input()]
-        for value in compared or sorted(_sources(needed, asked), key=lambda value: str(value.name)):
+        for value in compared or sorted(_sources(nodes, asked), key=lambda value: str(value.name)):
             reference.twins[value] = _baseline(ops, value, reference)
         for node in nodes:
             if node in needed and any(value in reference.twins for value in node.inputs):
@@ -144,17 +145,10 @@ def _heads(end: ir.Value) -> frozenset[ir.Node]:
     return frozenset(found)
 
 
-def _sources(needed: set[ir.Node], asked: Sequence[ir.Value]) -> set[ir.Value]:
+def _sources(nodes: Sequence[ir.Node], asked: Sequence[ir.Value]) -> set[ir.Value]:
     """Return the float inputs that asked tensors depend on."""
-    behind, todo = set(), list(asked)
-    while todo:
-        value = todo.pop()
-        maker = value.producer()
-        if maker is not None:
-            todo.extend(v for v in maker.inputs if v is not None and v not in behind)
-        elif value.is_graph_input() and not value.is_initializer() and value.dtype and value.dtype.is_floating_point():
-            behind.add(value)
-    return behind
+    read = {value for node in _behind(nodes, asked) for value in node.inputs if value is not None}
+    return {value for value in read if value.is_graph_input() and not value.is_initializer() and is_float(value)}
 
 
 def _baseline(ops: Ops, value: ir.Value, reference: Reference) -> ir.Value:

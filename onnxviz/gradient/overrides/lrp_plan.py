@@ -127,7 +127,7 @@ def _foldable(node: ir.Node, value: ir.Value, layer: ir.Node) -> bool:
 def nonnegative(value: ir.Value | None, depth: int = _DEPTH) -> bool:
     """Whether no element of a tensor can be below 0, as what made it tells."""
     node = value.producer() if value is not None else None
-    if node is None or not depth or node.domain not in ("", "ai.onnx"):
+    if node is None or depth <= 0 or node.domain not in ("", "ai.onnx"):
         return False
     if node.op_type in _POSITIVE:
         return True
