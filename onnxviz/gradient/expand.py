@@ -57,10 +57,11 @@ def expand(model: ir.Model, table: Table, of: str, wrt: Iterable[str]) -> ir.Mod
             (ready if typed else waiting).append(node)
         if not (nodes := ready or waiting):
             return model
+        taken = _names(model)
         for node in [node for node in nodes if key(node) in EXPANSIONS]:
-            _replace(model, node)
+            _replace(model, node, taken)
         if bodies := [node for node in nodes if key(node) not in EXPANSIONS]:
-            _inline(model, bodies)
+            _inline(model, bodies, taken)
         model = infer_shapes(model)
 
 
@@ -119,11 +120,11 @@ def _has_body(node: ir.Node, opsets: dict[str, int]) -> bool:
     return schema is not None and (schema.has_function or schema.has_context_dependent_function)
 
 
-def _replace(model: ir.Model, node: ir.Node) -> None:
-    """Put standard nodes in place of a fused one."""
+def _replace(model: ir.Model, node: ir.Node, taken: set[str]) -> None:
+    """Put standard nodes in place of a fused one; ``taken`` grows by their names."""
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    site = Site(Ops(graph, _names(model), str(node.name or node.outputs[0].name), node), node, model.opset_imports[""])
+    site = Site(Ops(graph, taken, str(node.name or node.outputs[0].name), node), node, model.opset_imports[""])
     try:
         made = EXPANSIONS[key(node)](site)
     except Refused as why:
@@ -153,11 +154,10 @@ def _names(model: ir.Model) -> set[str]:
     return names | {str(node.name) for node in model.graph.all_nodes()}
 
 
-def _inline(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
+def _inline(model: ir.Model, nodes: Sequence[ir.Node], taken: set[str]) -> None:
     """Turn nodes into calls of functions that hold their bodies, and inline those, in place."""
     from onnx_ir.passes.common import InlinePass
 
-    taken = _names(model)
     for count, node in enumerate(nodes):
         label = node.name or node.outputs[0].name
         for output in node.outputs:

@@ -111,8 +111,9 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
             node.domain = ""
     if opset < _COORDINATES:
         _keep_coordinates(raised, weights)
+    inputs = {value.name: value for value in raised.graph.inputs}
     for name, tensor in weights.items():
-        value = next(v for v in raised.graph.inputs if v.name == name)
+        value = inputs[name]
         value.const_value = tensor
         if name not in declared:
             raised.graph.inputs.remove(value)
