@@ -7,7 +7,10 @@ waiting ones included. On a busy machine two threads wait for each other, PyTorc
 ``THREADS=1 python benchmarks/gradients.py`` with its processor times is fair. Memory is what the process held at most
 beyond what it held with the model loaded and nothing run.
 
-Cases: ``-open`` has a symbolic batch size; ``-weights`` asks for the gradients of all weights instead of the input's.
+Cases: ``resnet18`` is the network as it is trained, with BatchNorm, which the exporter folds into the convolutions;
+``-kept`` keeps them in the file, ``-folded`` has none in PyTorch either. ``-open`` has a symbolic batch size;
+``-weights`` asks for the gradients of all weights instead of the input's.
+
 Peers: ``torch-nhwc`` is PyTorch with ``channels_last``; ``forward`` is the model alone in onnxruntime, a lower bound:
 the convolutions of the way back multiply as much as those of the way there. onnx-ad is optional
 (``pip install onnx-ad``). Last, the time to build a ResNet-50's backward.
@@ -27,8 +30,10 @@ from typing import Any
 
 import numpy as np
 
-CASES = [("resnet18", 1), ("resnet18", 8), ("resnet18-open", 8), ("resnet18-weights", 8), ("vit", 1), ("vit", 8),
-         ("vit-open", 8)]  # fmt: skip
+CASES = [
+    ("resnet18", 1), ("resnet18", 8), ("resnet18-kept", 1), ("resnet18-kept", 8), ("resnet18-folded", 1),
+    ("resnet18-folded", 8), ("resnet18-open", 8), ("resnet18-weights", 8), ("vit", 1), ("vit", 8), ("vit-open", 8),
+]  # fmt: skip
 PEERS = ("torch", "torch-nhwc", "onnxviz", "onnx-ad", "forward")
 ROUNDS, RUNS, WARMUP = 3, 5, 2
 THREADS = int(os.environ.get("THREADS", "2"))
@@ -40,24 +45,28 @@ def network(name: str) -> Any:
 
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)
-    made = _resnet18() if name.startswith("resnet18") else _vit()
+    made = _resnet18(folded="-folded" in name) if name.startswith("resnet18") else _vit()
     return made.eval().requires_grad_(name.endswith("-weights"))
 
 
-def _resnet18() -> Any:
-    """He et al. 2015, table 1, with BatchNorm folded as exporters do."""
+def _resnet18(*, folded: bool) -> Any:
+    """He et al. 2015, table 1; ``folded`` has convolutions alone, as what exporters make of it."""
     from torch import nn
+
+    def conv(channels: int, width: int, kernel: int, stride: int) -> Any:
+        made = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=folded)
+        return made if folded else nn.Sequential(made, nn.BatchNorm2d(width))
 
     class Block(nn.Module):
         def __init__(self, channels: int, width: int, stride: int) -> None:
             super().__init__()
-            self.a, self.b = nn.Conv2d(channels, width, 3, stride, 1), nn.Conv2d(width, width, 3, 1, 1)
-            self.skip = nn.Conv2d(channels, width, 1, stride) if channels != width else nn.Identity()
+            self.a, self.b = conv(channels, width, 3, stride), conv(width, width, 3, 1)
+            self.skip = conv(channels, width, 1, stride) if channels != width else nn.Identity()
 
         def forward(self, x: Any) -> Any:
             return (self.b(self.a(x).relu()) + self.skip(x)).relu()
 
-    layers: list[Any] = [nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    layers: list[Any] = [conv(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     channels = 64
     for stage in range(4):
         for place in range(2):
@@ -107,7 +116,7 @@ def export(name: str, batch: int, path: Path) -> None:
 
     opened = ({0: torch.export.Dim("batch")},) if name.endswith("-open") else None
     torch.onnx.export(network(name).requires_grad_(False), (torch.zeros(batch, 3, 224, 224),), path, input_names=["x"],
-                      output_names=["y"], dynamo=True, external_data=False, verbose=False,
+                      output_names=["y"], dynamo=True, optimize="-kept" not in name, external_data=False, verbose=False,
                       dynamic_shapes=opened)  # fmt: skip
 
 
@@ -254,7 +263,7 @@ def report(name: str, found: dict[str, list[dict[str, Any]]], path: Path) -> Non
             line += f"  error {np.linalg.norm(grad - reference) / np.linalg.norm(reference):.0e}"
         if peer != "onnxviz":
             line += f"  onnxviz: {ours['wall'] / wall:.2f} of its wall, {ours['cpu'] / cpu:.2f} of its cpu"
-        target = TARGETS.get((name.removesuffix("-open"), peer))
+        target = None if name.endswith("-weights") else TARGETS.get((name.split("-")[0], peer))
         print(line + (f" (at most {target})" if target else ""))
 
 

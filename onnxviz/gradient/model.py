@@ -18,15 +18,13 @@ from onnxviz.gradient.no_path import no_path
 from onnxviz.gradient.ops import Ops, static_shape
 from onnxviz.gradient.prepare import prepare
 from onnxviz.gradient.registry import Table, standard_table
-from onnxviz.gradient.targets import target_value, tensors_of
+from onnxviz.gradient.targets import TARGET, target_value, tensors_of
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.select import all_tensors
 from onnxviz.graph.shapes import infer_shapes, model_inputs
 from onnxviz.graph.tidy import fresh_name
 
 __all__ = ["GradientModel", "gradient_model"]
-
-_TARGET = "target."  # begins the names of what an expression appends; its argmax is an index, no path
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +146,7 @@ def _gradient_model(
     seed, entering = _seed(ops, end) if target is None else (None, method.enter(ops, end))
     walk = replace(walk, opsets=dict(copy.opset_imports), plan=plan)
     found = pull_back(ops, forward, {end: entering}, asked.values(), walk)
-    walk.cuts[:] = [cut for cut in walk.cuts if not (cut.op_type == "ArgMax" and cut.node.startswith(_TARGET))]
+    walk.cuts[:] = [cut for cut in walk.cuts if not (cut.op_type == "ArgMax" and cut.node.startswith(f"{TARGET}."))]
     arrived: dict[str, ir.Value] = {}
     for name, value in asked.items():
         if value in found:
@@ -247,7 +245,7 @@ def _with_target(model: ir.Model, expression: str) -> tuple[ir.Model, str]:
     """Append an expression to a model; return it with its shapes, and the name of what it gives."""
     values = named_tensors(model)
     added: list[ir.Value] = []
-    made = target_value(Ops(model.graph, set(values), _TARGET.removesuffix(".")), values, expression, added)
+    made = target_value(Ops(model.graph, set(values), TARGET), values, expression, added)
     model.graph.inputs.extend(added)
     inferred = infer_shapes(model)
     shape = named_tensors(inferred)[str(made.name)].shape

@@ -20,7 +20,10 @@ from onnxviz.gradient.indices import Place, literal, number, pick, places
 from onnxviz.gradient.names import float_tensor
 from onnxviz.gradient.ops import Ops, same_shape, static_shape
 
-__all__ = ["target_value", "tensors_of"]
+__all__ = ["TARGET", "target_value", "tensors_of"]
+
+#: Begins the names of what an expression appends. Its ``argmax`` says which entry is meant; no path leads through it.
+TARGET = "target"
 
 _EXAMPLES = "write such as logits[:, 7], logits[argmax], sum(features) or cross_entropy(logits, labels)"
 _OPERATORS: dict[type[ast.operator], str] = {

@@ -53,6 +53,16 @@ def test_values_published_by_captum() -> None:
     np.testing.assert_allclose(arrays[0][0, 0], [0, -7, 0, 0])
 
 
+def test_a_baseline_is_asked_for_the_class_of_the_input() -> None:
+    """The largest of ``y = (x0, 2 x1)`` is the second at (1, 3) and the first at (9, 0): 6 - 0, not 6 - 9."""
+    model = net("y = Mul(x, w)", "<float[2] w = {1, 2}>", rank="n, 2", out="n, 2")
+    fed = {"x": np.array([[1, 3]], np.float32), "x.baseline": np.array([[9, 0]], np.float32)}
+    arrays, delta, _ = carried(model, "deeplift", fed, "y[argmax]")
+    assert arrays[0].tolist() == [[0, 6]]
+    assert delta is not None
+    assert delta.tolist() == [0]
+
+
 def test_the_rescale_rule_by_hand() -> None:
     """``2 relu(a) + 2 relu(b - 1.5)`` from (-1, 0) to (3, 4): Δ = 6 and 5, whatever the gradients are."""
     feeds: dict[str, Any] = {"a": [[3]], "b": [[4]], "a.baseline": [[-1]], "b.baseline": [[0]]}

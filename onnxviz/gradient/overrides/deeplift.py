@@ -34,6 +34,7 @@ from onnxviz.gradient.overrides.kinds import (
     wrapped,
 )  # fmt: skip
 from onnxviz.gradient.registry import Grads, Table, standard_table
+from onnxviz.gradient.targets import TARGET
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.tidy import fresh_name
 
@@ -83,6 +84,8 @@ class _DeepLift(Method):
         for value in compared or sorted(_sources(nodes, asked), key=lambda value: str(value.name)):
             reference.twins[value] = _baseline(ops, value, reference)
         for node in nodes:
+            if node.op_type == "ArgMax" and str(node.name).startswith(f"{TARGET}."):
+                continue  # the class that the input is put into is also the one that its baseline is asked for
             if node in needed and any(value in reference.twins for value in node.inputs):
                 _twin(ops, node, reference)
         return reference
