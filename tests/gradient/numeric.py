@@ -15,7 +15,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
-from onnxviz.gradient.model import gradient_model
+from onnxviz.gradient.model import GradientModel, gradient_model
 from onnxviz.gradient.prepare import prepare
 from onnxviz.graph.model import from_proto, to_proto
 from tests.gradient.reference_ops import reference
@@ -40,9 +40,12 @@ class Disagreement:
         return abs(self.gradient - self.measured) / max(self.size, 1e-4)
 
 
-def gradients(model: ir.Model, feeds: Arrays, of: str, wrt: Sequence[str], seed: np.ndarray, **options: Any) -> Any:
-    """Return the gradients that the built model computes in onnxruntime, and what was built."""
-    made = gradient_model(model, of, wrt, **options)
+def gradients(
+    model: ir.Model, feeds: Arrays, of: str, wrt: Sequence[str], seed: np.ndarray, *, built: GradientModel | None = None,
+    **options: Any,
+) -> Any:  # fmt: skip
+    """Return the gradients that the built model computes in onnxruntime, and what was built, now or before."""
+    made = built or gradient_model(model, of, wrt, **options)
     proto = to_proto(made.model)
     try:
         onnx.checker.check_model(proto, full_check=True)
@@ -112,7 +115,7 @@ def _session(proto: onnx.ModelProto) -> ort.InferenceSession:
 
 def compare(
     model: onnx.ModelProto, feeds: Arrays, of: str, wrt: Sequence[str], *, directions: int = 2, step: float = 1e-6,
-    **options: Any,
+    built: GradientModel | None = None, **options: Any,
 ) -> list[Disagreement]:  # fmt: skip
     """Compare gradients with ``(f(x + h v) - f(x - h v)) / 2h`` along random directions v, in float64."""
     rng = np.random.default_rng(7)
@@ -123,7 +126,7 @@ def compare(
     kind = next(o for o in model.graph.output if o.name == of).type.tensor_type.elem_type
     found, _ = gradients(
         from_proto(onnx.ModelProto.FromString(model.SerializeToString())), feeds, of, wrt,
-        seed.astype(onnx.helper.tensor_dtype_to_np_dtype(kind)), **options,
+        seed.astype(onnx.helper.tensor_dtype_to_np_dtype(kind)), built=built, **options,
     )  # fmt: skip
     results = []
     for name in wrt:
