@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops, Step, label
 from onnxviz.gradient.registry import SHAPE_ONLY, Table, one
 from onnxviz.graph.extract import bodies_of, outer_values, reads
 
@@ -77,8 +77,7 @@ class Walk:
     def cut(self, node: ir.Node, tensor: ir.Value, reason: str) -> None:
         """Note a cut."""
         name = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-        label = node.name or str(node.outputs[0].name)
-        self.cuts.append(Cut(label, name, operator_version(node, self.opsets), str(tensor.name), reason))
+        self.cuts.append(Cut(label(node), name, operator_version(node, self.opsets), str(tensor.name), reason))
 
 
 def operator_version(node: ir.Node, opsets: Mapping[str, int]) -> int:
@@ -240,6 +239,6 @@ def _refuse(node: ir.Node, version: int, cut: Sequence[ir.Value], walk: Walk) ->
     if not walk.allow_cut:
         raise GradientError(
             f"there is no {method} rule for {walk.cuts[-1].op_type if cut else node.op_type} (version {version}), "
-            f"which lies on the path at {node.name or node.outputs[0].name!r}",
+            f"which lies on the path at {label(node)!r}",
             hint="--allow-cut goes on without the paths through it",
         )

@@ -14,7 +14,7 @@ from onnxviz.gradient import old as _old  # noqa: F401
 from onnxviz.gradient import sequences as _sequences  # noqa: F401
 from onnxviz.gradient.build import operator_version
 from onnxviz.gradient.fused import EXPANSIONS, Refused, Site
-from onnxviz.gradient.ops import Ops
+from onnxviz.gradient.ops import Ops, label
 from onnxviz.gradient.registry import Table, key
 from onnxviz.graph.extract import bodies_of, reads
 from onnxviz.graph.model import summary_line
@@ -22,7 +22,7 @@ from onnxviz.graph.select import all_tensors
 from onnxviz.graph.shapes import infer_shapes
 from onnxviz.graph.tidy import fresh_name
 
-__all__ = ["expand", "has_expansion"]
+__all__ = ["expand"]
 
 _DOMAIN = "onnxviz.expanded"
 
@@ -63,11 +63,6 @@ def expand(model: ir.Model, table: Table, of: str, wrt: Iterable[str]) -> ir.Mod
         if bodies := [node for node in nodes if key(node) not in EXPANSIONS]:
             _inline(model, bodies, taken)
         model = infer_shapes(model)
-
-
-def has_expansion(domain: str, op_type: str) -> bool:
-    """Whether an operator is replaced by standard ones that are written here."""
-    return (domain, op_type) in EXPANSIONS
 
 
 def _on_path(model: ir.Model, of: str, names: Sequence[str]) -> list[ir.Node]:
@@ -124,12 +119,12 @@ def _replace(model: ir.Model, node: ir.Node, taken: set[str]) -> None:
     """Put standard nodes in place of a fused one; ``taken`` grows by their names."""
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    site = Site(Ops(graph, taken, str(node.name or node.outputs[0].name), node), node, model.opset_imports[""])
+    site = Site(Ops(graph, taken, label(node), node), node, model.opset_imports[""])
     try:
         made = EXPANSIONS[key(node)](site)
     except Refused as why:
         raise GradientError(
-            f"{node.domain}::{node.op_type} at {node.name or node.outputs[0].name!r} cannot be taken apart: {why}",
+            f"{node.domain}::{node.op_type} at {label(node)!r} cannot be taken apart: {why}",
             hint="differentiate the model from before its optimisation",
         ) from None
     for place, output in enumerate(node.outputs):
@@ -137,7 +132,7 @@ def _replace(model: ir.Model, node: ir.Node, taken: set[str]) -> None:
         if value is None:
             if output.uses() or output in graph.outputs:
                 raise GradientError(
-                    f"{node.domain}::{node.op_type} at {node.name or node.outputs[0].name!r} cannot be taken apart: "
+                    f"{node.domain}::{node.op_type} at {label(node)!r} cannot be taken apart: "
                     f"its output {place} is in use",
                     hint="differentiate the model from before its optimisation",
                 )
@@ -159,10 +154,10 @@ def _inline(model: ir.Model, nodes: Sequence[ir.Node], taken: set[str]) -> None:
     from onnx_ir.passes.common import InlinePass
 
     for count, node in enumerate(nodes):
-        label = node.name or node.outputs[0].name
+        named = label(node)
         for output in node.outputs:
             if not output.name:
-                output.name = fresh_name(f"{label}.unused", taken)
+                output.name = fresh_name(f"{named}.unused", taken)
         body = _body(node, model.opset_imports)
         del body.output[len(node.outputs) :]
         body.domain, body.name = _DOMAIN, f"{node.op_type}_{count}"
@@ -170,9 +165,9 @@ def _inline(model: ir.Model, nodes: Sequence[ir.Node], taken: set[str]) -> None:
         function.opset_imports.update(model.opset_imports)
         _unmask(function)
         for inner in function:
-            inner.name = f"{label}.{inner.name or inner.op_type}"
+            inner.name = f"{named}.{inner.name or inner.op_type}"
             for value in inner.outputs:
-                value.name = f"{label}.{value.name}"
+                value.name = f"{named}.{value.name}"
         node.domain, node.op_type = _DOMAIN, body.name
         model.functions[function.identifier()] = function
     InlinePass(criteria=lambda function: function.domain == _DOMAIN)(model)
@@ -241,7 +236,6 @@ def _type(value: ir.Value) -> bytes:
 
 def _no_body(node: ir.Node, why: str) -> GradientError:
     return GradientError(
-        f"{node.op_type} at {node.name or node.outputs[0].name!r} has no rule, and no function body to differentiate: "
-        f"{why}",
+        f"{node.op_type} at {label(node)!r} has no rule, and no function body to differentiate: {why}",
         hint="give its inputs types and shapes, or differentiate another part of the model",
     )

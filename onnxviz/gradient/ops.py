@@ -16,13 +16,18 @@ from onnxviz.graph.constants import constant_tensor
 if TYPE_CHECKING:
     from onnxviz.gradient.build import Walk
 
-__all__ = ["Ops", "Step", "same_shape", "static_shape"]
+__all__ = ["Ops", "Step", "label", "same_shape", "static_shape"]
 
 _BOOL = {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"}
 _INT64 = {"Shape", "Size", "NonZero", "ArgMax", "ArgMin"}
 _OPEN = {"If", "Loop", "Scan"}  # the bodies tell
 _HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 _SECOND = {"Where", "DequantizeLinear"}  # the type of the result is that of the second input
+
+
+def label(node: ir.Node) -> str:
+    """Return what messages call a node: its name, or that of its first output."""
+    return str(node.name or node.outputs[0].name)
 
 
 def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
@@ -420,7 +425,7 @@ class Step:
         """Return the error of a form that the rule does not have; raise it."""
         return GradientError(
             f"there is no {self.walk.table.method.gives} of {self.node.op_type}-{self.version} at "
-            f"{self.node.name or self.node.outputs[0].name!r}: {why}",
+            f"{label(self.node)!r}: {why}",
             hint="--allow-cut goes on without the paths through it",
         )
 

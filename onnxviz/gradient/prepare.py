@@ -9,6 +9,7 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
+from onnxviz.gradient.ops import label
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.contents import is_made_up
 from onnxviz.graph.inference import infer_in_place
@@ -75,7 +76,7 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
             continue
         if not onnx.defs.has(node.op_type, max_inclusive_version=opset):
             raise GradientError(
-                f"{node.op_type} at {node.name or node.outputs[0].name!r} is no operator of opset {opset}, so the "
+                f"{node.op_type} at {label(node)!r} is no operator of opset {opset}, so the "
                 f"model cannot be raised to {OPSET}",
                 hint="export it again, with operators of ONNX",
             )
@@ -135,7 +136,7 @@ def _keep_coordinates(model: ir.Model, weights: Mapping[str, ir.TensorProtocol])
         shrinks = any(scale < 1 for scale in scales)
         if mode == "nearest" and shrinks and any(scale > 1 for scale in scales):
             raise GradientError(
-                f"{node.name or node.outputs[0].name!r} grows along one axis and shrinks along another, which no "
+                f"{label(node)!r} grows along one axis and shrinks along another, which no "
                 "Resize of version 11 or later does with the same pixels",
                 hint="export the model with opset 11 or later",
             )

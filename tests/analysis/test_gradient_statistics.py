@@ -224,10 +224,6 @@ def test_the_same_forward_numbers_with_and_without_gradients() -> None:
     assert with_them == alone
 
 
-MEETING = """<ir_version: 8, opset_import: ["": 18]> g (float[N, 2] x) => (float[N, 1] y) <float[2, 1] w = {1, 0}>
-  {a = Relu(x) b = Neg(x) s = Add(a, b) y = MatMul(s, w)}"""
-
-
 def test_key_paths_are_by_gradient_times_activation() -> None:
     joined = ir.from_onnx_text(
         """<ir_version: 8, opset_import: ["": 18]> g (float[N, 2] x) => (float[N, 1] y)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxviz.errors import GradientError
 from onnxviz.gradient.method import Method
 from onnxviz.gradient.names import is_float
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops, Step, label
 from onnxviz.gradient.overrides import expansions as _expansions  # noqa: F401 - enters them
 from onnxviz.gradient.overrides.kinds import (
     EXTREMES,
@@ -25,7 +25,6 @@ from onnxviz.gradient.overrides.kinds import (
     copied,
     dropout,
     floor_of,
-    label,
     rows_of,
     scatter,
     shaped,

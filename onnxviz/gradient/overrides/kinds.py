@@ -13,7 +13,7 @@ from onnxviz.gradient.registry import Row, Rule, one, standard_table
 
 __all__ = [
     "EXTREMES", "INDEXED", "LINEAR", "MOVES", "PRODUCTS", "SCATTERS", "UNARY", "Rows", "copied", "dropout", "floor_of",
-    "label", "rows_of", "scalar_of", "scatter", "shaped", "true_gradient", "true_rows", "wrapped",
+    "rows_of", "scalar_of", "scatter", "shaped", "true_gradient", "true_rows", "wrapped",
 ]  # fmt: skip
 
 Key = tuple[str, str]
@@ -39,11 +39,6 @@ UNARY = (
     "HardSwish", "Softplus", "Softsign", "Mish", "Swish", "Gelu", "Shrink", "Clip", "Abs", "Exp", "Log", "Sqrt", "Pow",
     "Reciprocal", "Erf", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh",
 )  # fmt: skip
-
-
-def label(node: ir.Node) -> str:
-    """Return what messages call a node."""
-    return str(node.name or node.outputs[0].name)
 
 
 def rows_of(rule: Rule, op_types: Iterable[str], *, broadcasts: bool = False, domain: str = "") -> Rows:

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.gradient.method import Method
-from onnxviz.gradient.ops import Step
-from onnxviz.gradient.overrides.kinds import label, scalar_of, true_gradient, wrapped
+from onnxviz.gradient.ops import Step, label
+from onnxviz.gradient.overrides.kinds import scalar_of, true_gradient, wrapped
 from onnxviz.gradient.registry import Grads, Rule, Table, standard_table
 
 __all__ = ["Rectified", "rectifier_table"]
