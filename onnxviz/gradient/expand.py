@@ -17,9 +17,9 @@ from onnxviz.gradient.fused import EXPANSIONS, Refused, Site
 from onnxviz.gradient.ops import Ops, label
 from onnxviz.gradient.registry import Table, key
 from onnxviz.graph.extract import bodies_of, reads
+from onnxviz.graph.inference import infer_in_place
 from onnxviz.graph.model import summary_line
 from onnxviz.graph.select import all_tensors
-from onnxviz.graph.shapes import infer_shapes
 from onnxviz.graph.tidy import fresh_name
 
 __all__ = ["expand"]
@@ -62,7 +62,7 @@ def expand(model: ir.Model, table: Table, of: str, wrt: Iterable[str]) -> ir.Mod
             _replace(model, node, taken)
         if bodies := [node for node in nodes if key(node) not in EXPANSIONS]:
             _inline(model, bodies, taken)
-        model = infer_shapes(model)
+        infer_in_place(model)
 
 
 def _on_path(model: ir.Model, of: str, names: Sequence[str]) -> list[ir.Node]:

@@ -16,12 +16,12 @@ from onnxviz.gradient.method import imbalance
 from onnxviz.gradient.names import float_tensor, is_float, named_tensors, unknown
 from onnxviz.gradient.no_path import no_path
 from onnxviz.gradient.ops import Ops, static_shape
-from onnxviz.gradient.prepare import prepare
+from onnxviz.gradient.prepare import infer_appended, prepare
 from onnxviz.gradient.registry import Table, standard_table
 from onnxviz.gradient.targets import TARGET, target_value, tensors_of
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.select import all_tensors
-from onnxviz.graph.shapes import infer_shapes, model_inputs
+from onnxviz.graph.shapes import model_inputs
 from onnxviz.graph.tidy import fresh_name
 
 __all__ = ["GradientModel", "gradient_model"]
@@ -126,7 +126,7 @@ def _gradient_model(
     what = str(of)
     if target is not None:
         what = _expression(copy, of, target)
-        copy, of = _with_target(copy, what)
+        of = _with_target(copy, what)
     elif of is None:
         raise GradientError("nothing is differentiated", hint="name a tensor with --of, or give a --target")
     copy = expand(copy, walk.table, of, names)
@@ -241,20 +241,20 @@ def _expression(model: ir.Model, of: str | None, target: str) -> str:
     return target
 
 
-def _with_target(model: ir.Model, expression: str) -> tuple[ir.Model, str]:
-    """Append an expression to a model; return it with its shapes, and the name of what it gives."""
-    values = named_tensors(model)
+def _with_target(model: ir.Model, expression: str) -> str:
+    """Append an expression to a model, with its shapes; return the name of what it gives."""
+    values, last = named_tensors(model), len(model.graph)
     added: list[ir.Value] = []
     made = target_value(Ops(model.graph, set(values), TARGET), values, expression, added)
     model.graph.inputs.extend(added)
-    inferred = infer_shapes(model)
-    shape = named_tensors(inferred)[str(made.name)].shape
+    infer_appended(model, list(model.graph)[last:])
+    shape = made.shape
     if shape is not None and any(size != 1 for size in shape[1:]):
         raise GradientError(
             f"{expression!r} gives a tensor of shape {shape}, not a number for each sample",
             hint="take one entry, or sum(…), mean(…), max(…), norm(…) of it",
         )
-    return inferred, str(made.name)
+    return str(made.name)
 
 
 def _forget_shapes_in_bodies(graph: ir.Graph) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx
 import onnx.version_converter
@@ -12,11 +12,12 @@ from onnxviz.errors import GradientError
 from onnxviz.gradient.ops import label
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.contents import is_made_up
+from onnxviz.graph.extract import cut, piece_proto
 from onnxviz.graph.inference import infer_in_place
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import copy_model, from_proto, summary_line, to_proto
 
-__all__ = ["OPSET", "prepare"]
+__all__ = ["OPSET", "infer_appended", "prepare"]
 
 #: The lowest version of the standard operators that backward nodes are written in.
 OPSET = 18
@@ -54,6 +55,41 @@ def _infer(model: ir.Model) -> None:
     for value, shape in declared.items():
         if shape is not None and (value.shape is None or not _contradicts(shape, value.shape)):
             value.shape = shape
+
+
+def infer_appended(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
+    """Infer the types and shapes of what nodes give that were appended, in place, and of nothing else.
+
+    Sizes that no tensor before them has by name stay open: a name that is made up here may mean another size there.
+    """
+    piece, given = cut(nodes, (), _small_constant), [value for node in nodes for value in node.outputs]
+    types = {value: ir.serde.serialize_value(value).type for value in piece.inputs}
+    weights = [ir.serde.serialize_tensor(_named(value)) for value in piece.constants]
+    proto = piece_proto(model, piece, types, weights)
+    told = (value for value in given if value.type is not None and value.shape is not None)
+    proto.graph.value_info.extend(ir.serde.serialize_value(value) for value in told)
+    alone = from_proto(proto)
+    infer_in_place(alone)
+    known = {size for value in piece.inputs for size in value.shape or () if not isinstance(size, int)}
+    made = {value.name: value for node in alone.graph for value in node.outputs}
+    for value in given:
+        twin = made[value.name]
+        value.type = value.type or twin.type
+        if twin.shape is not None:
+            own = value.shape if value.shape is not None else [None] * len(twin.shape)
+            pairs = zip(twin.shape, own, strict=True)
+            value.shape = ir.Shape([size if isinstance(size, int) or size in known else old for size, old in pairs])
+
+
+def _small_constant(value: ir.Value) -> ir.TensorProtocol | None:
+    tensor = constant_tensor(value)
+    return tensor if tensor is not None and tensor.nbytes <= _SMALL else None
+
+
+def _named(value: ir.Value) -> ir.TensorProtocol:
+    tensor = constant_tensor(value)
+    assert tensor is not None
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
 
 
 def _contradicts(declared: ir.Shape, inferred: ir.Shape) -> bool:

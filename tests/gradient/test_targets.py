@@ -212,3 +212,21 @@ def test_names_of_any_letters(name: str) -> None:
     x = ARRAYS[MATRIX]
     for made in (gradient_model(model, target=f"{name!r}[:, 1]"), gradient_model(model, name, target="[:, 1]")):
         assert run(made, {"x": x})["x.grad"].tolist() == [[0, 1, 0]] * 4
+
+
+def test_a_target_is_inferred_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's own shapes are known when the target is appended: only its nodes are looked at."""
+    from onnxviz.gradient import prepare
+
+    seen, infer = [], prepare.infer_in_place
+    monkeypatch.setattr(prepare, "infer_in_place", lambda model: (seen.append(len(model.graph)), infer(model)))
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 18]> g (float[n, 3, h] x) => (float[n, 3, h] y) {
+        a = Tanh(x) b = Sigmoid(a) y = Exp(b) }"""
+    )
+    made = gradient_model(model, target="sum(y[:, argmax]) - y[:, 1, 0]")
+    assert seen[0] == 3
+    assert len(seen) == 2
+    shapes = {v.name: v.shape for node in made.model.graph for v in node.outputs if str(v.name).startswith("target.")}
+    assert ir.Shape(["n", "h"]) in shapes.values()
+    assert all(isinstance(size, int) or size.value in (None, "n", "h") for s in shapes.values() for size in s or ())
