@@ -230,11 +230,14 @@ def scan(s: Step, *dys: ir.Value | None) -> Grads:
     read = [side[1] if side[1] is not None else r.tape(tapes[side[0]]) for side in sides]
     places = {value: i for i, value in enumerate(body.inputs)}
     scanned = [places.get(value) for value in stacked]
+    sliced = {
+        "scan_input_axes": [side[2] for side in sides], "scan_input_directions": [side[3] for side in sides],
+        "scan_output_axes": [0 if i is None else axes[i - states] for i in scanned],
+        "scan_output_directions": [1 if i is None else 1 - ways[i - states] for i in scanned],
+    }  # fmt: skip
     made = s.ops.nodes(
         "Scan", len(graph.outputs), *back.initial, *read, body=graph, num_scan_inputs=len(read),
-        scan_input_axes=[side[2] for side in sides], scan_input_directions=[side[3] for side in sides],
-        scan_output_axes=[0 if i is None else axes[i - states] for i in scanned],
-        scan_output_directions=[1 if i is None else 1 - ways[i - states] for i in scanned],
+        **{name: numbers for name, numbers in sliced.items() if numbers},
     )  # fmt: skip
     return _results(s, made, carried, summed, stacked, 0, places)
 
