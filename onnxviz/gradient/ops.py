@@ -381,9 +381,10 @@ class Step:
     dropped: set[int] = field(default_factory=set)
 
     def __getitem__(self, place: int) -> ir.Value:
-        """Return an input that the node has."""
+        """Return an input that the node has; a damaged model's may lack it."""
         value = self.input(place)
-        assert value is not None, f"input {place} of {self.node.op_type} is missing"
+        if value is None:
+            raise self.refuse(f"it has no input {place}")
         return value
 
     def input(self, place: int) -> ir.Value | None:

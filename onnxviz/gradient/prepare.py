@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient.ops import label
+from onnxviz.graph.ceiled import round_down
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.contents import is_made_up
 from onnxviz.graph.extract import cut, piece_proto
@@ -42,6 +43,7 @@ def prepare(model: ir.Model) -> ir.Model:
     elif flat is model:
         flat = copy_model(model)
     _infer(flat)
+    round_down(flat)
     flat.ir_version = max(flat.ir_version or 0, _IR)
     return flat
 
@@ -135,13 +137,12 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
     if unknown:
         skeleton.opset_imports[_ASIDE] = 1
     try:
-        proto = onnx.version_converter.convert_version(to_proto(skeleton), OPSET)
+        raised = _converted(to_proto(skeleton))
     except Exception as error:
         raise GradientError(
             f"the model is of opset {opset}, and raising it to {OPSET} fails: {summary_line(error)}",
             hint="convert it with the tool that made it, then try again",
         ) from error
-    raised = from_proto(proto)
     raised.opset_imports.pop(_ASIDE, None)
     for node in raised.graph.all_nodes():
         if node.domain == _ASIDE:
@@ -157,6 +158,24 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
         raised.graph.register_initializer(value)
     raised.meta.update(model.meta)
     return raised
+
+
+def _converted(proto: onnx.ModelProto) -> ir.Model:
+    """Convert a model; tensors that the converter would give other names (Upsample's) are outputs meanwhile."""
+    made = onnx.version_converter.convert_version(proto, OPSET)
+    kept = {name for node in made.graph.node for name in node.output}
+    lost = [name for node in proto.graph.node for name in node.output if name and name not in kept]
+    if lost:
+        count = len(proto.graph.output)
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in lost)
+        inferred = onnx.shape_inference.infer_shapes(proto)
+        types = {info.name: info.type for info in inferred.graph.value_info}
+        for info in proto.graph.output[count:]:
+            if info.name in types:
+                info.type.CopyFrom(types[info.name])
+        made = onnx.version_converter.convert_version(proto, OPSET)
+        del made.graph.output[count:]
+    return from_proto(made)
 
 
 def _keep_coordinates(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -> None:

@@ -231,3 +231,10 @@ def test_bad_names() -> None:
         gradient_model(model)
     with pytest.raises(GradientError, match="no tensor is named whose gradient is asked for"):
         gradient_model(model, "y", [])
+
+
+def test_a_node_that_lacks_an_input_is_refused() -> None:
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["": 18]>
+      g (float[1, 1, 4, 4] x) => (float[1, 1, 4, 4] y) {y = Conv (x)}""")
+    with pytest.raises(GradientError, match=r"Conv-11 at 'y': it has no input 1"):
+        gradient_model(model, "y")
