@@ -11,8 +11,7 @@ import onnx_ir as ir
 
 from onnxviz.gradient.ops import Ops, Step, static_shape
 from onnxviz.gradient.overrides.kinds import copied, floor_of, shaped, true_gradient
-from onnxviz.gradient.overrides.lrp_plan import nonnegative
-from onnxviz.graph.constants import constant_tensor
+from onnxviz.gradient.overrides.lrp_plan import added_to, nonnegative
 
 __all__ = ["LayerRule", "apply_rule", "stabilised"]
 
@@ -81,8 +80,10 @@ class _Layer:
         self._steps: list[Step] = []
         if s.node.op_type == "Gemm":
             self._plain_gemm()
+        value = s.y
         for node in tail:
-            self._fold(node)
+            self._fold(node, value)
+            value = node.outputs[0]
 
     def _plain_gemm(self) -> None:
         """Take the factors of a Gemm into its weights and bias."""
@@ -95,12 +96,14 @@ class _Layer:
             self.w, self.b = (made, self.b) if name == "alpha" else (self.w, made)
         self._attributes = {"alpha": 1.0, "beta": 1.0}
 
-    def _fold(self, node: ir.Node) -> None:
+    def _fold(self, node: ir.Node, value: ir.Value) -> None:
         """Take a bias or a BatchNormalization that follows into weights and bias."""
         ops = self.ops
         if node.op_type == "Add":
-            added = next(value for value in node.inputs if value is not None and constant_tensor(value) is not None)
-            self.b = added if self.s.node.op_type == "MatMul" else ops.Reshape(added, ops.ints(-1))
+            added = added_to(node, value)
+            assert added is not None
+            conv = self.s.node.op_type in ("Conv", "ConvTranspose")
+            self.b = ops.Reshape(added, ops.ints(-1)) if conv else added
             return
         gamma, beta, mean, variance = node.inputs[1:5]
         assert gamma is not None
