@@ -9,7 +9,14 @@ import onnx_ir as ir
 
 from onnxviz.gradient.ops import Ops
 
-__all__ = ["Method", "imbalance"]
+__all__ = ["TARGET", "Method", "imbalance", "picks_class"]
+
+TARGET = "target."  # begins the names of what a target expression appends
+
+
+def picks_class(node: ir.Node) -> bool:
+    """Whether a node is the ``argmax`` of a target: an index that is found once, and no path."""
+    return node.op_type == "ArgMax" and str(node.name).startswith(TARGET)
 
 
 class Method:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxviz.errors import GradientError
 from onnxviz.gradient.build import Cut, Walk, pull_back
 from onnxviz.gradient.expand import expand
-from onnxviz.gradient.method import imbalance
+from onnxviz.gradient.method import TARGET, imbalance
 from onnxviz.gradient.names import float_tensor, is_float, named_tensors, unknown
 from onnxviz.gradient.no_path import no_path
 from onnxviz.gradient.ops import Ops, static_shape
@@ -24,8 +24,6 @@ from onnxviz.graph.select import all_tensors
 from onnxviz.graph.shapes import infer_shapes, model_inputs
 
 __all__ = ["GradientModel", "gradient_model"]
-
-_TARGET = "target."  # begins the names of what an expression appends; its argmax is an index, no path
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +145,7 @@ def _gradient_model(
     seed, entering = _seed(ops, end) if target is None else (None, method.enter(ops, end))
     walk = replace(walk, opsets=dict(copy.opset_imports), plan=plan)
     found = pull_back(ops, forward, {end: entering}, asked.values(), walk)
-    walk.cuts[:] = [cut for cut in walk.cuts if not (cut.op_type == "ArgMax" and cut.node.startswith(_TARGET))]
+    walk.cuts[:] = [cut for cut in walk.cuts if not (cut.op_type == "ArgMax" and cut.node.startswith(TARGET))]
     arrived: dict[str, ir.Value] = {}
     for name, value in asked.items():
         if value in found:
@@ -246,7 +244,7 @@ def _with_target(model: ir.Model, expression: str) -> tuple[ir.Model, str]:
     """Append an expression to a model; return it with its shapes, and the name of what it gives."""
     values = named_tensors(model)
     added: list[ir.Value] = []
-    made = target_value(Ops(model.graph, set(values), _TARGET.removesuffix(".")), values, expression, added)
+    made = target_value(Ops(model.graph, set(values), TARGET.removesuffix(".")), values, expression, added)
     model.graph.inputs.extend(added)
     inferred = infer_shapes(model)
     shape = named_tensors(inferred)[str(made.name)].shape

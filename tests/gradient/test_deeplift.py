@@ -160,3 +160,17 @@ def test_what_has_no_rule_is_refused_by_name(body: str, said: str) -> None:
 def test_weights_have_no_contribution() -> None:
     with pytest.raises(GradientError, match="w has no contribution"):
         carried(net("y = Mul(x, w)", "<float[4] w = {1, 2, 3, 4}>"), "deeplift", {}, "sum(y)", wrt=["w"])
+
+
+@pytest.mark.parametrize("target", ["y[argmax]", "y[:, argmax]"])
+def test_the_class_is_that_of_the_input_on_the_baseline_too(target: str) -> None:
+    """The baseline's own largest class may be another one: the difference is of one class."""
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 18]> g (float[n, 2] x) => (float[n, 2] y)
+        <float[2, 2] w = {1, 0, 0, 1}> { h = Relu(x) y = MatMul(h, w) }"""
+    )
+    feeds = {"x": np.array([[3, 1], [1, 2]], np.float32), "x.baseline": np.array([[1, 5], [4, 0]], np.float32)}
+    arrays, delta, _ = carried(model, "deeplift", feeds, target)
+    np.testing.assert_allclose(arrays[0], [[2, 0], [0, 2]], atol=1e-6)
+    assert delta is not None
+    np.testing.assert_allclose(delta, 0, atol=1e-6)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.method import Method
+from onnxviz.gradient.method import Method, picks_class
 from onnxviz.gradient.ops import Ops, Step
 from onnxviz.gradient.overrides import expansions as _expansions  # noqa: F401 - enters them
 from onnxviz.gradient.overrides.kinds import (
@@ -81,7 +81,7 @@ class _DeepLift(Method):
         for value in compared or sorted(_sources(needed, asked), key=lambda value: str(value.name)):
             reference.twins[value] = _baseline(ops, value, reference)
         for node in nodes:
-            if node in needed and any(value in reference.twins for value in node.inputs):
+            if node in needed and not picks_class(node) and any(value in reference.twins for value in node.inputs):
                 _twin(ops, node, reference)
         return reference
 
