@@ -51,6 +51,10 @@ class Method:
         """Return what is told of a tensor, from what was carried back to it."""
         return carried
 
+    def remarks(self, plan: Any) -> tuple[str, ...]:
+        """Return what is to be told of the walk as a whole, once it is done."""
+        return ()
+
     def baselines(self, plan: Any) -> dict[str, str]:
         """Return input -> the input that holds what it is compared with."""
         return {}
