@@ -154,7 +154,7 @@ def test_a_rectifier_is_known_by_bounds_that_are_cast_or_enlarged(body: str, rul
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("y = Tanh(x)", "none lies on the way"),
+        ("y = Tanh(x)", "no rectifier lies on the way"),
         ("l = ReduceMin<keepdims = 0>(x) y = Clip(x, l)", "its lower bound is computed"),
     ],
 )

@@ -287,6 +287,10 @@ def _bound(layer: _Layer, given: Numbers | None, op_type: str) -> ir.Value:
         rank = layer.s.rank(layer.place)
         if rank is None:
             raise layer.s.refuse("the rank of its input is not known, and z-box has a bound a channel")
+        sizes = static_shape(a)
+        channels = sizes[1] if sizes is not None and len(sizes) > 1 else None
+        if channels is not None and len(given) != channels:
+            raise layer.s.refuse(f"z-box has bounds of {len(given)} channels, and its input has {channels}")
         array = np.array(given).reshape([-1 if axis == 1 else 1 for axis in range(max(rank, 2))])
         bound = ops.constant(array.astype(a.dtype.numpy()))  # type: ignore[union-attr]
     else:

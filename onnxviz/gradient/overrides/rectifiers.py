@@ -35,7 +35,7 @@ class Rectifying(Method):
 
     def remarks(self, plan: list[ir.Node]) -> tuple[str, ...]:
         """Tell where no rectifier was met, so that the true gradient was carried."""
-        return () if plan else (f"{self.name} is of rectifiers, and none lies on the way: this is the true gradient",)
+        return () if plan else (f"{self.name}: no rectifier lies on the way, so that this is the true gradient",)
 
 
 def rectifier_table(method: Method, rule: Rectified) -> Table:
