@@ -176,6 +176,13 @@ def with_gradients(flow: Flow, plan: FlowPlan, found: GradientStatistics) -> Flo
     trend = gradient_trend(plan.stages, found)
     notes = [f"gradients of {found.said}"]
     notes += [str(trend)] if trend is not None else []
+    bad = [one for one in found.weights if one.not_finite]
+    if bad:
+        notes.append(
+            f"gradients of {len(bad)} of {len(found.weights)} learned tensors have NaN or infinite entries, which are "
+            f"left out of their norms: {bad[0].tensor} {bad[0].not_finite:.2%}"
+            + (" and others" if len(bad) > 1 else "")
+        )
     notes += [f"cut: {cut}" for cut in found.cuts[:3]]
     notes += [f"{len(found.cuts) - 3} more cuts"] if len(found.cuts) > 3 else []
     paths = _paths(plan, found) if flow.paths is not None else None

@@ -165,8 +165,8 @@ def _gradient_model(
     _drop_unread(copy.graph, set(forward), weights)
     _forget_shapes_in_bodies(copy.graph)
     return GradientModel(
-        copy, what, seed, gradients, tuple(walk.cuts), method.gives, method.baselines(plan), delta, tuple(walk.notes),
-        tuple(left_out),
+        copy, what, seed, gradients, tuple(walk.cuts), method.gives, method.baselines(plan), delta,
+        (*walk.notes, *method.remarks(plan)), tuple(left_out),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.method import Method
+from onnxviz.gradient.method import Method, picks_class
 from onnxviz.gradient.names import is_float
 from onnxviz.gradient.ops import Ops, Step, label
 from onnxviz.gradient.overrides import expansions as _expansions  # noqa: F401 - enters them
@@ -33,7 +33,6 @@ from onnxviz.gradient.overrides.kinds import (
     wrapped,
 )  # fmt: skip
 from onnxviz.gradient.registry import Grads, Table, standard_table
-from onnxviz.gradient.targets import TARGET
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.tidy import fresh_name
 
@@ -83,9 +82,7 @@ class _DeepLift(Method):
         for value in compared or sorted(_sources(nodes, asked), key=lambda value: str(value.name)):
             reference.twins[value] = _baseline(ops, value, reference)
         for node in nodes:
-            if node.op_type == "ArgMax" and str(node.name).startswith(f"{TARGET}."):
-                continue  # the class that the input is put into is also the one that its baseline is asked for
-            if node in needed and any(value in reference.twins for value in node.inputs):
+            if node in needed and not picks_class(node) and any(value in reference.twins for value in node.inputs):
                 _twin(ops, node, reference)
         return reference
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient.overrides.deconvnet import deconvnet_table
@@ -63,7 +66,31 @@ def rules_table(rules: str) -> Table:
                 f"{name} has no parameter {item[:80]!r}", hint=f"write {name}:PARAMETER=VALUE; parameters: {known}"
             )
         given[key] = _value(name, key, value)
+    _fit_together(name, given)
     return chosen.make(given)
+
+
+def _fit_together(name: str, given: Mapping[str, Parameter]) -> None:
+    """Refuse parameters that are none of the rule.
+
+    Raises:
+        GradientError: Alpha less beta is not 1, or a lower bound lies above the upper one.
+    """
+    alpha, beta, low, high = (given.get(key) for key in ("alpha", "beta", "low", "high"))
+    if isinstance(alpha, float) and isinstance(beta, float) and not (beta >= 0 and abs(alpha - beta - 1) < 1e-6):
+        raise GradientError(
+            f"{name}: alpha less beta is 1, not {alpha - beta:g}, and beta is not below 0",
+            hint=f"write such as {name}:alpha=2,beta=1: other sums do not conserve relevance",
+        )
+    if low is None or high is None:
+        return
+    lows, highs = (one if isinstance(one, tuple) else (one,) for one in (low, high))
+    if len(lows) != len(highs) and 1 not in (len(lows), len(highs)):
+        raise GradientError(f"{name}: low has {len(lows)} channels and high has {len(highs)}")
+    if not (np.array(lows, np.float64) < np.array(highs, np.float64)).all():
+        raise GradientError(
+            f"{name}: low lies below high at every channel", hint="what the first layer reads lies between"
+        )
 
 
 def _value(name: str, key: str, text: str) -> Parameter:
@@ -78,6 +105,8 @@ def _value(name: str, key: str, text: str) -> Parameter:
         raise GradientError(f"{name}: {key} is a number, not {text[:80]!r}") from None
     if key in ("epsilon", "gamma", "fold") and (len(numbers) > 1 or not 0 <= numbers[0] < float("inf")):
         raise GradientError(f"{name}: {key} is a number not below 0, not {text[:80]!r}")
+    if not all(map(math.isfinite, numbers)):
+        raise GradientError(f"{name}: {key} is finite, not {text[:80]!r}")
     if len(numbers) > 1 and key not in ("low", "high"):
         raise GradientError(f"{name}: {key} is one number, not {text[:80]!r}")
     return numbers if len(numbers) > 1 else numbers[0]
