@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import onnx_ir as ir
 
 from onnxviz.gradient.build import holders, pull_back
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops
+from onnxviz.gradient.step import Step
 from onnxviz.graph.extract import reads
 
 __all__ = ["close", "entry", "pull_body", "reach_back", "reach_forward"]

@@ -10,8 +10,9 @@ import onnx
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.ops import Ops, Step, label
+from onnxviz.gradient.ops import Ops, label
 from onnxviz.gradient.registry import SHAPE_ONLY, Table, one
+from onnxviz.gradient.step import Step
 from onnxviz.graph.extract import bodies_of, outer_values, reads
 
 __all__ = ["Cut", "Walk", "holders", "operator_version", "pull_back"]

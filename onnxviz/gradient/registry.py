@@ -11,7 +11,7 @@ from functools import cache
 import onnx_ir as ir
 
 from onnxviz.gradient.method import Method
-from onnxviz.gradient.ops import Step
+from onnxviz.gradient.step import Step
 
 __all__ = ["SHAPE_ONLY", "Grads", "Row", "Rule", "Table", "gradient", "no_gradient", "standard_table"]
 

@@ -132,7 +132,7 @@ def _frozen(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, Any]:
 def _cropped(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, Any]:
     """Return less of a volume that is pooled by steps of 1: the reference evaluator walks it window by window."""
     node, kept = model.graph.node[0], slice(0, 8)
-    volume = feeds.get(node.input[0]) if node.op_type == "LpPool" else None
+    volume = feeds.get(node.input[0]) if node.op_type in ("AveragePool", "LpPool", "MaxPool") else None
     if np.ndim(volume) != 5 or any(attribute.name not in ("kernel_shape", "p") for attribute in node.attribute):
         return feeds
     for value in (model.graph.input[0], model.graph.output[0]):

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxviz.errors import GradientError
 from onnxviz.gradient.method import Method, picks_class
 from onnxviz.gradient.names import is_float
-from onnxviz.gradient.ops import Ops, Step, label
+from onnxviz.gradient.ops import Ops, label
 from onnxviz.gradient.overrides import expansions as _expansions  # noqa: F401 - enters them
 from onnxviz.gradient.overrides.kinds import (
     EXTREMES,
@@ -33,6 +33,7 @@ from onnxviz.gradient.overrides.kinds import (
     wrapped,
 )  # fmt: skip
 from onnxviz.gradient.registry import Grads, Table, standard_table
+from onnxviz.gradient.step import Step
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.tidy import fresh_name
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.overrides.rectifiers import Rectifying, rectifier_table
 from onnxviz.gradient.registry import Table
+from onnxviz.gradient.step import Step
 
 __all__ = ["guided_table"]
 

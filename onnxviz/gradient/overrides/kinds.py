@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.registry import Row, Rule, one, standard_table
+from onnxviz.gradient.step import Step
 
 __all__ = [
     "EXTREMES", "INDEXED", "LINEAR", "MOVES", "PRODUCTS", "SCATTERS", "UNARY", "Rows", "copied", "dropout", "floor_of",

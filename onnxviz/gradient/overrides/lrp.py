@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient.method import Method
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.overrides.kinds import (
     EXTREMES,
     INDEXED,
@@ -30,6 +30,7 @@ from onnxviz.gradient.overrides.lrp_functions import same_variable
 from onnxviz.gradient.overrides.lrp_layers import LayerRule, apply_rule, stabilised
 from onnxviz.gradient.overrides.lrp_plan import LrpPlan, make_plan
 from onnxviz.gradient.registry import Grads, Row, Table, standard_table
+from onnxviz.gradient.step import Step
 from onnxviz.graph.constants import constant_tensor
 
 __all__ = ["Choice", "lrp_table"]

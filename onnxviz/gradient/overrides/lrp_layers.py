@@ -9,9 +9,10 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.ops import Ops, static_shape
 from onnxviz.gradient.overrides.kinds import copied, floor_of, shaped, true_gradient
 from onnxviz.gradient.overrides.lrp_plan import added_to, nonnegative
+from onnxviz.gradient.step import Step
 
 __all__ = ["LayerRule", "apply_rule", "stabilised"]
 

@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.gradient.method import Method
-from onnxviz.gradient.ops import Ops, Step, label
+from onnxviz.gradient.ops import Ops, label
 from onnxviz.gradient.overrides.kinds import scalar_of, true_gradient, wrapped
 from onnxviz.gradient.registry import Grads, Rule, Table, standard_table
+from onnxviz.gradient.step import Step
 from onnxviz.graph.constants import constant_tensor
 
 __all__ = ["Rectified", "Rectifying", "rectified_place", "rectifier_table"]

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxviz.gradient.bodies import close, entry, pull_body, reach_back, reach_forward
-from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.ops import Ops, static_shape
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 
 _LEAST = int(np.iinfo(np.int64).min)
 
@@ -230,7 +232,7 @@ def scan(s: Step, *dys: ir.Value | None) -> Grads:
     read = [side[1] if side[1] is not None else r.tape(tapes[side[0]]) for side in sides]
     places = {value: i for i, value in enumerate(body.inputs)}
     scanned = [places.get(value) for value in stacked]
-    sliced = {
+    sliced: dict[str, Any] = {
         "scan_input_axes": [side[2] for side in sides], "scan_input_directions": [side[3] for side in sides],
         "scan_output_axes": [0 if i is None else axes[i - states] for i in scanned],
         "scan_output_directions": [1 if i is None else 1 - ways[i - states] for i in scanned],
