@@ -58,7 +58,7 @@ def test_a_conversion_that_changes_the_answer_is_seen(monkeypatch: pytest.Monkey
     ("text", "opset", "message"),
     [
         (SIZED % ("0.5, 2", NEAREST), 10, "'y' grows along one axis and shrinks along another.*export the model with"),
-        ("(float[2] x) => (float[2] y) {y = ImageScaler(x)}", 9, "ImageScaler at 'y' is no operator of opset 9"),
+        ("(float[2] x) => (float[2] y) {y = Gelu(x)}", 9, "Gelu at 'y' is no operator of opset 9"),
     ],
 )
 def test_what_cannot_be_raised_is_named(text: str, opset: int, message: str) -> None:
