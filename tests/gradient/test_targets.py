@@ -165,7 +165,7 @@ def test_the_first_of_equals_is_the_largest_as_in_torch() -> None:
         ("y[:, ::0]", "cannot be 0"), ("y[[0, 1]]", r"'[0, 1]' is no index"), ("y[y]", "'y' is no index"),
         ("frob(y)", "there is no frob of 1 arguments; the functions are sum, mean"), ("sum(y, 1)", "no sum of 2"),
         ("sum(y, axis=1)", "it has 'sum(y, axis=1)'"), ("sum(*y)", "it has '*y'"), ("sum()", "no sum of 0 arguments"),
-        ("__import__('os').system('x')", "it has"), ("y.T", "it has 'y.T'"), ("y @ y", "it has 'y @ y'"),
+        ("__import__('os').system('x')", "it has"), ("y.T", "it has 'y.T', and a name that is no word is written in quotes"), ("y @ y", "it has 'y @ y'"),
         ("y > 0", "it has 'y > 0'"), ("y and y", "it has"), ("1 + 2", "it names no tensor"), ("7", "it names no tensor"),
         ("y", "gives a tensor of shape [N,3], not a number for each sample"), ("y[0]", None),
         ("y[:, 0] * 1j", "it has '1j'"), ("y[:, 0] * 1" + "0" * 400, "too large"), ("[x for x in y]", "it has"),
