@@ -197,7 +197,8 @@ def batches_of(
     if isinstance(inputs, Sequence) and not isinstance(inputs, str) and inputs and isinstance(inputs[0], Mapping):
         parts = [load_batches(model, part, batch=batch, **options) for part in inputs]  # type: ignore[arg-type]
         return Batches.of(model, [one for part in parts for one, _ in part])
-    if isinstance(inputs, np.ndarray):
+    given: Any = inputs  # whatever the annotation says
+    if isinstance(given, np.ndarray):
         names = [str(value.name) for value in model_inputs(model)]
         raise InputError(
             "an array alone does not say which input it is", hint=f"give {{{names[0]!r}: array}}" if names else None
