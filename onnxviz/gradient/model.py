@@ -210,7 +210,7 @@ def _seed(ops: Ops, tensor: ir.Value) -> tuple[str, ir.Value]:
     """Append the input that takes the gradient of a tensor; return its name and what enters.
 
     An input has a rank, so that it is flat where the tensor's is not known. Runtimes do not compare open sizes: there
-    what enters is brought to the tensor's shape, which fails for another number of elements.
+    what enters is brought to the tensor's shape, and to one that fails where a size is another.
     """
     name = fresh_name(f"{tensor.name}.grad", ops.taken)
     taken = ir.Value(name=name, type=tensor.type, shape=ir.Shape([None]) if tensor.shape is None else tensor.shape)
@@ -218,7 +218,10 @@ def _seed(ops: Ops, tensor: ir.Value) -> tuple[str, ir.Value]:
     sizes = static_shape(tensor)
     if sizes is not None and None not in sizes:
         return name, taken
-    shaped = ops.Reshape(taken, ops.Shape(tensor), allowzero=1)
+    shape = ops.Shape(tensor)
+    if sizes is not None:
+        shape = ops.Where(ops.Equal(ops.Shape(taken), shape), shape, ops.ints(2**31 - 1))
+    shaped = ops.Reshape(taken, shape, allowzero=1)
     shaped.type, shaped.shape = tensor.type, tensor.shape
     if (node := shaped.producer()) is not None:  # a runtime names it where the shapes differ
         node.name = f"{name} has the shape of {tensor.name}"

@@ -283,7 +283,10 @@ def instance_norm(net: Net, x: str) -> str | None:
     if value.shape[2] * value.shape[3] < 4:
         return None
     s, b = net.weight((channels,), shift=1), net.weight((channels,))
-    made = F.instance_norm(value, weight=net.values[s], bias=net.values[b], eps=1e-2)
+    # by hand: PyTorch 2.13's own is wrong where what comes back is transposed
+    middle = value - value.mean((2, 3), keepdim=True)
+    scale = net.values[s].view(1, -1, 1, 1) / (middle.square().mean((2, 3), keepdim=True) + 1e-2).sqrt()
+    made = middle * scale + net.values[b].view(1, -1, 1, 1)
     return net.node("InstanceNormalization", [x, s, b], made, epsilon=1e-2)
 
 
