@@ -15,7 +15,7 @@ from onnxviz.errors import GradientError
 from onnxviz.gradient.build import Cut
 from onnxviz.gradient.model import GradientModel, gradient_model
 from onnxviz.gradient.targets import tensors_of
-from onnxviz.graph.extract import reads
+from onnxviz.graph.extract import ancestors, reads
 from onnxviz.graph.model import copy_model
 from onnxviz.graph.tidy import fresh_name
 
@@ -175,7 +175,7 @@ def _missing(plan: FlowPlan, stages: list[str], target: str, made: GradientModel
         return ()
     values = {str(value.name): value for node in plan.model.graph for value in node.outputs}
     ends = {values[name] for name in tensors_of(target) if name in values}
-    behind = _ancestors(plan, ends)
+    behind = ancestors(plan.model.graph, ends)
     found = []
     for name in lost:
         known = plan.inferred.get(name)
@@ -194,14 +194,6 @@ def _classes(plan: FlowPlan, target: str) -> int | None:
     if len(shapes) != 1 or shapes[0] is None or len(shapes[0]) < 2:
         return None
     return size if isinstance(size := shapes[0][1], int) else None
-
-
-def _ancestors(plan: FlowPlan, ends: set[ir.Value]) -> set[ir.Value]:
-    found = set(ends)
-    for node in reversed(plan.model.graph):
-        if found.intersection(node.outputs):
-            found.update(reads(node))
-    return found
 
 
 def _cut_after(plan: FlowPlan, value: ir.Value, cuts: tuple[Cut, ...]) -> str:

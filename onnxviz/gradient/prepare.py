@@ -102,8 +102,8 @@ def _contradicts(declared: ir.Shape, inferred: ir.Shape) -> bool:
     return any(said != true for said, true in pairs if isinstance(true, int) or not is_made_up(true))
 
 
-def _raised(model: ir.Model, opset: int) -> ir.Model:
-    """Convert a skeleton, in which weights are inputs, and put the weights back."""
+def _check(model: ir.Model, opset: int) -> None:
+    """Refuse what no later opset has a form of."""
     if opset < _SCAN and any(node.op_type == "Scan" and node.domain in _STANDARD for node in model.graph.all_nodes()):
         raise GradientError(
             f"the model is of opset {opset}, and Scan of version 8 takes batches, which no later version does",
@@ -118,6 +118,11 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
                 f"model cannot be raised to {OPSET}",
                 hint="export it again, with operators of ONNX",
             )
+
+
+def _raised(model: ir.Model, opset: int) -> ir.Model:
+    """Convert a skeleton, in which weights are inputs, and put the weights back."""
+    _check(model, opset)
     skeleton = copy_model(model)
     skeleton.ir_version = max(skeleton.ir_version or 0, _IR)
     graph, declared = skeleton.graph, {value.name for value in model.graph.inputs}

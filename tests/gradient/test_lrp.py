@@ -12,10 +12,8 @@ import pytest
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient.overrides.lrp_plan import nonnegative
-from onnxviz.gradient.overrides.names import RULE_SETS, rules_table
+from onnxviz.gradient.overrides.names import rules_table
 from tests.gradient.overrides_nets import LIMIT, apart, carried, exported, planted
-
-SETS = [name for name in RULE_SETS if name.startswith("lrp")]
 
 
 def linear(second: str, first: str) -> ir.Model:

@@ -22,6 +22,7 @@ from onnxviz.gradient.overrides.kinds import (
     SCATTERS,
     UNARY,
     Rows,
+    again,
     copied,
     dropout,
     floor_of,
@@ -174,11 +175,7 @@ def _twin(ops: Ops, node: ir.Node, reference: Reference) -> None:
             hint="ask for tensors behind it, or for another method",
         )
     operands = [None if value is None else reference.twins.get(value, value) for value in node.inputs]
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
-    made = ops.nodes(node.op_type, len(node.outputs), *operands, domain=node.domain, **given)
-    for value, twin in zip(node.outputs, made, strict=True):
-        twin.shape, twin.type = value.shape, value.type
-        reference.twins[value] = twin
+    reference.twins.update(zip(node.outputs, again(ops, node, operands), strict=True))
 
 
 # rules

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.bodies import close, entry, pull_body, reach_back, reach_forward
+from onnxviz.gradient.bodies import close, entry, pull_body, reach_forward
 from onnxviz.gradient.ops import Ops, static_shape
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.step import Step
+from onnxviz.graph.extract import ancestors
 
 _LEAST = int(np.iinfo(np.int64).min)
 
@@ -95,7 +96,7 @@ class _Round:
         size = -1
         while size != len(moved) + len(needed):
             size = len(moved) + len(needed)
-            ahead, back = reach_forward(self.body, moved), reach_back(self.body, needed)
+            ahead, back = reach_forward(self.body, moved), ancestors(self.body, needed)
             for entered, left in map(self.state, range(self.states)):
                 moved |= {entered} if left in ahead else set()
                 needed |= {left} if entered in back else set()
