@@ -151,18 +151,21 @@ class _Forward:
         self.feeds, self.step = {name: _double(given) for name, given in feeds.items()}, step
         self.single = False
         self.evaluator: ReferenceEvaluator | None = None
-        random = any(node.op_type in _RANDOM for node in model.graph.node)
+        base = None
+        if not any(node.op_type in _RANDOM for node in model.graph.node):  # each has random numbers of its own
+            base = self._by_reference()
+        if base is None or not _agrees(base, model, feeds, place):  # the gradient is that of what onnxruntime computes
+            self.evaluator, self.feeds, self.single = None, dict(feeds), True
+            base = self.run({})
+        self.base = base
+
+    def _by_reference(self) -> np.ndarray | None:
+        """Return what the reference evaluator computes; None where it lacks an operator or a type."""
         try:
-            if random:
-                raise NotImplementedError("each has random numbers of its own")
-            self.evaluator = reference(model)
-            self.base = self.run({})
-            if not _agrees(self.base, model, feeds, place):
-                raise NotImplementedError("the gradient is that of what onnxruntime computes")
-        except Exception:  # noqa: BLE001 - it lacks many an operator and type; onnxruntime may have it
-            self.evaluator, self.feeds = None, dict(feeds)
-            self.base = self.run({})
-            self.single = True
+            self.evaluator = reference(self.model)
+            return self.run({})
+        except Exception:  # noqa: BLE001 - it raises all kinds of errors; onnxruntime may have the operator
+            return None
 
     def run(self, changed: Arrays) -> np.ndarray:
         if self.evaluator is not None:
