@@ -74,6 +74,7 @@ def _gradients(found: GradientStatistics) -> dict[str, np.ndarray]:
         "weight_gradients/norm": np.array([one.norm for one in found.weights], np.float64),
         "weight_gradients/weight_norm": np.array([one.weight_norm for one in found.weights], np.float64),
         "weight_gradients/deviation": np.array([_known(one.deviation) for one in found.weights], np.float64),
+        "weight_gradients/not_finite": np.array([one.not_finite for one in found.weights], np.float64),
         "weight_gradients/noise": np.array([_known(one.noise) for one in found.weights], np.float64),
     }
     for place, one in enumerate(found.weights):

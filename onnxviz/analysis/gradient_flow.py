@@ -16,7 +16,7 @@ from onnxviz.analysis.flow_plan import FlowPlan, Stage
 from onnxviz.analysis.gradient_statistics import GradientStatistics, LayerGradient
 from onnxviz.graph.extract import reads
 
-__all__ = ["GRADIENT", "GradientTrend", "gradient_series", "gradient_trend", "with_gradients"]
+__all__ = ["GRADIENT", "GradientTrend", "with_gradients"]
 
 #: What the shares of key paths are of, where there are gradients.
 GRADIENT = "gradient × activation at sums and joins"
@@ -59,7 +59,7 @@ def _trunk(stages: Sequence[Stage], found: GradientStatistics) -> list[tuple[int
     return trunk[::-1]
 
 
-def gradient_trend(stages: Sequence[Stage], found: GradientStatistics) -> GradientTrend | None:
+def _trend(stages: Sequence[Stage], found: GradientStatistics) -> GradientTrend | None:
     """Return how gradients change from the target to the inputs; None where fewer than two layers have any.
 
     Args:
@@ -77,7 +77,7 @@ def gradient_trend(stages: Sequence[Stage], found: GradientStatistics) -> Gradie
     )
 
 
-def gradient_series(plan: FlowPlan, found: GradientStatistics, by: Thresholds) -> Series:
+def _series(plan: FlowPlan, found: GradientStatistics, by: Thresholds) -> Series:
     """Return the gradients as a series: quantiles are of ``|g|`` over the values that are not 0.
 
     *Vanishing* and *exploding* follow the L2 norm of a sample's gradient from the target back to the inputs, through
@@ -172,10 +172,17 @@ def with_gradients(flow: Flow, plan: FlowPlan, found: GradientStatistics) -> Flo
         plan: Its layers.
         found: The gradients.
     """
-    series = gradient_series(plan, found, flow.thresholds)
-    trend = gradient_trend(plan.stages, found)
+    series = _series(plan, found, flow.thresholds)
+    trend = _trend(plan.stages, found)
     notes = [f"gradients of {found.said}"]
     notes += [str(trend)] if trend is not None else []
+    bad = [one for one in found.weights if one.not_finite]
+    if bad:
+        notes.append(
+            f"gradients of {len(bad)} of {len(found.weights)} learned tensors have NaN or infinite entries, which are "
+            f"left out of their norms: {bad[0].tensor} {bad[0].not_finite:.2%}"
+            + (" and others" if len(bad) > 1 else "")
+        )
     notes += [f"cut: {cut}" for cut in found.cuts[:3]]
     notes += [f"{len(found.cuts) - 3} more cuts"] if len(found.cuts) > 3 else []
     paths = _paths(plan, found) if flow.paths is not None else None

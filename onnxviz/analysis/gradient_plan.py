@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,8 +14,10 @@ from onnxviz.analysis.weights import LayerWeights, layer_weights
 from onnxviz.errors import GradientError
 from onnxviz.gradient.build import Cut
 from onnxviz.gradient.model import GradientModel, gradient_model
-from onnxviz.graph.extract import reads
+from onnxviz.gradient.targets import tensors_of
+from onnxviz.graph.extract import ancestors, reads
 from onnxviz.graph.model import copy_model
+from onnxviz.graph.tidy import fresh_name
 
 __all__ = ["GradientPlan", "plan_gradients"]
 
@@ -135,10 +136,7 @@ def _with_edges(plan: FlowPlan) -> tuple[ir.Model, dict[str, tuple[str, str]]]:
             value = None if index is None else reader.inputs[index]
             if index is None or value is None:
                 continue
-            name = f"{value.name} (read)"
-            while name in taken:
-                name += "'"
-            taken.add(name)
+            name = fresh_name(f"{value.name} (read)", taken)
             known = plan.inferred.get(str(value.name), value)
             copied = ir.Value(name=name, type=known.type, shape=known.shape)
             copy.graph.insert_before(reader, ir.node("Identity", [value], outputs=[copied]))
@@ -176,8 +174,8 @@ def _missing(plan: FlowPlan, stages: list[str], target: str, made: GradientModel
     if not lost:
         return ()
     values = {str(value.name): value for node in plan.model.graph for value in node.outputs}
-    ends = {values[name] for name in _names(target) if name in values}
-    behind = _ancestors(plan, ends)
+    ends = {values[name] for name in tensors_of(target) if name in values}
+    behind = ancestors(plan.model.graph, ends)
     found = []
     for name in lost:
         known = plan.inferred.get(name)
@@ -192,24 +190,10 @@ def _missing(plan: FlowPlan, stages: list[str], target: str, made: GradientModel
 
 def _classes(plan: FlowPlan, target: str) -> int | None:
     """Return the number of classes of the one tensor that a target names."""
-    shapes = [known.shape for name in _names(target) if (known := plan.inferred.get(name)) is not None]
+    shapes = [known.shape for name in tensors_of(target) if (known := plan.inferred.get(name)) is not None]
     if len(shapes) != 1 or shapes[0] is None or len(shapes[0]) < 2:
         return None
     return size if isinstance(size := shapes[0][1], int) else None
-
-
-def _names(target: str) -> set[str]:
-    tree = ast.parse(target.strip(), mode="eval")
-    words = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return words | {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-
-
-def _ancestors(plan: FlowPlan, ends: set[ir.Value]) -> set[ir.Value]:
-    found = set(ends)
-    for node in reversed(plan.model.graph):
-        if found.intersection(node.outputs):
-            found.update(reads(node))
-    return found
 
 
 def _cut_after(plan: FlowPlan, value: ir.Value, cuts: tuple[Cut, ...]) -> str:

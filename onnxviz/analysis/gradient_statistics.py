@@ -123,7 +123,7 @@ class WeightGradient:
 
     @cached_property
     def norm(self) -> float:
-        """Euclidean length of the gradient."""
+        """Euclidean length of the gradient, of its finite entries."""
         flat = self.sum.total.reshape(-1).astype(np.float64)
         return math.sqrt(float(flat @ flat)) / self.samples
 
@@ -131,6 +131,11 @@ class WeightGradient:
     def ratio(self) -> float | None:
         """Length of the gradient by length of the weight; None where the weight is 0."""
         return self.norm / self.weight_norm if self.weight_norm else None
+
+    @property
+    def not_finite(self) -> float:
+        """Share of the entries that were NaN or infinite, over all batches; they are left out of all else."""
+        return self.sum.bad / (self.sum.total.size * len(self.counts)) if self.sum.total.size and self.counts else 0.0
 
     @cached_property
     def channel_norms(self) -> npt.NDArray[np.float64]:
@@ -226,13 +231,16 @@ class GradientStatistics:
             for one in self.layers
         ]
         weights = [
-            (one.tensor, one.layer, _short(one.norm), _short(one.ratio), _short(one.noise)) for one in self.weights
+            (one.tensor, one.layer, _short(one.norm), _short(one.ratio), _short(one.noise), f"{one.not_finite:.1%}")
+            for one in self.weights
         ]
         samples = f"{self.samples:,} sample{'s' * (self.samples != 1)}"
         return (
             f"<p>Gradients of {escape(printable(self.said, 200))}, {samples}</p>"
             + _table(("layer", "RMS", "norm", "exactly 0", "dead channels", "not finite"), layers)
-            + _table(("weight", "layer", "norm of the gradient", "by that of the weight", "noise"), weights)
+            + _table(
+                ("weight", "layer", "norm of the gradient", "by that of the weight", "noise", "not finite"), weights
+            )
         )
 
 

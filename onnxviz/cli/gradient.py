@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from onnxviz.cli.options import echo_json
+from onnxviz.cli.options import AllowCut, StraightThrough, Target, echo_json
 from onnxviz.errors import InputError, listed, printable
 
 if TYPE_CHECKING:
@@ -38,19 +38,9 @@ def gradient(
             "By default every float input.",
         ),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target", metavar="EXPR",
-            help="A number for each sample instead: logits[:, 7], logits[argmax], cross_entropy(logits, labels).",
-        ),
-    ] = None,
-    allow_cut: Annotated[
-        bool, typer.Option("--allow-cut", help="Go on without paths through operators that have no gradient rule.")
-    ] = False,
-    straight_through: Annotated[
-        bool, typer.Option("--straight-through", help="Pass gradients through quantisation as if it did not round.")
-    ] = False,
+    target: Target = None,
+    allow_cut: AllowCut = False,
+    straight_through: StraightThrough = False,
     rules: Annotated[
         str | None,
         typer.Option(

@@ -10,11 +10,12 @@ import onnx
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops, label
 from onnxviz.gradient.registry import SHAPE_ONLY, Table, one
-from onnxviz.graph.extract import bodies_of, outer_values
+from onnxviz.gradient.step import Step
+from onnxviz.graph.extract import bodies_of, outer_values, reads
 
-__all__ = ["Cut", "Walk", "holders", "operator_version", "pull_back", "reads"]
+__all__ = ["Cut", "Walk", "holders", "operator_version", "pull_back"]
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
@@ -77,8 +78,7 @@ class Walk:
     def cut(self, node: ir.Node, tensor: ir.Value, reason: str) -> None:
         """Note a cut."""
         name = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-        label = node.name or str(node.outputs[0].name)
-        self.cuts.append(Cut(label, name, operator_version(node, self.opsets), str(tensor.name), reason))
+        self.cuts.append(Cut(label(node), name, operator_version(node, self.opsets), str(tensor.name), reason))
 
 
 def operator_version(node: ir.Node, opsets: Mapping[str, int]) -> int:
@@ -187,12 +187,6 @@ def _span(
     return span[::-1], moved
 
 
-def reads(node: ir.Node) -> list[ir.Value]:
-    """Return what a node reads, tensors that its bodies take from outside included."""
-    own = [value for value in node.inputs if value is not None]
-    return own + outer_values(node) if any(True for _ in bodies_of(node)) else own
-
-
 def _may_be_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype in _FLOATS
 
@@ -200,8 +194,7 @@ def _may_be_float(value: ir.Value) -> bool:
 def _as_step(ops: Ops, node: ir.Node, active: set[ir.Value], inside: tuple[ir.Value, ...], walk: Walk) -> Step:
     """Return a node as its rule sees it."""
     needs = tuple(value in active for value in node.inputs)
-    around = outer_values(node) if any(True for _ in bodies_of(node)) else []
-    outside = tuple(value for value in around if value in active)
+    outside = tuple(value for value in outer_values(node) if value in active)
     return Step(ops, node, needs, operator_version(node, walk.opsets), walk, outside, inside)
 
 
@@ -247,6 +240,6 @@ def _refuse(node: ir.Node, version: int, cut: Sequence[ir.Value], walk: Walk) ->
     if not walk.allow_cut:
         raise GradientError(
             f"there is no {method} rule for {walk.cuts[-1].op_type if cut else node.op_type} (version {version}), "
-            f"which lies on the path at {node.name or node.outputs[0].name!r}",
+            f"which lies on the path at {label(node)!r}",
             hint="--allow-cut goes on without the paths through it",
         )

@@ -75,32 +75,35 @@ def _row(cells: list[str]) -> Covered:
 def matrix(rows: tuple[Covered, ...]) -> str:
     """Return the rows as a matrix, a line an operator and a column an opset of the standard operators.
 
-    The sign of a version stands where it came, and dots as long as it is in force; signs are those of
-    :data:`STATUSES`. Operators of other domains have the sign of their newest version and no columns.
+    Opsets are written downwards, so that a line has less than 80 letters. The sign of a version stands where it came,
+    and dots as long as it is in force; signs are those of :data:`STATUSES`. Operators of other domains have the sign of
+    their newest version and no columns.
 
     >>> print(matrix(tuple(row for row in coverage() if row.operator == "Celu")))
-    ai.onnx                   7  8  9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28
-    Celu                                     +  .  .  .  .  .  .  .  .  .  .  .  .  .  .  .  +
+    ai.onnx                        1 1 1 1 1 1 1 1 1 1 2 2 2 2 2 2 2 2 2
+                             7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8
+    Celu                               + . . . . . . . . . . . . . . . +
     """
     newest = max((row.version for row in rows if row.domain == "ai.onnx"), default=_FIRST)
     lines: list[str] = []
     for domain, group in groupby(rows, lambda row: row.domain):
         standard = domain == "ai.onnx"
         columns = range(_FIRST, newest + 1) if standard else range(0)
-        lines += [""] * bool(lines) + [f"{domain:<{_WIDTH}}" + "".join(f"{opset:3}" for opset in columns)]
+        lines += [""] * bool(lines) + [f"{domain:<{_WIDTH}}" + "".join(f"{opset // 10 or ' ':>2}" for opset in columns)]
+        lines += [" " * _WIDTH + "".join(f"{opset % 10:2}" for opset in columns)] if standard else []
         for operator, versions in groupby(group, lambda row: row.operator):
             known = list(versions)
-            cells = _cells(known, columns) if standard else f"  {STATUSES[known[-1].status][0]}"
+            cells = _cells(known, columns) if standard else f" {STATUSES[known[-1].status][0]}"
             lines.append(f"{operator:<{_WIDTH}} {cells[1:]}".rstrip() if len(operator) >= _WIDTH else
                          f"{operator:<{_WIDTH}}{cells}".rstrip())  # fmt: skip
     return "\n".join(line.rstrip() for line in lines)
 
 
 def _cells(rows: list[Covered], opsets: range) -> str:
-    """Return a cell of three letters for each opset."""
+    """Return a cell of two letters for each opset."""
     cells = []
     for opset in opsets:
         row = next((row for row in reversed(rows) if row.version <= opset), None)
         starts = row is not None and (row.version == opset or opset == opsets[0])
         cells.append("" if row is None else STATUSES[row.status][0] if starts else ".")
-    return "".join(f"{cell:>3}" for cell in cells)
+    return "".join(f"{cell:>2}" for cell in cells)

@@ -8,8 +8,14 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxviz.gradient.ops import Ops
+from onnxviz.gradient.targets import TARGET
 
-__all__ = ["Method", "imbalance"]
+__all__ = ["Method", "imbalance", "picks_class"]
+
+
+def picks_class(node: ir.Node) -> bool:
+    """Whether a node is the ``argmax`` of a target: an index that is found once, and no path."""
+    return node.op_type == "ArgMax" and str(node.name).startswith(f"{TARGET}.")
 
 
 class Method:
@@ -43,6 +49,10 @@ class Method:
     def finish(self, ops: Ops, plan: Any, value: ir.Value, carried: ir.Value) -> ir.Value:
         """Return what is told of a tensor, from what was carried back to it."""
         return carried
+
+    def remarks(self, plan: Any) -> tuple[str, ...]:
+        """Return what is to be told of the walk as a whole, once it is done."""
+        return ()
 
     def baselines(self, plan: Any) -> dict[str, str]:
         """Return input -> the input that holds what it is compared with."""

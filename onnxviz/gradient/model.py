@@ -16,12 +16,13 @@ from onnxviz.gradient.method import imbalance
 from onnxviz.gradient.names import float_tensor, is_float, named_tensors, unknown
 from onnxviz.gradient.no_path import no_path
 from onnxviz.gradient.ops import Ops, static_shape
-from onnxviz.gradient.prepare import prepare
+from onnxviz.gradient.prepare import infer_appended, prepare
 from onnxviz.gradient.registry import Table, standard_table
 from onnxviz.gradient.targets import TARGET, target_value, tensors_of
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.select import all_tensors
-from onnxviz.graph.shapes import infer_shapes, model_inputs
+from onnxviz.graph.shapes import model_inputs
+from onnxviz.graph.tidy import fresh_name
 
 __all__ = ["GradientModel", "gradient_model"]
 
@@ -125,7 +126,7 @@ def _gradient_model(
     what = str(of)
     if target is not None:
         what = _expression(copy, of, target)
-        copy, of = _with_target(copy, what)
+        of = _with_target(copy, what)
     elif of is None:
         raise GradientError("nothing is differentiated", hint="name a tensor with --of, or give a --target")
     copy = expand(copy, walk.table, of, names)
@@ -159,20 +160,20 @@ def _gradient_model(
     if method.conserves and (len(arrived) == 1 or all(asked[name].is_graph_input() for name in arrived)):
         pairs = [(asked[name], carried) for name, carried in arrived.items()]
         left = imbalance(ops, method.finish(ops, plan, end, entering), end, pairs)
-        delta = left.name = _free(f"{method.gives}.delta", taken)
+        delta = left.name = fresh_name(f"{method.gives}.delta", taken)
         copy.graph.outputs.append(left)
     _drop_unread(copy.graph, set(forward), weights)
     _forget_shapes_in_bodies(copy.graph)
     return GradientModel(
-        copy, what, seed, gradients, tuple(walk.cuts), method.gives, method.baselines(plan), delta, tuple(walk.notes),
-        tuple(left_out),
+        copy, what, seed, gradients, tuple(walk.cuts), method.gives, method.baselines(plan), delta,
+        (*walk.notes, *method.remarks(plan)), tuple(left_out),
     )  # fmt: skip
 
 
 def _output(ops: Ops, name: str, tensor: ir.Value, carried: ir.Value) -> str:
     """Make what was carried back to a tensor an output of the model; return its name."""
     output = ops.Identity(carried)
-    output.name = _free(name, ops.taken)
+    output.name = fresh_name(name, ops.taken)
     output.type, output.shape = tensor.type, tensor.shape
     if tensor.producer() is not None and tensor.graph is not ops.graph:  # in a body: an entry an iteration
         output.shape = carried.shape
@@ -209,15 +210,18 @@ def _seed(ops: Ops, tensor: ir.Value) -> tuple[str, ir.Value]:
     """Append the input that takes the gradient of a tensor; return its name and what enters.
 
     An input has a rank, so that it is flat where the tensor's is not known. Runtimes do not compare open sizes: there
-    what enters is brought to the tensor's shape, which fails for another number of elements.
+    what enters is brought to the tensor's shape, and to one that fails where a size is another.
     """
-    name = _free(f"{tensor.name}.grad", ops.taken)
+    name = fresh_name(f"{tensor.name}.grad", ops.taken)
     taken = ir.Value(name=name, type=tensor.type, shape=ir.Shape([None]) if tensor.shape is None else tensor.shape)
     ops.graph.inputs.append(taken)
     sizes = static_shape(tensor)
     if sizes is not None and None not in sizes:
         return name, taken
-    shaped = ops.Reshape(taken, ops.Shape(tensor), allowzero=1)
+    shape = ops.Shape(tensor)
+    if sizes is not None:
+        shape = ops.Where(ops.Equal(ops.Shape(taken), shape), shape, ops.ints(2**31 - 1))
+    shaped = ops.Reshape(taken, shape, allowzero=1)
     shaped.type, shaped.shape = tensor.type, tensor.shape
     if (node := shaped.producer()) is not None:  # a runtime names it where the shapes differ
         node.name = f"{name} has the shape of {tensor.name}"
@@ -240,20 +244,20 @@ def _expression(model: ir.Model, of: str | None, target: str) -> str:
     return target
 
 
-def _with_target(model: ir.Model, expression: str) -> tuple[ir.Model, str]:
-    """Append an expression to a model; return it with its shapes, and the name of what it gives."""
-    values = named_tensors(model)
+def _with_target(model: ir.Model, expression: str) -> str:
+    """Append an expression to a model, with its shapes; return the name of what it gives."""
+    values, last = named_tensors(model), len(model.graph)
     added: list[ir.Value] = []
     made = target_value(Ops(model.graph, set(values), TARGET), values, expression, added)
     model.graph.inputs.extend(added)
-    inferred = infer_shapes(model)
-    shape = named_tensors(inferred)[str(made.name)].shape
+    infer_appended(model, list(model.graph)[last:])
+    shape = made.shape
     if shape is not None and any(size != 1 for size in shape[1:]):
         raise GradientError(
             f"{expression!r} gives a tensor of shape {shape}, not a number for each sample",
             hint="take one entry, or sum(…), mean(…), max(…), norm(…) of it",
         )
-    return inferred, str(made.name)
+    return str(made.name)
 
 
 def _forget_shapes_in_bodies(graph: ir.Graph) -> None:
@@ -264,11 +268,3 @@ def _forget_shapes_in_bodies(graph: ir.Graph) -> None:
                 for inner in body.all_nodes():
                     for value in inner.outputs:
                         value.shape = None
-
-
-def _free(name: str, taken: set[str]) -> str:
-    free, count = name, 2
-    while free in taken:
-        free, count = f"{name}_{count}", count + 1
-    taken.add(free)
-    return free

@@ -5,7 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.build import Walk, reads
+from onnxviz.gradient.build import Walk
+from onnxviz.gradient.ops import label
+from onnxviz.graph.extract import reads
 
 __all__ = ["no_path"]
 
@@ -31,7 +33,7 @@ def no_path(target: str, end: ir.Value, name: str, value: ir.Value, walk: Walk) 
     if block is not None:
         return GradientError(
             f"no gradient leads from {target} to {name}: all that leads there are nodes such as {block.op_type} at "
-            f"{block.name or block.outputs[0].name!r} ({walk.reason(block)})",
+            f"{label(block)!r} ({walk.reason(block)})",
             hint="ask for the gradient at a tensor behind them (--wrt)",
         )
     return GradientError(

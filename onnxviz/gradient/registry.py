@@ -6,11 +6,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import onnx_ir as ir
 
 from onnxviz.gradient.method import Method
-from onnxviz.gradient.ops import Step
+from onnxviz.gradient.step import Step
 
 __all__ = ["SHAPE_ONLY", "Grads", "Row", "Rule", "Table", "gradient", "no_gradient", "standard_table"]
 
@@ -104,6 +105,7 @@ def no_gradient(why: str, *op_types: str, domain: str = "") -> None:
     _TABLE.none |= {(domain, op_type): why for op_type in op_types}
 
 
+@cache
 def standard_table() -> Table:
     """Return the table of true gradients, with all rules loaded."""
     rules = importlib.import_module("onnxviz.gradient.rules")

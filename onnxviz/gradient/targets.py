@@ -113,6 +113,8 @@ class _Reader:
             return self.each("Neg", self.read(tree.operand))
         if isinstance(tree, ast.BinOp) and type(tree.op) in _OPERATORS:
             return self.binary(_OPERATORS[type(tree.op)], tree.left, tree.right)
+        if isinstance(tree, ast.Attribute):
+            raise self.wrong(f"it has {ast.unparse(tree)!r}, and a name that is no word is written in quotes")
         raise self.wrong(f"it has {ast.unparse(tree)!r}" if number(tree) is None else "it names no tensor")
 
     def wrong(self, why: str) -> GradientError:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.ops import Ops, static_shape
+from onnxviz.gradient.step import Step
 from onnxviz.gradient.subpixel import few_numbers, subpixel
 from onnxviz.graph.constants import constant_tensor
 

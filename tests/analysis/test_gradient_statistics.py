@@ -224,10 +224,6 @@ def test_the_same_forward_numbers_with_and_without_gradients() -> None:
     assert with_them == alone
 
 
-MEETING = """<ir_version: 8, opset_import: ["": 18]> g (float[N, 2] x) => (float[N, 1] y) <float[2, 1] w = {1, 0}>
-  {a = Relu(x) b = Neg(x) s = Add(a, b) y = MatMul(s, w)}"""
-
-
 def test_key_paths_are_by_gradient_times_activation() -> None:
     joined = ir.from_onnx_text(
         """<ir_version: 8, opset_import: ["": 18]> g (float[N, 2] x) => (float[N, 1] y)
@@ -393,3 +389,18 @@ def test_a_model_that_computes_in_codes_is_refused_with_a_way_out(corpus: Path) 
     with pytest.raises(GradientError, match="model in floats") as caught:
         onnxviz.gradient_statistics(corpus / "models" / "generated" / "ort_resnet18_int8_qoperator.onnx")
     assert "cut at QuantizeLinear" in str(caught.value)
+
+
+def test_gradients_of_weights_that_are_not_finite_are_told() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 18]> g (float[N, 2] x) => (float[N, 2] y)
+        <float[2, 2] a = {1, 2, 3, 4}, float[2, 2] b = {1, 0, 0, 1}> { h = MatMul(x, a) r = Sqrt(h) y = MatMul(r, b) }"""
+    )
+    feeds = {"x": np.float32([[0, 0], [1, 1]])}
+    found = onnxviz.gradient_statistics(model, feeds, target="sum(y)", providers="cpu")
+    shares = {one.tensor: one.not_finite for one in found.weights}
+    assert shares["a"] > 0
+    assert shares["b"] == 0
+    assert "not finite" in found._repr_html_()
+    flow = onnxviz.flow_numbers(model, feeds, on="gradients", target="sum(y)", providers="cpu")
+    assert any("1 of 2 learned tensors have NaN" in note for note in flow.notes)

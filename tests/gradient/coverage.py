@@ -11,7 +11,6 @@ from typing import Any
 import onnx
 
 from onnxviz.gradient.coverage import HEADER, Covered
-from onnxviz.gradient.expand import has_expansion
 from onnxviz.gradient.fused import EXPANSIONS
 from onnxviz.gradient.registry import standard_table
 from tests.gradient.node_cases import FLOATS, Outcome, cases, check
@@ -22,7 +21,6 @@ FILE = Path(__file__).parents[2] / "onnxviz" / "gradient" / "coverage.tsv"
 _FLOATS = {f"tensor({onnx.TensorProto.DataType.Name(kind).lower()})" for kind in FLOATS}
 #: Operators that hold other graphs or sequences: what they take says nothing of floating point.
 _HOLDERS = {"If", "Loop", "Scan", "ConcatFromSequence", "SequenceAt", "SequenceErase", "SequenceMap"}
-_NOT_COUNTED = "the result is of integers here"
 
 
 def every_case() -> Iterator[Any]:
@@ -92,7 +90,7 @@ def _how(domain: str, name: str, version: int) -> str:
     """Return where the gradient comes from."""
     if any(row.since <= version for row in standard_table().rows.get((domain, name), ())):
         return "rule"
-    if has_expansion(domain, name):
+    if (domain, name) in EXPANSIONS:
         return "expansion"
     if domain == "com.microsoft":
         return ""

@@ -64,7 +64,7 @@ def check(case: Any, tolerance: float = 2e-3) -> Outcome:
 
     rng = np.random.default_rng(3)
     given = zip([value.name for value in model.graph.input], case.data_sets[0][0], strict=True)
-    arrays = _frozen(model, {name: _array(array) for name, array in given})
+    arrays = _cropped(model, _frozen(model, {name: _array(array) for name, array in given}))
     sign = (
         -1 if node.op_type in ("Acos", "Asin", "Atanh") else 1
     )  # their examples reach up to 1, their domain ends there
@@ -83,7 +83,7 @@ def check(case: Any, tolerance: float = 2e-3) -> Outcome:
                 if name in getattr(case, "expected", {}):
                     results = [_exact(model, arrays, of, name, case.expected[name], options)]
                 else:
-                    results = compare(model, feeds, of, [name], **options)
+                    results = compare(model, feeds, of, [name], built=made, **options)
             except GradientError as error:
                 last = outcome("cut" if "no gradient leads" in str(error) else "refused", error)
                 continue
@@ -127,6 +127,18 @@ def _frozen(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, Any]:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(feeds[value.name]), value.name))
         model.graph.input.remove(value)
     return {name: array for name, array in feeds.items() if name not in names}
+
+
+def _cropped(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, Any]:
+    """Return less of a volume that is pooled by steps of 1: the reference evaluator walks it window by window."""
+    node, kept = model.graph.node[0], slice(0, 8)
+    volume = feeds.get(node.input[0]) if node.op_type in ("AveragePool", "LpPool", "MaxPool") else None
+    if np.ndim(volume) != 5 or any(attribute.name not in ("kernel_shape", "p") for attribute in node.attribute):
+        return feeds
+    for value in (model.graph.input[0], model.graph.output[0]):
+        for dim, size in zip(value.type.tensor_type.shape.dim[2:], np.shape(volume)[2:], strict=True):
+            dim.dim_value -= max(size - kept.stop, 0)
+    return {**feeds, node.input[0]: volume[:, :, kept, kept, kept]}
 
 
 def _off_kinks(array: Any, rng: np.random.Generator, sign: int = 1) -> Any:

@@ -53,16 +53,6 @@ def test_values_published_by_captum() -> None:
     np.testing.assert_allclose(arrays[0][0, 0], [0, -7, 0, 0])
 
 
-def test_a_baseline_is_asked_for_the_class_of_the_input() -> None:
-    """The largest of ``y = (x0, 2 x1)`` is the second at (1, 3) and the first at (9, 0): 6 - 0, not 6 - 9."""
-    model = net("y = Mul(x, w)", "<float[2] w = {1, 2}>", rank="n, 2", out="n, 2")
-    fed = {"x": np.array([[1, 3]], np.float32), "x.baseline": np.array([[9, 0]], np.float32)}
-    arrays, delta, _ = carried(model, "deeplift", fed, "y[argmax]")
-    assert arrays[0].tolist() == [[0, 6]]
-    assert delta is not None
-    assert delta.tolist() == [0]
-
-
 def test_the_rescale_rule_by_hand() -> None:
     """``2 relu(a) + 2 relu(b - 1.5)`` from (-1, 0) to (3, 4): Δ = 6 and 5, whatever the gradients are."""
     feeds: dict[str, Any] = {"a": [[3]], "b": [[4]], "a.baseline": [[-1]], "b.baseline": [[0]]}
@@ -170,3 +160,24 @@ def test_what_has_no_rule_is_refused_by_name(body: str, said: str) -> None:
 def test_weights_have_no_contribution() -> None:
     with pytest.raises(GradientError, match="w has no contribution"):
         carried(net("y = Mul(x, w)", "<float[4] w = {1, 2, 3, 4}>"), "deeplift", {}, "sum(y)", wrt=["w"])
+
+
+def test_many_ways_to_the_input_are_not_walked_one_by_one() -> None:
+    blocks = " ".join(f"h{i + 1} = Add(h{i}, h{i})" for i in range(60))
+    model = net(f"h0 = Tanh(x) {blocks} y = Tanh(h60)")
+    (contribution,), _, _ = carried(model, "deeplift", {"x": np.zeros((1, 4), np.float32)}, "sum(y)", wrt=["h60"])
+    assert not contribution.any()
+
+
+@pytest.mark.parametrize("target", ["y[argmax]", "y[:, argmax]"])
+def test_the_class_is_that_of_the_input_on_the_baseline_too(target: str) -> None:
+    """The baseline's own largest class may be another one: the difference is of one class."""
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 18]> g (float[n, 2] x) => (float[n, 2] y)
+        <float[2, 2] w = {1, 0, 0, 1}> { h = Relu(x) y = MatMul(h, w) }"""
+    )
+    feeds = {"x": np.array([[3, 1], [1, 2]], np.float32), "x.baseline": np.array([[1, 5], [4, 0]], np.float32)}
+    arrays, delta, _ = carried(model, "deeplift", feeds, target)
+    np.testing.assert_allclose(arrays[0], [[2, 0], [0, 2]], atol=1e-6)
+    assert delta is not None
+    np.testing.assert_allclose(delta, 0, atol=1e-6)

@@ -231,3 +231,21 @@ def test_bad_names() -> None:
         gradient_model(model)
     with pytest.raises(GradientError, match="no tensor is named whose gradient is asked for"):
         gradient_model(model, "y", [])
+
+
+def test_a_node_that_lacks_an_input_is_refused() -> None:
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["": 18]>
+      g (float[1, 1, 4, 4] x) => (float[1, 1, 4, 4] y) {y = Conv (x)}""")
+    with pytest.raises(GradientError, match=r"Conv-11 at 'y': it has no input 1"):
+        gradient_model(model, "y")
+
+
+def test_a_seed_of_other_sizes_and_as_many_elements_is_refused() -> None:
+    model = ir.from_onnx_text(HEAD + "(float[N, M] x) => (float[N, M] y) {y = Tanh (x)}")
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    session = ort.InferenceSession(to_proto(gradient_model(model, "y").model).SerializeToString(), settings)
+    feeds = {"x": np.zeros((3, 2), np.float32)}
+    np.testing.assert_array_equal(session.run(["x.grad"], {**feeds, "y.grad": np.ones((3, 2), np.float32)})[0], 1)
+    with pytest.raises(Exception, match=r"y\.grad has the shape of y"):
+        session.run(["x.grad"], {**feeds, "y.grad": np.ones((2, 3), np.float32)})

@@ -11,10 +11,9 @@ import onnx_ir as ir
 import pytest
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.overrides.names import RULE_SETS, rules_table
+from onnxviz.gradient.overrides.lrp_plan import nonnegative
+from onnxviz.gradient.overrides.names import rules_table
 from tests.gradient.overrides_nets import LIMIT, apart, carried, exported, planted
-
-SETS = [name for name in RULE_SETS if name.startswith("lrp")]
 
 
 def linear(second: str, first: str) -> ir.Model:
@@ -425,3 +424,120 @@ def test_a_real_network_conserves_relevance(corpus: Path) -> None:
     _, absorbed, _ = carried(model, "lrp-epsilon-plus", **options)
     assert absorbed is not None
     assert abs(float(absorbed[0])) > LIMIT
+
+
+def test_signs_are_looked_up_no_further_back_than_is_cheap() -> None:
+    def known(adds: int) -> bool:
+        sums = " ".join(f"a{i + 1} = Add(a{i}, a{i})" for i in range(adds))
+        model = ir.from_onnx_text(
+            f"""<ir_version: 8, opset_import: ["": 18]> g (float[2] x) => (float[2] y) {{
+            a0 = Relu(x) {sums} y = Identity(a{adds}) }}"""
+        )
+        return nonnegative(model.graph.outputs[0])
+
+    assert known(7)
+    assert not known(12)
+
+
+LINEAR_FORMS = {
+    "Gemm": ("y = Gemm(x, w, b)", "5", False),
+    "weights transposed": ("t = Transpose<perm = [1, 0]>(w) p = MatMul(x, t) y = Add(p, b)", "5", True),
+    "weights and bias cast": (
+        "d = Cast<to = 11>(w) t = Cast<to = 1>(d) e = Cast<to = 11>(b) c = Cast<to = 1>(e) p = MatMul(x, t) y = Add(c, p)",
+        "5",
+        False,
+    ),
+    "Gemm, then Add": ("p = Gemm<transB = 1>(x, w) y = Add(p, b)", "5", True),
+    "Einsum": ('p = Einsum<equation = "ni,io->no">(x, w) y = Add(p, b)', "1, 5", False),
+}
+
+
+@pytest.mark.parametrize("form", LINEAR_FORMS)
+def test_a_layer_is_the_same_however_it_was_exported(form: str) -> None:
+    """Weights may be computed from constants, and a bias may stand behind any layer that has none."""
+    random = np.random.default_rng(0)
+    w, b, x = random.normal(size=(4, 5)), random.normal(size=5), random.normal(size=(3, 4)).astype(np.float32)
+
+    def made(body: str, shape: str, turned: bool) -> ir.Model:
+        weights = ", ".join(f"{value:.6f}" for value in (w.T if turned else w).ravel())
+        return ir.from_onnx_text(
+            f"""<ir_version: 8, opset_import: ["": 18]> g (float[3, 4] x) => (float[3, 5] y)
+            <float[{"5, 4" if turned else "4, 5"}] w = {{{weights}}},
+             float[{shape}] b = {{{", ".join(f"{value:.6f}" for value in b)}}}> {{ {body} }}"""
+        )
+
+    for rules in ("lrp-gamma", "lrp-alpha-beta", "lrp-flat", "lrp-epsilon:bias=zero", "lrp-z-plus"):
+        wanted, _, _ = carried(made(*LINEAR_FORMS["Gemm"]), rules, {"x": x}, "sum(y)")
+        found, _, _ = carried(made(*LINEAR_FORMS[form]), rules, {"x": x}, "sum(y)")
+        assert apart(found[0], wanted[0]) < 1e-5, rules
+
+
+@pytest.mark.parametrize("rules", ["lrp-epsilon", "lrp-z-plus", "lrp-gamma"])
+def test_a_batch_normalisation_over_another_axis_is_not_folded(rules: str) -> None:
+    """Of (N, T, C) it scales the T tokens, a MatMul before it gives C columns."""
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 18]> g (float[2, 3, 2] x) => (float[2, 3, 3] y)
+        <float[2, 3] w = {1, -2, 3, 0.5, 1, -1}, float[3] s = {1, 2, 0.5}, float[3] b = {0.1, 0.2, -0.3},
+         float[3] m = {0, 0.5, 0}, float[3] v = {1, 1, 2}> {
+          p = MatMul(x, w) y = BatchNormalization(p, s, b, m, v) }"""
+    )
+    x = np.random.default_rng(1).normal(size=(2, 3, 2)).astype(np.float32)
+    folded, _, _ = carried(model, rules, {"x": x}, "sum(y)")
+    unfolded, _, _ = carried(model, f"{rules}:fold=0", {"x": x}, "sum(y)")
+    assert apart(folded[0], unfolded[0]) < 1e-6
+
+
+@pytest.mark.parametrize(("shape", "leaves"), [("5", "3, 5"), ("1, 1, 1", "1, 3, 1")])
+def test_what_enlarges_a_layer_is_no_bias_of_it(shape: str, leaves: str) -> None:
+    count = 5 if shape == "5" else 1
+    model = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["": 18]> g (float[3, 2] x) => (float[{leaves}] y)
+        <float[2, 1] w = {{1, -2}}, float[{shape}] b = {{{", ".join(["0.5"] * count)}}}> {{
+          p = MatMul(x, w) q = Add(p, b) y = Relu(q) }}"""
+    )
+    x = np.array([[3, 1], [2, -1], [1, 2]], np.float32)
+    arrays, _, _ = carried(model, "lrp-z-plus", {"x": x}, "sum(y)")
+    z = x @ np.float32([[1], [-2]])
+    share = np.where(z + 0.5 > 0, count * z, 0)  # of what arrives at the layer, the bias has taken its part
+    parts = np.maximum(x * np.float32([1, -2]), 0)
+    np.testing.assert_allclose(arrays[0], share * parts / parts.sum(1, keepdims=True), rtol=1e-5, atol=1e-5)
+
+
+NORMALISED = {
+    "LayerNormalization": (
+        "mu = ReduceMean(x, ax) d = Sub(x, mu) sq = Pow(d, two) va = ReduceMean(sq, ax) ve = Add(va, e) sd = Sqrt(ve)"
+        " n = Div(d, sd) g = Mul(n, s) y = Add(g, b)"
+    ),
+    "reciprocal": (
+        "mu = ReduceMean(x, ax) d = Sub(x, mu) sq = Mul(d, d) va = ReduceMean(sq, ax) ve = Add(va, e) sd = Sqrt(ve)"
+        " r = Reciprocal(sd) k = Mul(r, s) n = Mul(d, k) y = Add(n, b)"
+    ),
+    "one factor, as Keras": (
+        "mu = ReduceMean(x, ax) d = Sub(x, mu) sq = Mul(d, d) va = ReduceMean(sq, ax) ve = Add(va, e) sd = Sqrt(ve)"
+        " r = Reciprocal(sd) k = Mul(r, s) n = Mul(x, k) mk = Mul(mu, k) h = Sub(b, mk) y = Add(n, h)"
+    ),
+    "RMSNormalization": (
+        "sq = Pow(x, two) va = ReduceMean(sq, ax) ve = Add(va, e) sd = Sqrt(ve) r = Reciprocal(sd) n = Mul(x, r)"
+        " y = Mul(s, n)"
+    ),
+}
+NORMALISED_TEXT = """<ir_version: 8, opset_import: ["": 18]> g (float[n, 3] x) => (float[n, 1] z)
+    <float[3] s = {{1, 2, 0.5}}, float[3] b = {{0.1, -2, 1}}, float e = {{0.00001}}, float two = {{2}}, int64[1] ax = {{-1}},
+     float[3, 1] w = {{1, -2, 1}}> {{ {} z = MatMul(y, w) }}"""
+
+
+@pytest.mark.parametrize("form", NORMALISED)
+def test_a_normalisation_in_parts_passes_relevance_as_the_operator_does(form: str) -> None:
+    x = np.array([[1, 2, 4], [-1, 0.5, 3]], np.float32)
+    model = ir.from_onnx_text(NORMALISED_TEXT.format(NORMALISED[form]))
+    arrays, _, _ = carried(model, "lrp-epsilon", {"x": x}, "z[:, 0]", wrt=["x", "y"])
+    np.testing.assert_allclose(arrays[0], arrays[1], rtol=1e-5)
+
+
+def test_a_gate_by_a_mean_is_no_normalisation() -> None:
+    body = "m = ReduceMean(x, ax) k = Sigmoid(m) y = Mul(x, k)"
+    model = ir.from_onnx_text(NORMALISED_TEXT.format(body))
+    x = np.array([[1, 2, 4]], np.float32)
+    arrays, _, _ = carried(model, "lrp-epsilon", {"x": x}, "z[:, 0]", wrt=["x", "y"])
+    half = arrays[1] / 2
+    np.testing.assert_allclose(arrays[0], half + half.sum() * x / x.sum(), rtol=1e-4)

@@ -75,8 +75,21 @@ def test_the_matrix_has_a_column_an_opset() -> None:
         Covered("com.microsoft", "Gelu", 1, "pass", "rule", 1, 0, 0, "", ""),
     )).splitlines()  # fmt: skip
     assert [line.split() for line in lines] == [
-        ["ai.onnx", "7", "8", "9"], ["Abs", "+", ".", "x"], [], ["com.microsoft"], ["Gelu", "+"],
+        ["ai.onnx"], ["7", "8", "9"], ["Abs", "+", ".", "x"], [], ["com.microsoft"], ["Gelu", "+"],
     ]  # fmt: skip
+
+
+def test_the_matrix_is_narrower_than_a_terminal() -> None:
+    lines = matrix(coverage()).splitlines()
+    assert max(map(len, lines)) < 80
+    tens, ones = (line[24:] for line in lines[:2])
+    assert [int(tens[i - 1 : i + 1].replace(" ", "") + ones[i]) for i in range(1, len(ones), 2)][:5] == [
+        7,
+        8,
+        9,
+        10,
+        11,
+    ]
 
 
 @pytest.mark.parametrize("op_type", ["Tanh", "MatMul", "Gather", "Concat", "SoftmaxCrossEntropyLoss", "Pad"])

@@ -81,3 +81,28 @@ def test_the_mask_of_an_old_dropout_becomes_boolean() -> None:
     raised = prepare(typed)
     assert all(value.dtype != ir.DataType.FLOAT for value in raised.graph.node(0).outputs[1:])
     np.testing.assert_array_equal(answers(to_proto(raised), {"x": np.float32([-1, 2])}), [0, 2])
+
+
+@pytest.mark.parametrize("opset", [7, 9])
+def test_tensors_keep_their_names(opset: int) -> None:
+    op = 'Upsample <mode = "nearest", scales = [1.0, 1.0, 2.0, 2.0]> (x)' if opset == 7 else "Upsample (x, s)"
+    model = low(
+        f"(float[N, 2, 4, 4] x) => (float[N, 2, 8, 8] y) <float[4] s = {{1, 1, 2, 2}}> {{u = {op} y = Tanh (u)}}", opset
+    )
+    made = gradient_model(from_proto(model), "u", ["x"])
+    assert made.gradients == {"x": "x.grad"}
+    assert [value.name for value in made.model.graph.outputs] == ["y", "x.grad"]
+
+
+def test_a_pool_that_leaves_its_last_window_out_has_a_gradient() -> None:
+    model = low(
+        """(float[1, 1, 9, 7] x) => (float[1, 1, 3, 6] y)
+        {p = AveragePool <ceil_mode = 1, kernel_shape = [1, 2], pads = [0, 1, 0, 0], strides = [4, 1]> (x)
+         y = Tanh (p)}""",
+        12,
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    feeds = {"x": RNG.normal(size=(1, 1, 9, 7)).astype(np.float32)}
+    made = gradient_model(from_proto(model), "y")
+    seed = np.ones_like(answers(model, feeds))
+    assert session(to_proto(made.model)).run(["x.grad"], {**feeds, "y.grad": seed})[0].shape == (1, 1, 9, 7)

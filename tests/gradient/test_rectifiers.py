@@ -78,7 +78,7 @@ def test_smooth_activations_keep_their_gradient_and_say_so(rules: str) -> None:
     true, _, _ = carried(model, "gradient", feeds, "sum(z)", wrt=["x"])
     ours, _, made = carried(model, rules, feeds, "sum(z)", wrt=["x"])
     assert np.array_equal(true[0], ours[0])
-    assert len(made.notes) == 1
+    assert len(made.notes) == 2  # and that no rectifier lies on the way
     assert "Elu at 'y'" in made.notes[0]
     assert made.gives == "gradient"
 
@@ -128,3 +128,39 @@ def test_values_published_by_captum(rules: str, wanted: list[list[int]]) -> None
     assert arrays[0][0, 0].tolist() == wanted
     wrong, _, _ = carried(model, planted(rules_table(rules), "Relu"), {"x": x}, "y[:, 0]")
     assert apart(wrong[0][0, 0], np.array(wanted)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "i = Constant<value = int64 {0}>() j = Constant<value = int64 {6}>() l = Cast<to = 1>(i) h = Cast<to = 1>(j)"
+        " r = Clip(x, l, h)",
+        "s = Shape(x) z = ConstantOfShape(s) r = Max(x, z)",
+        "s = Shape(x) o = Constant<value_float = 0.0>() z = Expand(o, s) r = Max(z, x)",
+    ],
+)
+@pytest.mark.parametrize("rules", ["guided", "deconvnet", "redirected"])
+def test_a_rectifier_is_known_by_bounds_that_are_cast_or_enlarged(body: str, rules: str) -> None:
+    text = """<ir_version: 8, opset_import: ["": 18]> g (float[1, 4] x) => (float[1, 4] y)
+        <float[1, 4] c = {{1, -1, 1, -1}}> {{ {} y = Mul(r, c) }}"""
+    feeds = {"x": np.array([[2, 2, -1, -1]], np.float32)}
+    found, _, made = carried(ir.from_onnx_text(text.format(body)), rules, feeds, "sum(y)")
+    wanted, _, _ = carried(ir.from_onnx_text(text.format("r = Relu(x)")), rules, feeds, "sum(y)")
+    np.testing.assert_array_equal(found[0], wanted[0])
+    assert not made.notes
+
+
+@pytest.mark.parametrize("rules", ["guided", "deconvnet", "redirected"])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("y = Tanh(x)", "no rectifier lies on the way"),
+        ("l = ReduceMin<keepdims = 0>(x) y = Clip(x, l)", "its lower bound is computed"),
+    ],
+)
+def test_what_is_the_true_gradient_is_said_to_be(body: str, said: str, rules: str) -> None:
+    model = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["": 18]> g (float[1, 4] x) => (float[1, 4] y) {{ {body} }}"""
+    )
+    _, _, made = carried(model, rules, {"x": np.zeros((1, 4), np.float32)}, "sum(y)")
+    assert any(said in note for note in made.notes)

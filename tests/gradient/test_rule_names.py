@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from onnxviz.api import gradient
 from onnxviz.cli import app
 from onnxviz.errors import GradientError
+from onnxviz.gradient.model import gradient_model
 from onnxviz.gradient.overrides.names import RULE_SETS, rules_table
 from onnxviz.graph.io import save_model
 from tests.conftest import make_small_cnn
@@ -99,3 +100,25 @@ def test_the_command_line_takes_a_name(tmp_path: Path) -> None:
 def test_every_set_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     assert [name for name in RULE_SETS if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("lrp-alpha-beta:alpha=2,beta=2", "alpha less beta is 1"),
+        ("lrp-alpha-beta:alpha=0.5,beta=-0.5", "beta is not below 0"),
+        ("lrp-alpha-beta:alpha=nan", "alpha is finite"),
+        ("lrp-epsilon-z-box:low=nan,high=1", "low is finite"),
+        ("lrp-epsilon-z-box:low=1,high=0", "low lies below high"),
+        ("lrp-epsilon-z-box:low=-1/2,high=1", "low lies below high"),
+        ("lrp-epsilon-z-box:low=0/0,high=1/1/1", "low has 2 channels and high has 3"),
+    ],
+)
+def test_parameters_that_are_none_of_the_rule_are_refused(rules: str, said: str) -> None:
+    with pytest.raises(GradientError, match=said):
+        rules_table(rules)
+
+
+def test_a_bound_a_channel_needs_as_many_channels() -> None:
+    with pytest.raises(GradientError, match="bounds of 2 channels, and its input has 1"):
+        gradient_model(make_small_cnn(), target="y[argmax]", table=rules_table("lrp-epsilon-z-box:low=-1/-2,high=1"))

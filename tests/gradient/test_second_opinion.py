@@ -1,4 +1,4 @@
-"""Whole graphs against onnx-ad, an implementation of others: https://pypi.org/project/onnx-ad."""
+"""Whole graphs against onnx-ad, an implementation of others."""
 
 from __future__ import annotations
 

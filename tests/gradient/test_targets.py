@@ -165,7 +165,7 @@ def test_the_first_of_equals_is_the_largest_as_in_torch() -> None:
         ("y[:, ::0]", "cannot be 0"), ("y[[0, 1]]", r"'[0, 1]' is no index"), ("y[y]", "'y' is no index"),
         ("frob(y)", "there is no frob of 1 arguments; the functions are sum, mean"), ("sum(y, 1)", "no sum of 2"),
         ("sum(y, axis=1)", "it has 'sum(y, axis=1)'"), ("sum(*y)", "it has '*y'"), ("sum()", "no sum of 0 arguments"),
-        ("__import__('os').system('x')", "it has"), ("y.T", "it has 'y.T'"), ("y @ y", "it has 'y @ y'"),
+        ("__import__('os').system('x')", "it has"), ("y.T", "it has 'y.T', and a name that is no word is written in quotes"), ("y @ y", "it has 'y @ y'"),
         ("y > 0", "it has 'y > 0'"), ("y and y", "it has"), ("1 + 2", "it names no tensor"), ("7", "it names no tensor"),
         ("y", "gives a tensor of shape [N,3], not a number for each sample"), ("y[0]", None),
         ("y[:, 0] * 1j", "it has '1j'"), ("y[:, 0] * 1" + "0" * 400, "too large"), ("[x for x in y]", "it has"),
@@ -212,3 +212,21 @@ def test_names_of_any_letters(name: str) -> None:
     x = ARRAYS[MATRIX]
     for made in (gradient_model(model, target=f"{name!r}[:, 1]"), gradient_model(model, name, target="[:, 1]")):
         assert run(made, {"x": x})["x.grad"].tolist() == [[0, 1, 0]] * 4
+
+
+def test_a_target_is_inferred_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's own shapes are known when the target is appended: only its nodes are looked at."""
+    from onnxviz.gradient import prepare
+
+    seen, infer = [], prepare.infer_in_place
+    monkeypatch.setattr(prepare, "infer_in_place", lambda model: (seen.append(len(model.graph)), infer(model)))
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 18]> g (float[n, 3, h] x) => (float[n, 3, h] y) {
+        a = Tanh(x) b = Sigmoid(a) y = Exp(b) }"""
+    )
+    made = gradient_model(model, target="sum(y[:, argmax]) - y[:, 1, 0]")
+    assert seen[0] == 3
+    assert len(seen) == 2
+    shapes = {v.name: v.shape for node in made.model.graph for v in node.outputs if str(v.name).startswith("target.")}
+    assert ir.Shape(["n", "h"]) in shapes.values()
+    assert all(isinstance(size, int) or size.value in (None, "n", "h") for s in shapes.values() for size in s or ())

@@ -167,7 +167,9 @@ def test_real_models_that_declare_less_or_other_than_they_are(corpus: Path, path
 
 def test_a_path_through_comparisons_alone_is_told_from_none() -> None:
     graph = "(float[2] x, float[2] z) => (float[2] y) {b = Less(x, z) y = Cast<to = 1>(b)}"
-    with pytest.raises(GradientError, match="all that leads there are nodes such as Less at 'b'"):
+    with pytest.raises(
+        GradientError, match="all that leads there are nodes such as Less at .b. .its result is of truth values"
+    ):
         gradient_model(text(graph), "y", ["x"])
     with pytest.raises(GradientError, match="y does not depend on it"):
         gradient_model(text("(float[2] x, float[2] z) => (float[2] y) {y = Neg(z)}"), "y", ["x"])

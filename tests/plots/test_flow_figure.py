@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from matplotlib.figure import Figure
 
 import onnxviz
 from onnxviz.analysis.flow import Flow, Series
 from onnxviz.plots.flow import plot_flow
-from onnxviz.plots.flow_axes import linear_middle
+from onnxviz.plots.flow_axes import linear_middle, log_axis
 from onnxviz.plots.save import save_figure
 
 
@@ -116,3 +117,11 @@ def test_layers_without_gradient_are_gaps_and_not_zeros() -> None:
 def test_400_layers_of_gradients_fit() -> None:
     figure = plot_flow(gradients(200))
     assert figure.get_size_inches()[0] < 15
+
+
+@pytest.mark.parametrize("values", [[0.3, 7.0], [1.0, 1.0], [2e-5, 6e-5], [1e-6, 3.0]])
+def test_a_logarithmic_axis_has_two_ticks_or_more(values: list[float]) -> None:
+    axes = Figure().add_subplot()
+    log_axis(axes, values, 4)
+    low, high = axes.get_ylim()
+    assert 2 <= sum(low <= at <= high for at in axes.get_yticks()) <= 4

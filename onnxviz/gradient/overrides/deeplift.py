@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.method import Method
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.method import Method, picks_class
+from onnxviz.gradient.names import is_float
+from onnxviz.gradient.ops import Ops, label
 from onnxviz.gradient.overrides import expansions as _expansions  # noqa: F401 - enters them
 from onnxviz.gradient.overrides.kinds import (
     EXTREMES,
@@ -21,10 +22,10 @@ from onnxviz.gradient.overrides.kinds import (
     SCATTERS,
     UNARY,
     Rows,
+    again,
     copied,
     dropout,
     floor_of,
-    label,
     rows_of,
     scatter,
     shaped,
@@ -33,8 +34,9 @@ from onnxviz.gradient.overrides.kinds import (
     wrapped,
 )  # fmt: skip
 from onnxviz.gradient.registry import Grads, Table, standard_table
-from onnxviz.gradient.targets import TARGET
+from onnxviz.gradient.step import Step
 from onnxviz.graph.extract import bodies_of
+from onnxviz.graph.tidy import fresh_name
 
 __all__ = ["Reference", "deeplift_table"]
 
@@ -79,12 +81,10 @@ class _DeepLift(Method):
         reference = Reference({}, {}, _heads(end))
         needed = _behind(nodes, [end])
         compared = [value for value in asked if value.is_graph_input()]
-        for value in compared or sorted(_sources(needed, asked), key=lambda value: str(value.name)):
+        for value in compared or sorted(_sources(nodes, asked), key=lambda value: str(value.name)):
             reference.twins[value] = _baseline(ops, value, reference)
         for node in nodes:
-            if node.op_type == "ArgMax" and str(node.name).startswith(f"{TARGET}."):
-                continue  # the class that the input is put into is also the one that its baseline is asked for
-            if node in needed and any(value in reference.twins for value in node.inputs):
+            if node in needed and not picks_class(node) and any(value in reference.twins for value in node.inputs):
                 _twin(ops, node, reference)
         return reference
 
@@ -146,27 +146,17 @@ def _heads(end: ir.Value) -> frozenset[ir.Node]:
     return frozenset(found)
 
 
-def _sources(needed: set[ir.Node], asked: Sequence[ir.Value]) -> set[ir.Value]:
+def _sources(nodes: Sequence[ir.Node], asked: Sequence[ir.Value]) -> set[ir.Value]:
     """Return the float inputs that asked tensors depend on."""
-    behind, todo = set(), list(asked)
-    while todo:
-        value = todo.pop()
-        maker = value.producer()
-        if maker is not None:
-            todo.extend(v for v in maker.inputs if v is not None and v not in behind)
-        elif value.is_graph_input() and not value.is_initializer() and value.dtype and value.dtype.is_floating_point():
-            behind.add(value)
-    return behind
+    read = {value for node in _behind(nodes, asked) for value in node.inputs if value is not None}
+    return {value for value in read if value.is_graph_input() and not value.is_initializer() and is_float(value)}
 
 
 def _baseline(ops: Ops, value: ir.Value, reference: Reference) -> ir.Value:
     """Add the input of a baseline: what broadcasts to the input's shape, zeros unless it is fed."""
     if value.shape is None or value.dtype is None:
         raise GradientError(f"{value.name} has no baseline: its shape is not known", hint="declare the input's shape")
-    rank, name = len(value.shape), f"{value.name}.baseline"
-    while name in ops.taken:
-        name = f"{name}_2"
-    ops.taken.add(name)
+    rank, name = len(value.shape), fresh_name(f"{value.name}.baseline", ops.taken)
     zeros = ir.tensor(np.zeros([1] * rank).astype(value.dtype.numpy()), name=name)
     fed = ir.Value(name=name, type=value.type, shape=ir.Shape([f"{name}.{axis}" for axis in range(rank)]))
     fed.const_value = zeros
@@ -185,11 +175,7 @@ def _twin(ops: Ops, node: ir.Node, reference: Reference) -> None:
             hint="ask for tensors behind it, or for another method",
         )
     operands = [None if value is None else reference.twins.get(value, value) for value in node.inputs]
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
-    made = ops.nodes(node.op_type, len(node.outputs), *operands, domain=node.domain, **given)
-    for value, twin in zip(node.outputs, made, strict=True):
-        twin.shape, twin.type = value.shape, value.type
-        reference.twins[value] = twin
+    reference.twins.update(zip(node.outputs, again(ops, node, operands), strict=True))
 
 
 # rules

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxviz.gradient.method import Method
-from onnxviz.gradient.ops import Step
-from onnxviz.gradient.overrides.rectifiers import rectifier_table
+from onnxviz.gradient.overrides.rectifiers import Rectifying, rectifier_table
 from onnxviz.gradient.registry import Table
+from onnxviz.gradient.step import Step
 
 __all__ = ["guided_table"]
 
 
-class _Guided(Method):
+class _Guided(Rectifying):
     name = "guided backpropagation"
 
 

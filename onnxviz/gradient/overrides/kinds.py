@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
+from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.registry import Row, Rule, one, standard_table
+from onnxviz.gradient.step import Step
 
 __all__ = [
-    "EXTREMES", "INDEXED", "LINEAR", "MOVES", "PRODUCTS", "SCATTERS", "UNARY", "Rows", "copied", "dropout", "floor_of",
-    "label", "rows_of", "scalar_of", "scatter", "shaped", "true_gradient", "true_rows", "wrapped",
+    "EXTREMES", "INDEXED", "LINEAR", "MOVES", "PRODUCTS", "SCATTERS", "UNARY", "Rows", "again", "copied", "dropout",
+    "floor_of", "rows_of", "scalar_of", "scatter", "shaped", "true_gradient", "true_rows", "wrapped",
 ]  # fmt: skip
 
 Key = tuple[str, str]
@@ -39,11 +40,6 @@ UNARY = (
     "HardSwish", "Softplus", "Softsign", "Mish", "Swish", "Gelu", "Shrink", "Clip", "Abs", "Exp", "Log", "Sqrt", "Pow",
     "Reciprocal", "Erf", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh",
 )  # fmt: skip
-
-
-def label(node: ir.Node) -> str:
-    """Return what messages call a node."""
-    return str(node.name or node.outputs[0].name)
 
 
 def rows_of(rule: Rule, op_types: Iterable[str], *, broadcasts: bool = False, domain: str = "") -> Rows:
@@ -77,17 +73,22 @@ def true_gradient(s: Step, *dys: ir.Value | None) -> tuple[ir.Value | None, ...]
     return one(s, row.rule(s, *dys))
 
 
+def again(
+    ops: Ops, node: ir.Node, inputs: Sequence[ir.Value | None], attributes: Mapping[str, object] | None = None
+) -> Sequence[ir.Value]:
+    """Write a node again with other inputs, and return its outputs, which have the shapes of the node's."""
+    given = {name: attribute.value for name, attribute in node.attributes.items()} | dict(attributes or {})
+    made = ops.nodes(node.op_type, len(node.outputs), *inputs, domain=node.domain, **given)
+    return [shaped(value, old) for value, old in zip(made, node.outputs, strict=True)]
+
+
 def copied(s: Step, inputs: dict[int, ir.Value], attributes: dict[str, object] | None = None) -> Step:
     """Write the node again with other inputs and return it as its rule sees it; only those are asked for.
 
     Tensors keep the shapes that the inputs and outputs of the node have.
     """
     operands = [inputs.get(place, value) for place, value in enumerate(s.node.inputs)]
-    given = {name: attribute.value for name, attribute in s.node.attributes.items()} | (attributes or {})
-    made = s.ops.nodes(s.node.op_type, len(s.node.outputs), *operands, domain=s.node.domain, **given)
-    for value, old in zip(made, s.node.outputs, strict=True):
-        value.shape, value.type = old.shape, old.type
-    node = made[0].producer()
+    node = again(s.ops, s.node, operands, attributes)[0].producer()
     assert node is not None
     return Step(s.ops, node, tuple(place in inputs for place in range(len(operands))), s.version, s.walk)
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient.method import Method
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.overrides.kinds import (
     EXTREMES,
     INDEXED,
@@ -26,9 +26,11 @@ from onnxviz.gradient.overrides.kinds import (
     true_rows,
     wrapped,
 )  # fmt: skip
+from onnxviz.gradient.overrides.lrp_functions import same_variable
 from onnxviz.gradient.overrides.lrp_layers import LayerRule, apply_rule, stabilised
-from onnxviz.gradient.overrides.lrp_plan import LrpPlan, make_plan, same_variable
+from onnxviz.gradient.overrides.lrp_plan import LrpPlan, make_plan
 from onnxviz.gradient.registry import Grads, Row, Table, standard_table
+from onnxviz.gradient.step import Step
 from onnxviz.graph.constants import constant_tensor
 
 __all__ = ["Choice", "lrp_table"]
@@ -55,13 +57,14 @@ class _Relevance(Method):
         Raises:
             GradientError: A weight is asked for.
         """
+        plan = make_plan(nodes, end, fold=self.fold)
         for value in asked:
-            if constant_tensor(value) is not None:
+            if value in plan.fixed or constant_tensor(value) is not None:
                 raise GradientError(
                     f"{value.name} has no relevance: it is a constant, and relevance is of activations",
                     hint="ask for inputs, or for what is computed from them",
                 )
-        return make_plan(nodes, end, fold=self.fold)
+        return plan
 
     def enter(self, ops: Ops, end: ir.Value) -> ir.Value:
         """Return the value of the target, which is what is shared out."""
@@ -124,6 +127,8 @@ class _Layers:
         """A sum: each term gets its share of the whole, ``R x / (z + ε sign z)``; a folded bias gets none."""
         if s.node in s.walk.plan.folded:
             return tuple(r if need else None for need in s.needs)
+        if s.node in s.walk.plan.normal:
+            return _normalised(s, r)
         if s.node.op_type in LINEAR and any(s.needs[1:]):
             raise s.refuse("what it does depends on the input")
         return self.contributions(s, r)
@@ -169,12 +174,21 @@ def _product(s: Step, r: ir.Value) -> Grads:
     """Factors that are functions of one variable pass relevance to it; else each of two gets half."""
     if sum(s.needs) < 2:
         return tuple(r if need else None for need in s.needs)
-    nearer = same_variable(s[0], s[1])
+    if s.node in s.walk.plan.normal:
+        return _normalised(s, r)
+    nearer = same_variable(s[0], s[1], s.walk.plan.fixed)
     if nearer is not None:
         s.dropped.add(1 - nearer)
         return (r, None) if nearer == 0 else (None, r)
     half = s.ops.Mul(r, s.ops.scalar(0.5, r))
     return half, half
+
+
+def _normalised(s: Step, r: ir.Value) -> Grads:
+    """A part of a normalisation: its statistics get none, as those of a LayerNormalization."""
+    place = s.walk.plan.normal[s.node]
+    s.dropped.add(1 - place)
+    return tuple(r if p == place else None for p in (0, 1))
 
 
 def _quotient(s: Step, r: ir.Value) -> Grads:

@@ -9,10 +9,10 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.ops import Ops, static_shape
 from onnxviz.gradient.overrides.kinds import copied, floor_of, shaped, true_gradient
-from onnxviz.gradient.overrides.lrp_plan import nonnegative
-from onnxviz.graph.constants import constant_tensor
+from onnxviz.gradient.overrides.lrp_plan import added_to, nonnegative
+from onnxviz.gradient.step import Step
 
 __all__ = ["LayerRule", "apply_rule", "stabilised"]
 
@@ -81,8 +81,10 @@ class _Layer:
         self._steps: list[Step] = []
         if s.node.op_type == "Gemm":
             self._plain_gemm()
+        value = s.y
         for node in tail:
-            self._fold(node)
+            self._fold(node, value)
+            value = node.outputs[0]
 
     def _plain_gemm(self) -> None:
         """Take the factors of a Gemm into its weights and bias."""
@@ -95,12 +97,14 @@ class _Layer:
             self.w, self.b = (made, self.b) if name == "alpha" else (self.w, made)
         self._attributes = {"alpha": 1.0, "beta": 1.0}
 
-    def _fold(self, node: ir.Node) -> None:
+    def _fold(self, node: ir.Node, value: ir.Value) -> None:
         """Take a bias or a BatchNormalization that follows into weights and bias."""
         ops = self.ops
         if node.op_type == "Add":
-            added = next(value for value in node.inputs if value is not None and constant_tensor(value) is not None)
-            self.b = added if self.s.node.op_type == "MatMul" else ops.Reshape(added, ops.ints(-1))
+            added = added_to(node, value)
+            assert added is not None
+            conv = self.s.node.op_type in ("Conv", "ConvTranspose")
+            self.b = ops.Reshape(added, ops.ints(-1)) if conv else added
             return
         gamma, beta, mean, variance = node.inputs[1:5]
         assert gamma is not None
@@ -284,6 +288,10 @@ def _bound(layer: _Layer, given: Numbers | None, op_type: str) -> ir.Value:
         rank = layer.s.rank(layer.place)
         if rank is None:
             raise layer.s.refuse("the rank of its input is not known, and z-box has a bound a channel")
+        sizes = static_shape(a)
+        channels = sizes[1] if sizes is not None and len(sizes) > 1 else None
+        if channels is not None and len(given) != channels:
+            raise layer.s.refuse(f"z-box has bounds of {len(given)} channels, and its input has {channels}")
         array = np.array(given).reshape([-1 if axis == 1 else 1 for axis in range(max(rank, 2))])
         bound = ops.constant(array.astype(a.dtype.numpy()))  # type: ignore[union-attr]
     else:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnxviz.gradient.ops import static_shape
-from onnxviz.gradient.overrides.kinds import PRODUCTS, UNARY
+from onnxviz.gradient.overrides.kinds import PRODUCTS
+from onnxviz.gradient.overrides.lrp_functions import normalisations
 from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.extract import bodies_of
 
-__all__ = ["LrpPlan", "make_plan", "nonnegative", "same_variable"]
+__all__ = ["LrpPlan", "added_to", "make_plan", "nonnegative"]
 
 _POSITIVE = ("Relu", "Sigmoid", "Softmax", "HardSigmoid", "Abs", "Exp", "Sqrt", "Softplus")
 _KEEPS_SIGN = (
@@ -19,6 +21,7 @@ _KEEPS_SIGN = (
     "Identity", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather",
 )  # fmt: skip
 _ALL_KEEP_SIGN = ("Concat", "Add", "Sum", "Mean", "Max")
+_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 _DEPTH = 32
 
 
@@ -30,15 +33,20 @@ class LrpPlan:
         first: Layers that no other layer lies before.
         tails: Layer -> the nodes behind it that are folded into its weights and bias.
         folded: All of those nodes.
+        fixed: Tensors that are computed from constants alone, such as transposed weights.
+        normal: Nodes of normalisations that were exported in parts -> the operand that is normalised.
     """
 
     first: frozenset[ir.Node]
     tails: dict[ir.Node, tuple[ir.Node, ...]]
     folded: frozenset[ir.Node]
+    fixed: frozenset[ir.Value]
+    normal: dict[ir.Node, int]
 
 
 def make_plan(nodes: Sequence[ir.Node], end: ir.Value, *, fold: bool) -> LrpPlan:
     """Return where layers stand in the nodes before a tensor."""
+    fixed = _fixed(nodes)
     behind: set[ir.Value] = set()  # what a layer was applied to
     first, tails = set(), {}
     readers: dict[ir.Value, list[ir.Node]] = {}
@@ -48,32 +56,46 @@ def make_plan(nodes: Sequence[ir.Node], end: ir.Value, *, fold: bool) -> LrpPlan
                 readers.setdefault(value, []).append(node)
     for node in nodes:
         seen = any(value in behind for value in node.inputs)
-        layer = node.op_type in PRODUCTS and any(_computed(value) for value in node.inputs)
+        layer = node.op_type in PRODUCTS and any(_computed(value, fixed) for value in node.inputs)
         if layer and not seen:
             first.add(node)
         if layer or seen:
             behind.update(node.outputs)
-        if layer and (tail := _tail(node, readers, end, fold)):
+        if layer and (tail := _tail(node, readers, end, fold, fixed)):
             tails[node] = tail
-    return LrpPlan(frozenset(first), tails, frozenset(node for tail in tails.values() for node in tail))
+    return LrpPlan(
+        frozenset(first), tails, frozenset(node for tail in tails.values() for node in tail), fixed,
+        normalisations(nodes, fixed),
+    )  # fmt: skip
 
 
-def _computed(value: ir.Value | None) -> bool:
-    return value is not None and constant_tensor(value) is None
+def _fixed(nodes: Sequence[ir.Node]) -> frozenset[ir.Value]:
+    """Return what nodes compute from constants alone."""
+    found: set[ir.Value] = set()
+    for node in nodes:
+        if node.op_type in _RANDOM or any(True for _ in bodies_of(node)):
+            continue
+        if not any(_computed(value, found) for value in node.inputs):
+            found.update(node.outputs)
+    return frozenset(found)
+
+
+def _computed(value: ir.Value | None, fixed: Collection[ir.Value]) -> bool:
+    return value is not None and value not in fixed and constant_tensor(value) is None
 
 
 def _tail(
-    layer: ir.Node, readers: dict[ir.Value, list[ir.Node]], end: ir.Value, fold: bool
+    layer: ir.Node, readers: dict[ir.Value, list[ir.Node]], end: ir.Value, fold: bool, fixed: Collection[ir.Value]
 ) -> tuple[ir.Node, ...]:  # fmt: skip
-    """Return the bias that is added behind a MatMul, and the BatchNormalization behind a layer."""
+    """Return the bias that is added behind a layer without one, and the BatchNormalization behind a layer."""
     found: list[ir.Node] = []
     value = layer.outputs[0]
-    if sum(_computed(operand) for operand in layer.inputs) != 1:
+    if [_computed(operand, fixed) for operand in layer.inputs].count(True) != 1:
         return ()
     while value is not end and len(readers.get(value, ())) == 1 and not _in_body(value, readers):
         node = readers[value][0]
-        bias = not found and node.op_type == "Add" and _is_bias(node, value, layer)
-        norm = fold and node.op_type == "BatchNormalization" and _foldable(node, value, layer)
+        bias = not found and node.op_type == "Add" and _is_bias(node, value, layer, fixed)
+        norm = fold and node.op_type == "BatchNormalization" and _foldable(node, value, layer, fixed)
         if not bias and not norm:
             break
         found.append(node)
@@ -88,46 +110,51 @@ def _in_body(value: ir.Value, readers: dict[ir.Value, list[ir.Node]]) -> bool:
     return any(use.node.graph is not readers[value][0].graph for use in value.uses())
 
 
-def _is_bias(node: ir.Node, value: ir.Value, layer: ir.Node) -> bool:
+def _is_bias(node: ir.Node, value: ir.Value, layer: ir.Node, fixed: Collection[ir.Value]) -> bool:
     """Whether a constant with an entry a column, or a channel, is added to what has no bias yet."""
-    tensor = constant_tensor(node.inputs[1] if node.inputs[0] is value else node.inputs[0])
-    if tensor is None or not _computed(layer.inputs[0]):
+    added, whole = added_to(node, value), static_shape(value)
+    sizes = static_shape(added) if added is not None else None
+    if sizes is None or None in sizes or whole is None or _computed(added, fixed) or _has_bias(layer):
         return False
-    sizes = list(tensor.shape.numpy())
-    if layer.op_type == "MatMul":
-        return all(size == 1 for size in sizes[:-1])
-    weights = static_shape(layer.inputs[1]) if layer.inputs[1] is not None else None
-    if layer.op_type not in ("Conv", "ConvTranspose") or weights is None or _has_bias(layer):
+    if len(sizes) > len(whole) or not _computed(layer.inputs[0], fixed):
         return False
-    inner = len(weights) - 2  # axes of space, along which a bias is the same
-    group = layer.attributes["group"].value if "group" in layer.attributes else 1
-    channels = weights[0] if layer.op_type == "Conv" else (weights[1] or 0) * group
+    if layer.op_type in ("MatMul", "Gemm", "Einsum"):
+        return all(size == 1 for size in sizes[:-1]) and (not sizes or sizes[-1] in (1, whole[-1]))
+    inner = len(whole) - 2  # axes of space, along which a bias is the same
     around = len(sizes) > inner and all(size == 1 for size in (*sizes[: -inner - 1], *sizes[len(sizes) - inner :]))
-    return around and sizes[-inner - 1] == channels
+    return around and sizes[-inner - 1] == whole[1]
+
+
+def added_to(node: ir.Node, value: ir.Value) -> ir.Value | None:
+    """Return what an Add adds to a tensor."""
+    return node.inputs[1] if node.inputs[0] is value else node.inputs[0]
 
 
 def _has_bias(layer: ir.Node) -> bool:
-    return len(layer.inputs) > 2 and layer.inputs[2] is not None
+    return layer.op_type != "Einsum" and len(layer.inputs) > 2 and layer.inputs[2] is not None
 
 
-def _foldable(node: ir.Node, value: ir.Value, layer: ir.Node) -> bool:
-    if node.inputs[0] is not value or any(constant_tensor(operand) is None for operand in node.inputs[1:5]):
+def _foldable(node: ir.Node, value: ir.Value, layer: ir.Node, fixed: Collection[ir.Value]) -> bool:
+    if node.inputs[0] is not value or any(_computed(operand, fixed) for operand in node.inputs[1:5]):
         return False
     if (attribute := node.attributes.get("training_mode")) is not None and attribute.value:
         return False
+    weights = static_shape(layer.inputs[1]) if layer.inputs[1] is not None else None
+    if not _computed(layer.inputs[0], fixed) or weights is None:
+        return False
     if layer.op_type == "ConvTranspose":
         group = layer.attributes.get("group")
-        return _computed(layer.inputs[0]) and (group is None or group.value == 1)
+        return group is None or group.value == 1
     if layer.op_type == "Conv":
-        return _computed(layer.inputs[0])
-    shape = static_shape(layer.inputs[1]) if layer.inputs[1] is not None else None
-    return layer.op_type in ("Gemm", "MatMul") and _computed(layer.inputs[0]) and shape is not None and len(shape) == 2
+        return True
+    whole = static_shape(value)  # channels are axis 1, columns the last one
+    return layer.op_type in ("Gemm", "MatMul") and len(weights) == 2 and whole is not None and len(whole) == 2
 
 
 def nonnegative(value: ir.Value | None, depth: int = _DEPTH) -> bool:
     """Whether no element of a tensor can be below 0, as what made it tells."""
     node = value.producer() if value is not None else None
-    if node is None or not depth or node.domain not in ("", "ai.onnx"):
+    if node is None or depth <= 0 or node.domain not in ("", "ai.onnx"):
         return False
     if node.op_type in _POSITIVE:
         return True
@@ -137,51 +164,3 @@ def nonnegative(value: ir.Value | None, depth: int = _DEPTH) -> bool:
         low = constant_tensor(node.inputs[1]) if len(node.inputs) > 1 else None
         return low is not None and bool((low.numpy() >= 0).all())
     return node.op_type in _ALL_KEEP_SIGN and all(nonnegative(operand, depth - 4) for operand in node.inputs)
-
-
-def same_variable(a: ir.Value, b: ir.Value) -> int | None:
-    """Return which of two factors is nearer to a tensor that both are functions of, element by element; None for none.
-
-    So GELU and SiLU that were exported as ``x`` times a function of x count as functions of x.
-    """
-    chain_a, chain_b = _chain(a), _chain(b)
-    shared = [value for value in chain_a if value in chain_b]
-    if not shared:
-        return None
-    return 0 if chain_a.index(shared[0]) <= chain_b.index(shared[0]) else 1
-
-
-def _chain(value: ir.Value) -> list[ir.Value]:
-    """Return a tensor and what it is a function of, element by element, nearest first."""
-    found = [value]
-    while len(found) < _DEPTH:
-        node = found[-1].producer()
-        if node is None or node.op_type not in (*UNARY, "Neg", "Add", "Sub", "Mul", "Div", "Cast", "Identity"):
-            return found
-        moving = list(dict.fromkeys(operand for operand in node.inputs if _computed(operand)))
-        if node.op_type == "Cast" or node.op_type == "Identity" or len(moving) == 1:
-            operand = moving[0] if moving else None
-        else:
-            operand = _joined(node, moving)
-        if operand is None:
-            return found
-        found.append(operand)
-    return found
-
-
-def _joined(node: ir.Node, moving: Sequence[ir.Value | None]) -> ir.Value | None:
-    """Return what both operands of a node are functions of."""
-    if len(moving) != 2 or moving[0] is None or moving[1] is None:
-        return None
-    first, second = _simple_chain(moving[0]), _simple_chain(moving[1])
-    return next((value for value in first if value in second), None)
-
-
-def _simple_chain(value: ir.Value) -> list[ir.Value]:
-    found = [value]
-    while len(found) < _DEPTH and (node := found[-1].producer()) is not None:
-        moving = list(dict.fromkeys(operand for operand in node.inputs if _computed(operand)))
-        if len(moving) != 1 or moving[0] is None or node.op_type not in (*UNARY, "Neg", "Add", "Sub", "Mul", "Div"):
-            return found
-        found.append(moving[0])
-    return found

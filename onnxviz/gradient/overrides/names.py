@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient.overrides.deconvnet import deconvnet_table
@@ -17,6 +20,7 @@ from onnxviz.gradient.registry import Table, standard_table
 __all__ = ["RULE_SETS", "RuleSet", "rules_table"]
 
 Parameter = float | str | tuple[float, ...] | None
+Make = Callable[[str, Mapping[str, Parameter]], Table]
 _BIASES = ("rule", "kept", "zero")
 
 
@@ -26,12 +30,12 @@ class RuleSet:
 
     Attributes:
         about: What it is, in a line.
-        make: Makes the table from the parameters.
+        make: Makes the table from the name of the set and the parameters.
         parameters: Parameter -> its default.
     """
 
     about: str
-    make: Callable[[Mapping[str, Parameter]], Table]
+    make: Make
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
@@ -63,7 +67,31 @@ def rules_table(rules: str) -> Table:
                 f"{name} has no parameter {item[:80]!r}", hint=f"write {name}:PARAMETER=VALUE; parameters: {known}"
             )
         given[key] = _value(name, key, value)
-    return chosen.make(given)
+    _fit_together(name, given)
+    return chosen.make(name.strip(), given)
+
+
+def _fit_together(name: str, given: Mapping[str, Parameter]) -> None:
+    """Refuse parameters that are none of the rule.
+
+    Raises:
+        GradientError: Alpha less beta is not 1, or a lower bound lies above the upper one.
+    """
+    alpha, beta, low, high = (given.get(key) for key in ("alpha", "beta", "low", "high"))
+    if isinstance(alpha, float) and isinstance(beta, float) and not (beta >= 0 and abs(alpha - beta - 1) < 1e-6):
+        raise GradientError(
+            f"{name}: alpha less beta is 1, not {alpha - beta:g}, and beta is not below 0",
+            hint=f"write such as {name}:alpha=2,beta=1: other sums do not conserve relevance",
+        )
+    if low is None or high is None:
+        return
+    lows, highs = (one if isinstance(one, tuple) else (one,) for one in (low, high))
+    if len(lows) != len(highs) and 1 not in (len(lows), len(highs)):
+        raise GradientError(f"{name}: low has {len(lows)} channels and high has {len(highs)}")
+    if not (np.array(lows, np.float64) < np.array(highs, np.float64)).all():
+        raise GradientError(
+            f"{name}: low lies below high at every channel", hint="what the first layer reads lies between"
+        )
 
 
 def _value(name: str, key: str, text: str) -> Parameter:
@@ -78,6 +106,8 @@ def _value(name: str, key: str, text: str) -> Parameter:
         raise GradientError(f"{name}: {key} is a number, not {text[:80]!r}") from None
     if key in ("epsilon", "gamma", "fold") and (len(numbers) > 1 or not 0 <= numbers[0] < float("inf")):
         raise GradientError(f"{name}: {key} is a number not below 0, not {text[:80]!r}")
+    if not all(map(math.isfinite, numbers)):
+        raise GradientError(f"{name}: {key} is finite, not {text[:80]!r}")
     if len(numbers) > 1 and key not in ("low", "high"):
         raise GradientError(f"{name}: {key} is one number, not {text[:80]!r}")
     return numbers if len(numbers) > 1 else numbers[0]
@@ -92,32 +122,27 @@ def _rule(kind: str, given: Mapping[str, Parameter]) -> LayerRule:
     return LayerRule(kind, **{key: value for key, value in given.items() if key in names})  # type: ignore[arg-type]
 
 
-def _everywhere(
-    name: str, kind: str, fixed: Mapping[str, Parameter] | None = None
-) -> Callable[[Mapping[str, Parameter]], Table]:
+def _everywhere(kind: str, fixed: Mapping[str, Parameter] | None = None) -> Make:
     """Return what makes a table with one rule at all layers."""
 
-    def make(given: Mapping[str, Parameter]) -> Table:
+    def make(name: str, given: Mapping[str, Parameter]) -> Table:
         rule = _rule(kind, {**given, **(fixed or {})})
         return lrp_table(name, lambda layer, first: rule, rule.epsilon, fold=bool(given["fold"]))
 
     return make
 
 
-def _composite(
-    name: str, conv: str, first: str | None, fixed: Mapping[str, Parameter], *, both: bool = False
-) -> Callable[[Mapping[str, Parameter]], Table]:  # fmt: skip
+def _composite(conv: str, first: str | None, fixed: Mapping[str, Parameter], *, both: bool = False) -> Make:
     """Return what makes a table with the epsilon rule at dense layers, and others at convolutions and first layers.
 
     Args:
-        name: Of the set.
         conv: The rule at convolutions.
         first: The rule at first convolutions.
         fixed: Parameters of the rule at convolutions that are not given.
         both: Whether the rule at first convolutions holds at first dense layers too.
     """
 
-    def make(given: Mapping[str, Parameter]) -> Table:
+    def make(name: str, given: Mapping[str, Parameter]) -> Table:
         dense, inner = _rule("epsilon", given), _rule(conv, {**given, **fixed})
         outer = _rule(first, given) if first is not None else None
 
@@ -136,86 +161,86 @@ _TWO_ONE: dict[str, Parameter] = {"alpha": 2.0, "beta": 1.0}
 
 #: The sets of rules by name.
 RULE_SETS: dict[str, RuleSet] = {
-    "gradient": RuleSet("the true gradient", lambda given: standard_table()),
+    "gradient": RuleSet("the true gradient", lambda name, given: standard_table()),
     "guided": RuleSet(
         "guided backpropagation (Springenberg et al. 2015): negative gradients stop at rectifiers too",
-        lambda given: guided_table(),
+        lambda name, given: guided_table(),
     ),
     "deconvnet": RuleSet(
         "deconvolutional network (Zeiler and Fergus 2014): rectifiers rectify what comes back",
-        lambda given: deconvnet_table(),
+        lambda name, given: deconvnet_table(),
     ),
     "redirected": RuleSet(
         "redirected gradients (Olah et al. 2017): dead rectifiers let through what may revive them",
-        lambda given: redirected_table(),
+        lambda name, given: redirected_table(),
     ),
     "deeplift": RuleSet(
         "DeepLIFT (Shrikumar et al. 2017), Rescale rule: contributions to the difference from a baseline",
-        lambda given: deeplift_table(),
+        lambda name, given: deeplift_table(),
     ),
     "lrp-epsilon": RuleSet(
         "LRP-ε at every layer (Bach et al. 2015): input times gradient, stabilised",
-        _everywhere("lrp-epsilon", "epsilon"),
+        _everywhere("epsilon"),
         _COMMON,
     ),
     "lrp-gamma": RuleSet(
         "LRP-γ at every layer (Montavon et al. 2019): positive weights are favoured; for activations not below 0",
-        _everywhere("lrp-gamma", "gamma"),
+        _everywhere("gamma"),
         {**_COMMON, "gamma": 0.25},
     ),
     "lrp-generalized-gamma": RuleSet(
         "LRP-γ for activations of both signs (Andéol et al. 2021)",
-        _everywhere("lrp-generalized-gamma", "generalized-gamma"),
+        _everywhere("generalized-gamma"),
         {**_COMMON, "gamma": 0.25},
     ),
     "lrp-alpha-beta": RuleSet(
         "LRP-αβ at every layer (Bach et al. 2015): positive and negative contributions apart",
-        _everywhere("lrp-alpha-beta", "alpha-beta"),
+        _everywhere("alpha-beta"),
         {**_COMMON, **_TWO_ONE},
     ),
     "lrp-z-plus": RuleSet(
         "LRP-z⁺ at every layer (Montavon et al. 2017): positive contributions alone",
-        _everywhere("lrp-z-plus", "alpha-beta", _PLUS),
+        _everywhere("alpha-beta", _PLUS),
         _COMMON,
     ),
     "lrp-flat": RuleSet(
         "LRP-flat at every layer (Lapuschkin et al. 2019): all inputs of a sum alike",
-        _everywhere("lrp-flat", "flat"),
+        _everywhere("flat"),
         _COMMON,
     ),
     "lrp-w-square": RuleSet(
         "LRP-w² at every layer (Montavon et al. 2017): by the squares of the weights",
-        _everywhere("lrp-w-square", "w-square"),
+        _everywhere("w-square"),
         _COMMON,
     ),
     "lrp-epsilon-z-box": RuleSet(
         "LRP-zᴮ at first layers (Montavon et al. 2017), for inputs between low and high; ε at the others",
-        _composite("lrp-epsilon-z-box", "epsilon", "z-box", {}, both=True),
+        _composite("epsilon", "z-box", {}, both=True),
         {**_COMMON, **_BOX},
     ),
     "lrp-epsilon-plus": RuleSet(
         "composite: ε at dense layers, z⁺ at convolutions",
-        _composite("lrp-epsilon-plus", "alpha-beta", None, _PLUS),
+        _composite("alpha-beta", None, _PLUS),
         _COMMON,
     ),
     "lrp-epsilon-plus-flat": RuleSet(
         "composite: ε at dense layers, z⁺ at convolutions, flat at first layers",
-        _composite("lrp-epsilon-plus-flat", "alpha-beta", "flat", _PLUS, both=True),
+        _composite("alpha-beta", "flat", _PLUS, both=True),
         _COMMON,
     ),
     "lrp-epsilon-alpha2-beta1": RuleSet(
         "composite: ε at dense layers, α2β1 at convolutions",
-        _composite("lrp-epsilon-alpha2-beta1", "alpha-beta", None, _TWO_ONE),
+        _composite("alpha-beta", None, _TWO_ONE),
         _COMMON,
     ),
     "lrp-epsilon-alpha2-beta1-flat": RuleSet(
         "composite: ε at dense layers, α2β1 at convolutions, flat at first layers",
-        _composite("lrp-epsilon-alpha2-beta1-flat", "alpha-beta", "flat", _TWO_ONE, both=True),
+        _composite("alpha-beta", "flat", _TWO_ONE, both=True),
         _COMMON,
     ),
     "lrp-epsilon-gamma-box": RuleSet(
         "composite: ε at dense layers, γ at convolutions, zᴮ at first convolutions",
-        _composite("lrp-epsilon-gamma-box", "generalized-gamma", "z-box", {}),
+        _composite("generalized-gamma", "z-box", {}),
         {**_COMMON, "gamma": 0.25, **_BOX},
     ),
 }

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxviz.gradient.method import Method
-from onnxviz.gradient.ops import Step
-from onnxviz.gradient.overrides.rectifiers import rectifier_table
+from onnxviz.gradient.overrides.rectifiers import Rectifying, rectified_place, rectifier_table
 from onnxviz.gradient.registry import Table
+from onnxviz.gradient.step import Step
 
 __all__ = ["redirected_table"]
 
 
-class _Redirected(Method):
+class _Redirected(Rectifying):
     name = "redirected gradients"
 
 
@@ -31,7 +30,7 @@ def redirected_table() -> Table:
 
 
 def _redirected(s: Step, dy: ir.Value, active: ir.Value) -> ir.Value:
-    ops, zero, x = s.ops, s.ops.scalar(0, dy), s[1] if s.node.op_type == "Max" and s.known(0) is not None else s[0]
+    ops, zero, x = s.ops, s.ops.scalar(0, dy), s[rectified_place(s)]
     if s.y.shape is None or len(s.y.shape) < 2:
         raise s.refuse("redirection looks at whole samples, and no axis of samples is known")
     slope = ops.Mul(dy, _slope(s, dy)) if s.node.op_type in ("LeakyRelu", "PRelu") else zero

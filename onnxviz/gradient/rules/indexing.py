@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.rules.tracing import add_along, added_at, int64, traced
+from onnxviz.gradient.step import Step
 
 _Put = Callable[[ir.Value, ir.Value, str], ir.Value]
 _Take = Callable[[ir.Value], ir.Value]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.registry import Grads, gradient, no_gradient
+from onnxviz.gradient.step import Step
 
 _ML = "ai.onnx.ml"
 no_gradient("it is constant between its steps", "Binarizer", "TreeEnsemble", "TreeEnsembleClassifier",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.rules.tracing import int64
+from onnxviz.gradient.step import Step
 
 
 @dataclass(frozen=True)

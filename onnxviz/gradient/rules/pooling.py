@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 from onnxviz.gradient.windows import rank_of, spread, window_counts, window_of
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step, static_shape
+from onnxviz.gradient.ops import static_shape
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 
 _RANGES = {
     ir.DataType.INT8: (-128, 127), ir.DataType.UINT8: (0, 255),

@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.gradient.bodies import close
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.rules.tracing import added_at, int64
+from onnxviz.gradient.step import Step
 
 _INT64 = int(ir.DataType.INT64)
 

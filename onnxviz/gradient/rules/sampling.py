@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.ops import Ops, static_shape
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.sampling import (
     Tap,
@@ -16,6 +16,7 @@ from onnxviz.gradient.sampling import (
     sample_grads,
     sampled,
 )  # fmt: skip
+from onnxviz.gradient.step import Step
 from onnxviz.gradient.windows import rank_of
 
 

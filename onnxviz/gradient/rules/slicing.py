@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step, static_shape
+from onnxviz.gradient.ops import static_shape
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.rules.tracing import int64, traced
+from onnxviz.gradient.step import Step
 
 
 @gradient("Slice", since=10)

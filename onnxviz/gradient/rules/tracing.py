@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.ops import Ops, static_shape
+from onnxviz.gradient.step import Step
 
 __all__ = ["add_along", "added_at", "int64", "places_of", "traced"]
 
