@@ -156,14 +156,14 @@ def test_rows_of_a_run_follow_the_memory_and_progress_is_told(monkeypatch: pytes
     monkeypatch.setattr(
         Session, "run", lambda self, feeds, outputs=None: sizes.append(len(feeds["x"])) or run(self, feeds, outputs)
     )
-    told: list[tuple[int, int]] = []
+    told: list[tuple[str, int, int]] = []
     attribute(
         small(), {"x": X[:2]}, method="rise", masks=60, max_memory=10_000, providers="cpu",
-        progress=lambda done, of: told.append((done, of)),
+        progress=lambda *counted: told.append(counted),
     )  # fmt: skip
     assert max(sizes) < 20
     assert told == sorted(told)
-    assert told[-1] == (120, 120)
+    assert told[-1] == ("copies of samples", 120, 120)
 
 
 def test_a_model_that_takes_one_row_in_spite_of_what_it_declares(monkeypatch: pytest.MonkeyPatch) -> None:
