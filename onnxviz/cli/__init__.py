@@ -16,6 +16,7 @@ from onnxviz._version import __version__
 from onnxviz.cli.activations import activations
 from onnxviz.cli.attention import attention
 from onnxviz.cli.capture import capture
+from onnxviz.cli.check import check
 from onnxviz.cli.convert import convert
 from onnxviz.cli.doctor import doctor
 from onnxviz.cli.expose import expose
@@ -58,6 +59,7 @@ for verb in (
     gradient,
     flow,
     profile,
+    check,
     report,
     doctor,
 ):

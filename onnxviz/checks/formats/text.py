@@ -1,0 +1,62 @@
+"""Results of checks for a terminal: what failed first, with the way to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnxviz.checks.finding import SEVERITIES, Finding, Severity
+from onnxviz.checks.run import CheckResult
+from onnxviz.errors import printable
+
+__all__ = ["to_text"]
+
+_WIDTH = max(map(len, SEVERITIES))
+
+
+def to_text(result: CheckResult, fail_on: Severity = "error") -> str:
+    """Return a result as lines: findings by severity, then what was not checked, what passed, and the sum."""
+    return "\n".join(printable(line, 2000) for line in _lines(result)) + "\n"
+
+
+def _lines(result: CheckResult) -> Iterator[str]:
+    failures = result.failures()
+    for severity in SEVERITIES:
+        told = ""
+        for finding in (f for f in failures if f.severity == severity):
+            yield f"{severity:<{_WIDTH}}  {finding.id}  {finding.line()}"
+            remedy = f"{finding.id} {finding.remedy}"
+            if finding.remedy and remedy != told:
+                yield f"{'':<{_WIDTH}}       → {finding.remedy}"
+            told = remedy
+    unchecked = [f for f in result.findings if f.verdict == "not_checked"]
+    for reason, ids in _by_reason(unchecked).items():
+        yield f"{'?':<{_WIDTH}}  not checked: {' '.join(ids)}: {reason}"
+    yield from (f"note: {note}" for note in result.notes)
+    if result.inputs:
+        yield f"fed: {'; '.join(result.inputs)}"
+    passed = [f.id for f in result.findings if f.verdict == "pass"]
+    if passed:
+        yield f"passed: {' '.join(passed)}"
+    yield f"{result.model}: {_sum(result)}"
+
+
+def _by_reason(findings: list[Finding]) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for finding in findings:
+        reasons.setdefault(finding.message, []).append(finding.id)
+    return reasons
+
+
+def _sum(result: CheckResult) -> str:
+    counts = result.counts()
+    parts = [
+        _counted(counts["error"], "error"),
+        _counted(counts["warning"], "warning"),
+        f"{counts['info']} for information",
+    ]
+    parts += [f"{counts['known']} known from the baseline"] if counts["known"] else []
+    return f"{', '.join(parts)}; {counts['pass']} passed, {counts['not_checked']} not checked"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,77 @@
+"""``onnxviz check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from onnxviz.cli.options import Input, ModelFile, runs_on_providers
+
+Ids = Annotated[list[str] | None, typer.Option("--only", metavar="ID[,ID…]", help="Only these checks; globs: G*.")]
+Skip = Annotated[list[str] | None, typer.Option("--skip", metavar="ID[,ID…]", help="Leave these checks out.")]
+
+
+@runs_on_providers
+def check(
+    model: ModelFile,
+    input: Input = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="A.onnx", help="A model that should compute the same.")
+    ] = None,
+    target_opset: Annotated[
+        int | None, typer.Option("--target-opset", min=1, metavar="N", help="Newest opset that the target knows.")
+    ] = None,
+    providers: Annotated[
+        str, typer.Option("--providers", metavar="P[,P…]", help="Where the model is to run: cpu,cuda.")
+    ] = "",
+    max_memory: Annotated[
+        str | None, typer.Option("--max-memory", metavar="SIZE", help="Budget of activation memory, such as 2GB.")
+    ] = None,
+    format: Annotated[
+        Literal["text", "json", "sarif", "junit"], typer.Option("--format", help="How the result is written.")
+    ] = "text",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output if left out.")
+    ] = None,
+    fail_on: Annotated[
+        Literal["error", "warning"], typer.Option("--fail-on", help="How grave a finding must be to end with 1.")
+    ] = "error",
+    only: Ids = None,
+    skip: Skip = None,
+    static: Annotated[bool, typer.Option("--static", help="Leave out the checks that run the model.")] = False,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", metavar="FILE.json", help="Findings that are known and let pass.")
+    ] = None,
+    save_baseline: Annotated[
+        Path | None, typer.Option("--save-baseline", metavar="FILE.json", help="Write what is found as a baseline.")
+    ] = None,
+    *,
+    options: dict[str, Any],
+) -> int:
+    """Check whether a model is fit to deploy; exit code 1 if not, 3 if something could not be checked."""
+    from onnxviz import api
+    from onnxviz.checks.formats import render
+    from onnxviz.graph.files import atomic_write, check_output
+
+    if output is not None:
+        check_output(output)
+    del options["providers"]  # that of --provider, which this verb does not have
+    asked = providers.split(",") if providers else ()
+    result = api.check(
+        model, input, reference=reference, target_opset=target_opset, providers=asked,
+        max_memory=max_memory, only=_ids(only), skip=_ids(skip), static=static, baseline=baseline,
+        save_baseline=save_baseline, **options,
+    )  # fmt: skip
+    text = render(result, format, fail_on)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        atomic_write(output, text)
+        typer.echo(str(output))
+    return result.exit_code(fail_on)
+
+
+def _ids(given: list[str] | None) -> list[str]:
+    return [id for text in given or () for id in text.split(",") if id.strip()]
