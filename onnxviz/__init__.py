@@ -55,7 +55,8 @@ _VERBS = (
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "check", "convert",
     "doctor", "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "weight_table", "weights",
+    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "weight_table",
+    "weights",
 ]  # fmt: skip
 
 

@@ -81,7 +81,8 @@ def test_unknown_names_are_attribute_errors() -> None:
 
 def test_the_project_file_names_every_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = {"onnxviz"} | {f"onnxviz.{p.name}" for p in (ROOT / "onnxviz").iterdir() if (p / "__init__.py").exists()}
+    inits = (ROOT / "onnxviz").rglob("__init__.py")
+    packages = {".".join(path.relative_to(ROOT).parent.parts) for path in inits}
     assert set(project["tool"]["setuptools"]["packages"]) == packages | {"onnxviz.converters"}
     assert (ROOT / "onnxviz" / "py.typed").exists()
     extras = set(project["project"]["optional-dependencies"])

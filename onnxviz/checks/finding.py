@@ -5,11 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from onnxviz.errors import listed, printable
 
-__all__ = ["SEVERITIES", "Cause", "Finding", "Place", "Problem", "Severity", "Verdict", "node_place", "tensor_place"]
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = [
+    "SEVERITIES",
+    "Cause",
+    "Finding",
+    "Place",
+    "Problem",
+    "Severity",
+    "Verdict",
+    "node_place",
+    "place_of",
+    "tensor_place",
+]
 
 Severity = Literal["error", "warning", "info"]
 Verdict = Literal["fail", "pass", "not_checked"]
@@ -41,6 +55,11 @@ class Place:
 def node_place(name: str) -> Place:
     """Return the place of a node."""
     return Place("node", name)
+
+
+def place_of(node: ir.Node) -> Place:
+    """Return the place of a node; one without a name is called by what it writes."""
+    return node_place(node.name or f"{node.op_type} of {next((v.name for v in node.outputs if v.name), 'nothing')}")
 
 
 def tensor_place(name: str | None) -> Place:

@@ -1,14 +1,24 @@
-"""Checks of what an exporter leaves behind: G03."""
+"""Checks of what an exporter leaves behind: G03, G04, G05, G06."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator
 
-from onnxviz.checks.finding import Problem, node_place
-from onnxviz.checks.registry import Need, check
+import numpy as np
+import onnx_ir as ir
+
+from onnxviz.checks.finding import Place, Problem, node_place, place_of, tensor_place
+from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import listed
+from onnxviz.errors import CheckError, listed
+from onnxviz.graph.equality import Side, equality_classes, is_copy
+from onnxviz.graph.extract import bodies_of
+from onnxviz.graph.model import summary_line
+
+_LEAST = 1024  # bytes of a weight from which a copy of it is worth a word
+_SAMPLE = 4096  # bytes of a large weight that are looked at first
 
 
 @check(
@@ -33,3 +43,210 @@ def node_names(subject: Subject) -> Iterator[Problem]:
     for name, count in Counter(node.name for node in nodes if node.name).items():
         if count > 1:
             yield Problem(f"{count} nodes are called the same", [node_place(name)], {"nodes": count})
+
+
+@check(
+    "G04",
+    "warning",
+    "dead nodes, inputs, weights and functions",
+    needs=Need.MODEL,
+    what="Follows the outputs back to everything that they depend on, into bodies too; what is not reached is dead.",
+    why="Dead nodes cost time in runtimes that do not remove them, dead weights cost memory and download, and a caller "
+    "has to feed a dead input for nothing. Often they are the trace of an export that went wrong.",
+    remedy="Remove them; `onnxviz check --fix` removes dead nodes, weights and functions. An input is part of the "
+    "interface: export without it.",
+    false_positives="An input may be kept so that several models have the same interface. A node without outputs is "
+    "taken to do something.",
+)
+def dead_parts(subject: Subject) -> Iterator[Problem]:
+    """Yield what no output depends on."""
+    model = subject.model
+    live = live_nodes(model.graph)
+    for node in _outermost(model.graph, live):
+        yield Problem("no output depends on it", [place_of(node)], {"op_type": node.op_type})
+    reached = {value for node in live for value in node.inputs if value is not None}
+    for graph in (model.graph, *model.graph.subgraphs()):
+        reached.update(graph.outputs)
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            if value not in reached and not value.is_graph_input():
+                size = 0 if value.const_value is None else value.const_value.nbytes
+                yield Problem(
+                    "nothing that counts reads this weight", [tensor_place(value.name)], {"bytes": size}, key="weight"
+                )
+    for value in model.graph.inputs:
+        if value not in reached:
+            what = "weight" if value.is_initializer() else "input"
+            yield Problem(f"nothing that counts reads this {what}", [tensor_place(value.name)], key=what)
+    unused = unused_functions(model)
+    if unused:
+        message = f"{len(unused)} of {len(model.functions)} functions are never called: {listed(unused)}"
+        yield Problem(message, [Place("function", unused[0])], {"unused": len(unused)}, key="functions")
+
+
+def live_nodes(graph: ir.Graph) -> set[ir.Node]:
+    """Return the nodes of a graph, and of the bodies in it, that its outputs depend on."""
+    live: set[ir.Node] = set()
+    pending: list[ir.Value | None] = list(graph.outputs)
+    for node in graph:
+        if not node.outputs:
+            pending += _kept(node, live)
+    while pending:
+        value = pending.pop()
+        node = None if value is None else value.producer()
+        if node is not None and node not in live:
+            pending += _kept(node, live)
+    return live
+
+
+def _kept(node: ir.Node, live: set[ir.Node]) -> list[ir.Value | None]:
+    """Mark a node as live, and return what it needs, the outputs of its bodies included."""
+    live.add(node)
+    needs = list(node.inputs)
+    for body in bodies_of(node):
+        needs += body.outputs
+        for inner in body:
+            if not inner.outputs:
+                needs += _kept(inner, live)
+    return needs
+
+
+def _outermost(graph: ir.Graph, live: set[ir.Node]) -> Iterator[ir.Node]:
+    """Yield dead nodes, not those inside the bodies of dead ones."""
+    for node in graph:
+        if node not in live:
+            yield node
+            continue
+        for body in bodies_of(node):
+            yield from _outermost(body, live)
+
+
+def unused_functions(model: ir.Model) -> list[str]:
+    """Return the names of the model's functions that nothing calls, directly or not."""
+    called: set[ir.OperatorIdentifier] = set()
+    pending: list[ir.Node] = list(model.graph.all_nodes())
+    while pending:
+        identifier = pending.pop().op_identifier()
+        if identifier in model.functions and identifier not in called:
+            called.add(identifier)
+            pending.extend(model.functions[identifier].all_nodes())
+    return [f"{f.domain}:{f.name}" for identifier, f in model.functions.items() if identifier not in called]
+
+
+@check(
+    "G05",
+    "warning",
+    "duplicate weights",
+    needs=Need.MODEL,
+    what=f"Compares weights of {_LEAST} bytes or more that have the same type and shape by a digest of their bytes.",
+    why="Each copy costs memory, download and cache. Weights that a network shares come out twice from some exporters.",
+    remedy="Keep one and let all nodes read it; `onnxviz check --fix` does.",
+    false_positives="Weights that were never trained, such as biases of zeros, are equal by nature.",
+)
+def duplicate_weights(subject: Subject) -> Iterator[Problem | Evidence]:
+    """Yield each group of equal weights."""
+    weights = [
+        value
+        for graph in (subject.model.graph, *subject.model.graph.subgraphs())
+        for value in graph.initializers.values()
+        if value.const_value is not None and value.const_value.dtype != ir.DataType.STRING
+        and value.const_value.nbytes >= _LEAST
+    ]  # fmt: skip
+    for group in equal_weights(weights):
+        tensor = group[0].const_value
+        assert tensor is not None
+        wasted = tensor.nbytes * (len(group) - 1)
+        shape = [int(dim) for dim in tensor.shape]
+        evidence = {"copies": len(group), "wasted_bytes": wasted, "shape": shape}
+        places = [tensor_place(value.name) for value in group[:8]]
+        yield Problem(f"{len(group)} weights hold the same {tensor.nbytes:,} bytes", places, evidence)
+    yield {"weights": len(weights)}
+
+
+def equal_weights(values: Iterable[ir.Value]) -> list[list[ir.Value]]:
+    """Return the groups of two or more values that hold the same tensor: type, shape and bytes.
+
+    Raises:
+        CheckError: A weight cannot be read.
+    """
+    groups: list[list[ir.Value]] = [list(values)]
+    for digest in (_kind, _sample_digest, _full_digest):
+        split: dict[Hashable, list[ir.Value]] = defaultdict(list)
+        for number, group in enumerate(groups):
+            for value in group:
+                split[number, digest(value)].append(value)
+        groups = [group for group in split.values() if len(group) > 1]
+    return groups
+
+
+def _kind(value: ir.Value) -> Hashable:
+    tensor = value.const_value
+    assert tensor is not None
+    return tensor.dtype, tuple(tensor.shape)
+
+
+def _sample_digest(value: ir.Value) -> Hashable:
+    data = _bytes(value)
+    return data[:_SAMPLE].tobytes(), data[-_SAMPLE:].tobytes()
+
+
+def _full_digest(value: ir.Value) -> Hashable:
+    return hashlib.blake2b(_bytes(value)).digest()
+
+
+def _bytes(value: ir.Value) -> np.ndarray:
+    assert value.const_value is not None
+    try:
+        array = np.ascontiguousarray(value.const_value.numpy())
+    except Exception as error:
+        raise CheckError(f"the weight {value.name!r} cannot be read: {summary_line(error)}") from error
+    return array.reshape(-1).view(np.uint8)
+
+
+@check(
+    "G06",
+    "info",
+    "duplicate subgraphs",
+    needs=Need.MODEL,
+    what="Numbers the tensors of the main graph so that what the same operations compute from the same tensors has the "
+    "same number; nodes that share one compute the same twice. Reported is the last node of each such subgraph.",
+    why="The work is done twice in runtimes that do not look for it, and the graph is harder to read.",
+    remedy="Compute it once: common subexpression elimination (onnx_ir, onnxoptimizer, onnxruntime) does.",
+    false_positives="onnxruntime removes most of it when it loads the model. Shape arithmetic costs nothing.",
+)
+def duplicate_subgraphs(subject: Subject) -> Iterator[Problem | Evidence]:
+    """Yield the ends of subgraphs that are computed more than once."""
+    graph = subject.inferred.graph
+    classes = equality_classes(Side(graph))
+    groups: dict[Hashable, list[ir.Node]] = defaultdict(list)
+    for node in graph:
+        if node.inputs and not is_copy(node):
+            groups[tuple(classes.get(str(v.name), -1) for v in node.outputs)].append(node)
+    doubled = {node for group in groups.values() if len(group) > 1 for node in group}
+    yield {"nodes": len(graph), "computed_again": len(doubled) - sum(len(g) > 1 for g in groups.values())}
+    for group in groups.values():
+        if len(group) < 2 or all(_read_by(node, doubled) for node in group):
+            continue
+        size = _cone(group[-1], doubled)
+        work = "node" if size == 1 else f"subgraph of {size} nodes"
+        evidence = {"times": len(group), "nodes": size, "op_type": group[0].op_type}
+        message = f"{len(group)} times the same {group[0].op_type} {work}"
+        yield Problem(message, [place_of(node) for node in group[:8]], evidence)
+
+
+def _read_by(node: ir.Node, nodes: set[ir.Node]) -> bool:
+    readers = [user for value in node.outputs for user in value.consumers()]
+    return bool(readers) and all(user in nodes for user in readers)
+
+
+def _cone(node: ir.Node, within: set[ir.Node]) -> int:
+    """Count the nodes of a set that a node depends on through nodes of the set, itself included."""
+    seen = {node}
+    pending = [node]
+    while pending:
+        for value in pending.pop().inputs:
+            source = None if value is None else value.producer()
+            if source is not None and source in within and source not in seen:
+                seen.add(source)
+                pending.append(source)
+    return len(seen)

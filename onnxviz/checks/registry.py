@@ -35,6 +35,8 @@ GROUP = "onnxviz.checks"
 FAMILIES = (
     "onnxviz.checks.specification",
     "onnxviz.checks.hygiene",
+    "onnxviz.checks.clutter",
+    "onnxviz.checks.deployment",
     "onnxviz.checks.external",
 )
 _ID = re.compile(r"[A-Z][A-Z0-9_]*[0-9]+")
