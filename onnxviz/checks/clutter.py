@@ -42,8 +42,8 @@ WIDER: dict[ir.DataType, frozenset[ir.DataType]] = {
     needs=Need.MODEL,
     what="Looks for a Transpose that another one undoes or could take in, next to it or behind operators that work on "
     "each element, and for transposes that move nothing.",
-    why="Each transpose of an activation reads and writes all of it; between layouts NCHW and NHWC it often takes longer "
-    "than the layer.",
+    why="Each transpose of an activation reads and writes all of it; between layouts NCHW and NHWC it often takes "
+    "longer than the layer.",
     remedy="Remove the pair; `onnxviz check --fix` does. Better: export in the layout that the runtime wants.",
     false_positives="onnxruntime's optimiser removes many of them when it loads the model; other runtimes may not.",
 )

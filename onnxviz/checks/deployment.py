@@ -33,10 +33,10 @@ _TO_THE_END = frozenset({_INT64.max, _INT64.min, _INT64.min + 1})
     "error",
     "training residue",
     needs=Need.MODEL,
-    what="Looks for Dropout and BatchNormalization in training mode, as their opset says it, and for operators that only "
-    "training needs: losses, gradients, optimisers.",
-    why="A Dropout that drops makes answers random, a BatchNormalization in training mode makes the answer for one sample "
-    "depend on the others in its batch.",
+    what="Looks for Dropout and BatchNormalization in training mode, as their opset says it, and for operators that "
+    "only training needs: losses, gradients, optimisers.",
+    why="A Dropout that drops makes answers random, a BatchNormalization in training mode makes the answer for one "
+    "sample depend on the others in its batch.",
     remedy="Export in evaluation mode: model.eval() in PyTorch, training=False in Keras.",
     false_positives="Monte-Carlo dropout drops on purpose. A model for on-device training has losses and gradients.",
 )
@@ -129,8 +129,8 @@ def float64(subject: Subject) -> Iterator[Problem | Evidence]:
     "warning",
     "int64 constants beyond int32",
     needs=Need.MODEL,
-    what="Looks for int64 weights, constants and attributes with values that int32 cannot hold, except what Slice takes "
-    "for its end.",
+    what="Looks for int64 weights, constants and attributes with values that int32 cannot hold, except what Slice "
+    "takes for its end.",
     why="TensorRT, Core ML, TFLite and many NPUs compute in int32: they refuse such a model, or clamp the number.",
     remedy="Use numbers within int32; for 'to the end' of an axis the largest int32 does.",
     false_positives="Hashes and ids may need 64 bits; then the target has to have them.",
@@ -199,7 +199,8 @@ def _only_ends(value: ir.Value, depth: int = 4) -> bool:
     "random numbers without a seed",
     needs=Need.MODEL,
     what="Looks for operators that draw random numbers and have no seed.",
-    why="Two runs on the same input differ: nothing can be reproduced, and a comparison with another runtime says nothing.",
+    why="Two runs on the same input differ: nothing can be reproduced, and a comparison with another runtime says "
+    "nothing.",
     remedy="Give the operator a seed, or feed the noise as an input.",
     false_positives="Generative models sample on purpose.",
 )

@@ -42,13 +42,14 @@ def external_tensors(graph: onnx.GraphProto) -> Iterator[tuple[onnx.TensorProto,
     "error",
     "external data outside the model's folder",
     needs=Need.FILE | Need.PROTO,
-    what="Follows the location of each external tensor: absolute paths, `..`, drive letters, URLs, symbolic links that "
-    "lead out of the folder, and files with a hard link elsewhere (a warning: where the other name lies is not known).",
-    why="A model that names files elsewhere breaks when it is moved, and one from a stranger can read any file "
-    "that its user may read.",
+    what="Follows the location of each external tensor: absolute paths, `..`, drive letters, URLs, symbolic links "
+    "that lead out of the folder, and files with a hard link elsewhere (a warning: where the other name lies is not "
+    "known).",
+    why="A model that names files elsewhere breaks when it is moved, and one from a stranger can read any file that "
+    "its user may read.",
     remedy="Put the data file beside the model and refer to it by its name: save the model again.",
-    false_positives="Package managers and deduplicating file systems make hard links. A file in a download cache may be a "
-    "link into the folder where the cache keeps the model itself; such links are followed.",
+    false_positives="Package managers and deduplicating file systems make hard links. A file in a download cache may "
+    "be a link into the folder where the cache keeps the model itself; such links are followed.",
 )
 def outside(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the external tensors that lie outside the model's folder."""
@@ -104,8 +105,8 @@ def _hard_links(subject: Subject, folder: Path) -> Iterator[Problem]:
     "error",
     "external data missing, short or overlapping",
     needs=Need.FILE | Need.PROTO,
-    what="Compares offset and length of each external tensor with the size of its file, with the size that its type and "
-    "shape need, and with the ranges of other tensors.",
+    what="Compares offset and length of each external tensor with the size of its file, with the size that its type "
+    "and shape need, and with the ranges of other tensors.",
     why="A model without its data does not load. Tensors that overlap in part share bytes by mistake.",
     remedy="Copy the data file next to the model, whole; or save the model again.",
     false_positives="Tensors that share all of a range are taken to be one weight, and are not reported.",
@@ -211,8 +212,8 @@ _NOBODY = frozenset({"runner", "user", "ubuntu", "root", "app", "appuser", "work
     "warning",
     "machine paths and user names in metadata",
     needs=Need.PROTO,
-    what="Searches metadata and documentation strings, of the model and of its nodes, for paths of the machine that it was "
-    "made on, and for the user names in them.",
+    what="Searches metadata and documentation strings, of the model and of its nodes, for paths of the machine that "
+    "it was made on, and for the user names in them.",
     why="It tells strangers how your machines are set up and who works there, and makes equal exports differ.",
     remedy="Remove these entries; `onnxviz check --fix` does. Exporters write stack traces only on request, or can be "
     "told not to.",

@@ -51,8 +51,8 @@ def node_names(subject: Subject) -> Iterator[Problem]:
     "dead nodes, inputs, weights and functions",
     needs=Need.MODEL,
     what="Follows the outputs back to everything that they depend on, into bodies too; what is not reached is dead.",
-    why="Dead nodes cost time in runtimes that do not remove them, dead weights cost memory and download, and a caller "
-    "has to feed a dead input for nothing. Often they are the trace of an export that went wrong.",
+    why="Dead nodes cost time in runtimes that do not remove them, dead weights cost memory and download, and a "
+    "caller has to feed a dead input for nothing. Often they are the trace of an export that went wrong.",
     remedy="Remove them; `onnxviz check --fix` removes dead nodes, weights and functions. An input is part of the "
     "interface: export without it.",
     false_positives="An input may be kept so that several models have the same interface. A node without outputs is "
@@ -208,8 +208,8 @@ def _bytes(value: ir.Value) -> np.ndarray:
     "info",
     "duplicate subgraphs",
     needs=Need.MODEL,
-    what="Numbers the tensors of the main graph so that what the same operations compute from the same tensors has the "
-    "same number; nodes that share one compute the same twice. Reported is the last node of each such subgraph.",
+    what="Numbers the tensors of the main graph so that what the same operations compute from the same tensors has "
+    "the same number; nodes that share one compute the same twice. Reported is the last node of each such subgraph.",
     why="The work is done twice in runtimes that do not look for it, and the graph is harder to read.",
     remedy="Compute it once: common subexpression elimination (onnx_ir, onnxoptimizer, onnxruntime) does.",
     false_positives="onnxruntime removes most of it when it loads the model. Shape arithmetic costs nothing.",

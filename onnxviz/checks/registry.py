@@ -38,6 +38,10 @@ FAMILIES = (
     "onnxviz.checks.clutter",
     "onnxviz.checks.deployment",
     "onnxviz.checks.external",
+    "onnxviz.checks.numeric",
+    "onnxviz.checks.quantisation",
+    "onnxviz.checks.dynamics",
+    "onnxviz.checks.execution",
 )
 _ID = re.compile(r"[A-Z][A-Z0-9_]*[0-9]+")
 

@@ -27,8 +27,8 @@ _NO_SHAPE = "Field 'shape' of 'type' is required but missing"
     what="Opens the file and runs onnx's own checker on it, its full check with strict shape inference included.",
     why="A file that breaks the rules may load in one runtime and be refused, or computed differently, by the next.",
     remedy="Export the model again with a current exporter, or mend what the message names.",
-    false_positives="onnxruntime tolerates some breaches, such as outputs without a shape or nodes out of order; other "
-    "runtimes and most tools do not. The checker stops at the first breach: there may be more behind it.",
+    false_positives="onnxruntime tolerates some breaches, such as outputs without a shape or nodes out of order; "
+    "other runtimes and most tools do not. The checker stops at the first breach: there may be more behind it.",
 )
 def specification(subject: Subject) -> Iterator[Problem]:
     """Yield the first breach that the checker finds, or why the file does not open."""
@@ -100,13 +100,14 @@ def _breach(subject: Subject, text: str) -> Problem:
     "error",
     "declared type or shape is wrong",
     needs=Need.PROTO,
-    what="Infers types and shapes from the inputs alone and compares them with what the file declares of its outputs and "
-    "intermediate tensors.",
+    what="Infers types and shapes from the inputs alone and compares them with what the file declares of its outputs "
+    "and intermediate tensors.",
     why="Callers and compilers allocate what is declared. A wrong declaration is a wrong buffer, a failed build, or a "
     "warning in every log.",
-    remedy="Let the declarations be inferred anew (onnx.shape_inference on a model without value_info), or export again.",
-    false_positives="None known where both sizes are numbers; sizes with names are not compared. What operators outside "
-    "the standard domains give is not inferred.",
+    remedy="Let the declarations be inferred anew (onnx.shape_inference on a model without value_info), or export "
+    "again.",
+    false_positives="None known where both sizes are numbers; sizes with names are not compared. What operators "
+    "outside the standard domains give is not inferred.",
 )
 def declarations(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the tensors that are declared otherwise than they can be inferred."""
@@ -227,12 +228,12 @@ def _changed_since(proto: onnx.ModelProto, domain: str, version: int, limit: int
     "error",
     "operator that nothing defines",
     needs=Need.MODEL,
-    what="Looks up each operator outside the standard domains among onnx's schemas, the model's own functions and what "
-    "the installed onnxruntime knows.",
+    what="Looks up each operator outside the standard domains among onnx's schemas, the model's own functions and "
+    "what the installed onnxruntime knows.",
     why="A runtime without the library that brings the operator cannot load the model.",
     remedy="Name the library with `--op-library`, ship it with the model, or export without the operator.",
-    false_positives="A runtime other than onnxruntime may know the operator. With `--op-library` every custom operator "
-    "counts as defined.",
+    false_positives="A runtime other than onnxruntime may know the operator. With `--op-library` every custom "
+    "operator counts as defined.",
 )
 def custom_operators(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield each unknown operator once."""
@@ -266,10 +267,11 @@ def _every_node(model: ir.Model) -> Iterator[ir.Node]:
     "error",
     "bias or per-channel parameter of a wrong shape",
     needs=Need.MODEL,
-    what="Compares the bias of convolutions and Gemm, and the parameters of batch and instance normalisation, with the "
-    "channels that the weight or the input has.",
+    what="Compares the bias of convolutions and Gemm, and the parameters of batch and instance normalisation, with "
+    "the channels that the weight or the input has.",
     why="Some runtimes read beyond the end of such a bias, others broadcast it where it does not belong.",
-    remedy="Give the bias one element a channel: [channels] for convolutions, a shape that broadcasts to (M, N) for Gemm.",
+    remedy="Give the bias one element a channel: [channels] for convolutions, a shape that broadcasts to (M, N) for "
+    "Gemm.",
     false_positives="None known: sizes that are not known are not judged.",
 )
 def parameter_shapes(subject: Subject) -> Iterator[Problem | Evidence]:

@@ -59,9 +59,10 @@ def test_no_control_character_comes_out(format: str) -> None:
 
 def test_text() -> None:
     lines = render(result(), "text").splitlines()
-    assert lines[0].startswith("error    T01  ")
-    assert lines[1].strip() == "→ Mend it."
-    assert lines[2] == "warning  T01  mild"
+    assert lines[0] == "error    T01  hostile names"
+    assert lines[1].strip().startswith("node ")
+    assert lines[2].strip() == "→ Mend it."
+    assert [lines[3], lines[4].strip()] == ["warning  T01  hostile names", "mild"]
     assert any("not checked: T02: no --reference was given" in line for line in lines)
     assert "passed: T04" in lines
     assert lines[-1].endswith("1 error, 1 warning, 0 for information; 1 passed, 2 not checked")

@@ -11,6 +11,7 @@ from onnxviz.errors import printable
 __all__ = ["to_text"]
 
 _WIDTH = max(map(len, SEVERITIES))
+_SHOWN = 8  # findings of one check and severity; the other formats have all
 
 
 def to_text(result: CheckResult, fail_on: Severity = "error") -> str:
@@ -21,13 +22,9 @@ def to_text(result: CheckResult, fail_on: Severity = "error") -> str:
 def _lines(result: CheckResult) -> Iterator[str]:
     failures = result.failures()
     for severity in SEVERITIES:
-        told = ""
-        for finding in (f for f in failures if f.severity == severity):
-            yield f"{severity:<{_WIDTH}}  {finding.id}  {finding.line()}"
-            remedy = f"{finding.id} {finding.remedy}"
-            if finding.remedy and remedy != told:
-                yield f"{'':<{_WIDTH}}       → {finding.remedy}"
-            told = remedy
+        grave = [finding for finding in failures if finding.severity == severity]
+        for id in dict.fromkeys(finding.id for finding in grave):
+            yield from _group([finding for finding in grave if finding.id == id])
     unchecked = [f for f in result.findings if f.verdict == "not_checked"]
     for reason, ids in _by_reason(unchecked).items():
         yield f"{'?':<{_WIDTH}}  not checked: {' '.join(ids)}: {reason}"
@@ -38,6 +35,18 @@ def _lines(result: CheckResult) -> Iterator[str]:
     if passed:
         yield f"passed: {' '.join(passed)}"
     yield f"{result.model}: {_sum(result)}"
+
+
+def _group(findings: list[Finding]) -> Iterator[str]:
+    """Yield the findings of one check and severity: the title, then a line each, then what mends them."""
+    first = findings[0]
+    yield f"{first.severity:<{_WIDTH}}  {first.id}  {first.title}"
+    for finding in findings[:_SHOWN]:
+        yield f"{'':<{_WIDTH}}       {finding.line()}"
+    if len(findings) > _SHOWN:
+        yield f"{'':<{_WIDTH}}       … and {len(findings) - _SHOWN} more: see --format json"
+    for remedy in dict.fromkeys(finding.remedy for finding in findings[:_SHOWN] if finding.remedy):
+        yield f"{'':<{_WIDTH}}     → {remedy}"
 
 
 def _by_reason(findings: list[Finding]) -> dict[str, list[str]]:

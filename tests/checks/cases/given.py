@@ -51,7 +51,7 @@ def net(body: str, inputs: str = "float[2] x", outputs: str = "float[2] y", weig
         head: str = "") -> str:  # fmt: skip
     """Return the ONNX text of a model."""
     kept = f"<{weights}>" if weights else ""
-    return f'<ir_version: 8, opset_import: ["": {opset}]{head}> g ({inputs}) => ({outputs}) {kept} {{{body}}}'
+    return f'<ir_version: 8, opset_import: ["": {opset}{head}]> g ({inputs}) => ({outputs}) {kept} {{{body}}}'
 
 
 def text(source: str, **options: Any) -> Maker:
