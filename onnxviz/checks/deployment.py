@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.checks.finding import Problem, place_of, tensor_place
+from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import CheckError, listed
+from onnxviz.errors import listed
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.equality import ints
-from onnxviz.graph.model import summary_line
 
 _STANDARD = ("", "ai.onnx")
 _TRAINING_DOMAINS = frozenset({"ai.onnx.preview.training", "ai.onnx.training"})
@@ -90,7 +90,7 @@ def _dropout(node: ir.Node, opset: int) -> Problem | None:
     if tensor is None:
         message = f"whether it drops is computed: {mode.name!r}"
         return Problem(message, [*place, tensor_place(mode.name)], evidence, severity="warning", key="computed")
-    return Problem("it drops: training mode", place, evidence) if bool(tensor.numpy().any()) else None
+    return Problem("it drops: training mode", place, evidence) if bool(read_array(tensor).any()) else None
 
 
 @check(
@@ -151,10 +151,7 @@ def wide_integers(subject: Subject) -> Iterator[Problem | Evidence]:
         looked += 1
         tensor = constant_tensor(value)
         assert tensor is not None
-        try:
-            array = tensor.numpy()
-        except Exception as error:
-            raise CheckError(f"the weight {value.name!r} cannot be read: {summary_line(error)}") from error
+        array = read_array(tensor)
         wide = array[(array < _INT32.min) | (array > _INT32.max)]
         if wide.size and not (_only_ends(value) and _TO_THE_END.issuperset(np.unique(wide).tolist())):
             evidence = {

@@ -90,7 +90,7 @@ def _hard_links(subject: Subject, folder: Path) -> Iterator[Problem]:
         path = folder / location
         if not location or "\0" in location or _escape(location, folder, {folder, Path(os.path.realpath(folder))}):
             continue
-        if not path.is_file() or path.is_symlink():
+        if not _is_file(path) or path.is_symlink():
             continue
         status = path.stat()
         inside = sum(e.is_file(follow_symlinks=False) and e.inode() == status.st_ino for e in os.scandir(path.parent))
@@ -98,6 +98,13 @@ def _hard_links(subject: Subject, folder: Path) -> Iterator[Problem]:
             evidence = {"links": status.st_nlink, "in_folder": inside}
             message = "the file has another name outside the folder: who writes there changes the weights"
             yield Problem(message, [Place("file", location)], evidence, severity="warning", key="hard link")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be searched
+        return False
 
 
 @check(
@@ -168,7 +175,7 @@ def _misfit(
     path: Path, location: str, offset: int, length: int | None, need: int | None
 ) -> tuple[str, dict[str, int]] | None:
     """Return what is wrong with the bytes of a tensor, with numbers."""
-    if not path.is_file():
+    if not _is_file(path):
         return f"there is no file {location[:200]!r} beside the model", {}
     size = path.stat().st_size
     if offset < 0 or (length is not None and length < 0):

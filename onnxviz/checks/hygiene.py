@@ -10,12 +10,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.checks.finding import Place, Problem, node_place, place_of, tensor_place
+from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import CheckError, listed
+from onnxviz.errors import listed
 from onnxviz.graph.equality import Side, equality_classes, is_copy
 from onnxviz.graph.extract import bodies_of
-from onnxviz.graph.model import summary_line
 
 _LEAST = 1024  # bytes of a weight from which a copy of it is worth a word
 _SAMPLE = 4096  # bytes of a large weight that are looked at first
@@ -104,10 +104,10 @@ def _kept(node: ir.Node, live: set[ir.Node]) -> list[ir.Value | None]:
     live.add(node)
     needs = list(node.inputs)
     for body in bodies_of(node):
-        needs += body.outputs
+        needs.extend(body.outputs)
         for inner in body:
             if not inner.outputs:
-                needs += _kept(inner, live)
+                needs.extend(_kept(inner, live))
     return needs
 
 
@@ -196,11 +196,7 @@ def _full_digest(value: ir.Value) -> Hashable:
 
 def _bytes(value: ir.Value) -> np.ndarray:
     assert value.const_value is not None
-    try:
-        array = np.ascontiguousarray(value.const_value.numpy())
-    except Exception as error:
-        raise CheckError(f"the weight {value.name!r} cannot be read: {summary_line(error)}") from error
-    return array.reshape(-1).view(np.uint8)
+    return np.ascontiguousarray(read_array(value.const_value)).reshape(-1).view(np.uint8)
 
 
 @check(

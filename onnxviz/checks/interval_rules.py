@@ -9,6 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.checks.intervals import INF, UNBOUNDED, Bounds, Known, Rule
+from onnxviz.checks.reading import read_array
+from onnxviz.errors import CheckError
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.equality import ints
 from onnxviz.graph.shapes import shape_list
@@ -73,8 +75,8 @@ def constant_scalar(value: ir.Value | None) -> float | None:
     if tensor is None or tensor.size != 1 or tensor.dtype == ir.DataType.STRING:
         return None
     try:
-        return float(tensor.numpy().reshape(-1)[0])
-    except (OSError, ValueError, TypeError):
+        return float(read_array(tensor).reshape(-1)[0])
+    except CheckError:
         return None
 
 
@@ -256,7 +258,7 @@ def _axes(node: ir.Node) -> list[int] | None:
     """Return the axes of a reduction; empty for all, None where they are computed."""
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         tensor = constant_tensor(node.inputs[1])
-        return None if tensor is None else [int(axis) for axis in tensor.numpy().reshape(-1)]
+        return None if tensor is None else [int(axis) for axis in read_array(tensor).reshape(-1)]
     return ints(node, "axes") or []
 
 
@@ -265,6 +267,23 @@ def _same_axes(total: ir.Node, shifted: ir.Node) -> bool:
     maximum = None if shifted.inputs[1] is None else shifted.inputs[1].producer()
     axes = _axes(total)
     return maximum is not None and axes is not None and axes == _axes(maximum)
+
+
+def _exactly(rule: Rule, reduce: Callable[..., np.ndarray]) -> Rule:
+    """Return a rule for a reduction that works out what it makes of a constant, such as the norm of a weight."""
+
+    def exact(node: ir.Node, known: Known) -> Bounds | None:
+        tensor, axes = constant_tensor(node.inputs[0]), _axes(node)
+        if tensor is None or axes is None or tensor.size == 0 or tensor.size > _LARGEST_WEIGHT:
+            return rule(node, known)
+        try:
+            array = np.asarray(read_array(tensor), np.float64)
+        except CheckError:
+            return None
+        found = reduce(array, axis=tuple(axes) or None)
+        return Bounds(float(found.min()), float(found.max()), bool((found != 0).all()))
+
+    return exact
 
 
 def _sum(node: ir.Node, known: Known) -> Bounds:
@@ -318,7 +337,7 @@ def _elu(node: ir.Node, known: Known) -> Bounds:
 def _filled(node: ir.Node, known: Known) -> Bounds:
     if "value" not in node.attributes:
         return Bounds(0.0, 0.0)
-    number = float(node.attributes["value"].as_tensor().numpy().reshape(-1)[0])
+    number = float(read_array(node.attributes["value"].as_tensor()).reshape(-1)[0])
     return Bounds(number, number, number != 0)
 
 
@@ -362,8 +381,8 @@ def _linear(weight_at: int, bias_at: int | None, rows: Callable[[ir.Node, np.nda
         if x.magnitude == INF or tensor is None or tensor.size > _LARGEST_WEIGHT:
             return None
         try:
-            weight = rows(node, np.asarray(tensor.numpy(), np.float64))
-        except (OSError, ValueError, TypeError):
+            weight = rows(node, np.asarray(read_array(tensor), np.float64))
+        except CheckError:
             return None
         low, high = min(x.low, 0.0), max(x.high, 0.0)  # padding is 0
         up, down = np.maximum(weight, 0).sum(axis=1), np.minimum(weight, 0).sum(axis=1)
@@ -460,10 +479,10 @@ INTERVAL_RULES: dict[str, Rule] = {
     "Resize": _resize,
     "Upsample": _first,
     "Trilu": _with_zero,
-    "ReduceSum": _sum,
-    "ReduceSumSquare": _sum_of_squares,
-    "ReduceL1": _norm1,
-    "ReduceL2": _norm2,
+    "ReduceSum": _exactly(_sum, np.sum),
+    "ReduceSumSquare": _exactly(_sum_of_squares, lambda x, axis: np.sum(x * x, axis)),
+    "ReduceL1": _exactly(_norm1, lambda x, axis: np.sum(np.abs(x), axis)),
+    "ReduceL2": _exactly(_norm2, lambda x, axis: np.sqrt(np.sum(x * x, axis))),
     "ConstantOfShape": _filled,
     "Range": _range,
     "DequantizeLinear": _dequantized,

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnxviz.checks.reading import read_array
+from onnxviz.errors import CheckError
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.extract import bodies_of
 
@@ -96,8 +98,8 @@ def tensor_bounds(tensor: ir.TensorProtocol) -> Bounds:
     if tensor.dtype == ir.DataType.STRING or tensor.size == 0:
         return UNBOUNDED
     try:
-        array = tensor.numpy()
-    except (OSError, ValueError, TypeError):  # external data that is not there: X02 tells
+        array = read_array(tensor)
+    except CheckError:  # nothing is known of it; checks of weights tell why
         return UNBOUNDED
     if array.dtype.kind == "c":
         return UNBOUNDED

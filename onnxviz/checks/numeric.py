@@ -11,12 +11,11 @@ import onnx_ir as ir
 from onnxviz.checks.finding import Problem, Severity, place_of, tensor_place
 from onnxviz.checks.interval_rules import INTERVAL_RULES, constant_scalar
 from onnxviz.checks.intervals import Bounds, Known, value_bounds
+from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import CheckError
 from onnxviz.graph.equality import is_copy
 from onnxviz.graph.learned import learned_inputs
-from onnxviz.graph.model import summary_line
 
 _STANDARD = ("", "ai.onnx")
 _FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE, None})
@@ -181,7 +180,7 @@ def bad_constants(subject: Subject) -> Iterator[Problem | Evidence]:
     looked = 0
     for value, tensor in float_constants(subject.model):
         looked += 1
-        low, high, nans, infinities = extremes(value.name or "", tensor)
+        low, high, nans, infinities = extremes(tensor)
         learned = is_learned(value)
         evidence = {"nan": nans, "inf": infinities, "of": tensor.size, "min": low, "max": high, "learned": learned}
         severity: Severity | None = None
@@ -224,16 +223,13 @@ def is_learned(value: ir.Value) -> bool:
     return False
 
 
-def extremes(name: str, tensor: ir.TensorProtocol) -> tuple[float, float, int, int]:
+def extremes(tensor: ir.TensorProtocol) -> tuple[float, float, int, int]:
     """Return the smallest and largest finite element of a tensor, and how many are NaN and infinite.
 
     Raises:
         CheckError: It cannot be read.
     """
-    try:
-        array = tensor.numpy().reshape(-1)
-    except Exception as error:
-        raise CheckError(f"the weight {name!r} cannot be read: {summary_line(error)}") from error
+    array = read_array(tensor).reshape(-1)
     lows, highs, nans, infinities = [], [], 0, 0
     for start in range(0, array.size, _CHUNK):
         part = array[start : start + _CHUNK]

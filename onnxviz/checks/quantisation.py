@@ -11,11 +11,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.checks.finding import Problem, place_of, tensor_place
+from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import CheckError, listed
+from onnxviz.errors import listed
 from onnxviz.graph.constants import constant_tensor
-from onnxviz.graph.model import summary_line
 from onnxviz.graph.shapes import shape_list
 
 Floats = npt.NDArray[np.float64]
@@ -68,11 +68,7 @@ def _numbers(node: ir.Node, index: int) -> Floats | None:
     tensor = constant_tensor(node.inputs[index]) if index < len(node.inputs) else None
     if tensor is None:
         return None
-    try:
-        return np.asarray(tensor.numpy(), np.float64)
-    except Exception as error:
-        name = node.inputs[index].name if node.inputs[index] is not None else ""
-        raise CheckError(f"the weight {name!r} cannot be read: {summary_line(error)}") from error
+    return np.asarray(read_array(tensor), np.float64)
 
 
 def _scale_problems(node: ir.Node, index: int, scale: Floats) -> Iterator[Problem]:
@@ -128,10 +124,7 @@ def _clipped(node: ir.Node, index: int) -> Iterator[Problem]:
         or tensor.dtype.bitwidth > 8
     ):
         return
-    try:
-        codes = np.asarray(tensor.numpy()).astype(np.int16)
-    except Exception as error:
-        raise CheckError(f"the weight {value.name!r} cannot be read: {summary_line(error)}") from error
+    codes = read_array(tensor).astype(np.int16)
     low, high = int(tensor.dtype.min), int(tensor.dtype.max)
     lowest = low + 1 if low < 0 and not (codes == low).any() else low  # symmetric: -127 to 127
     scale = _numbers(node, index + 1)

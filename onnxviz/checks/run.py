@@ -149,6 +149,8 @@ def _apply(one: Check, subject: Subject) -> list[Finding]:
                 evidence.update(found)
     except OnnxvizError as error:
         stopped = _not_checked(one, "refused", str(error))
+    except OSError as error:
+        stopped = _not_checked(one, "refused", f"a file cannot be read: {error.strerror or error}: {error.filename}")
     except Exception as error:  # noqa: BLE001 - a check that crashes has not passed, and its reader is told so
         stopped = _not_checked(one, "crashed", f"the check crashed: {type(error).__name__}: {error}")
     evidence |= _feeds(one, subject)
@@ -201,6 +203,8 @@ def _lacking(one: Check, subject: Subject) -> tuple[Cause, str] | None:
         return "left_out", "it runs the model, and --static was given"
     if one.needs & (Need.MODEL | Need.INPUTS | Need.SESSION) and subject.model_error is not None:
         return "no_model", f"the model does not open: {subject.model_error.message}"
+    if one.needs & Need.PROTO and subject.proto_error is not None:
+        return "no_model", subject.proto_error.message
     return None
 
 

@@ -12,9 +12,10 @@ import onnx_ir as ir
 from onnxviz.checks.finding import Place, Problem, place_of, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import CheckError, ModelError, listed
+from onnxviz.errors import CheckError, listed
 from onnxviz.graph.model import summary_line, to_proto
 from onnxviz.graph.shapes import shape_list
+from onnxviz.runtime.quiet import quiet
 
 _NO_SHAPE = "Field 'shape' of 'type' is required but missing"
 
@@ -23,7 +24,7 @@ _NO_SHAPE = "Field 'shape' of 'type' is required but missing"
     "G01",
     "error",
     "breach of the specification",
-    needs=Need.PROTO,
+    needs=Need(0),
     what="Opens the file and runs onnx's own checker on it, its full check with strict shape inference included.",
     why="A file that breaks the rules may load in one runtime and be refused, or computed differently, by the next.",
     remedy="Export the model again with a current exporter, or mend what the message names.",
@@ -35,10 +36,11 @@ def specification(subject: Subject) -> Iterator[Problem]:
     if subject.model_error is not None:
         error = subject.model_error
         yield Problem(f"the model does not open: {error.message}", _file(subject), remedy=error.hint, key="open")
-        if not _parses(subject):
+        if subject.proto_error is not None:
             return
     try:
-        _run_checker(subject)
+        with quiet():  # the checker prints to the standard output, where the result goes
+            _run_checker(subject)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         yield _breach(subject, str(error))
     except google.protobuf.message.EncodeError as error:
@@ -47,14 +49,6 @@ def specification(subject: Subject) -> Iterator[Problem]:
 
 def _file(subject: Subject) -> list[Place]:
     return [] if subject.path is None else [Place("file", subject.path.name)]
-
-
-def _parses(subject: Subject) -> bool:
-    try:
-        _ = subject.proto
-    except ModelError:
-        return False
-    return True
 
 
 def _run_checker(subject: Subject) -> None:
@@ -157,7 +151,8 @@ def _inferred_alone(proto: onnx.ModelProto) -> dict[str, tuple[int, Shape | None
     for info in bare.graph.output:
         info.ClearField("type")
     try:
-        found = onnx.shape_inference.infer_shapes(bare, strict_mode=False, data_prop=True).graph
+        with quiet():
+            found = onnx.shape_inference.infer_shapes(bare, strict_mode=False, data_prop=True).graph
     except Exception as error:
         raise CheckError(f"types and shapes cannot be inferred: {summary_line(error)}") from error
     return {info.name: _declared(info.type) for info in (*found.value_info, *found.output) if info.HasField("type")}

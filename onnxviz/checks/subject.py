@@ -117,6 +117,15 @@ class Subject:
         return open_model(self.path)
 
     @cached_property
+    def proto_error(self) -> ModelError | None:
+        """Why the file does not parse; None if it does."""
+        try:
+            _ = self.proto
+        except ModelError as error:
+            return error
+        return None
+
+    @cached_property
     def model_error(self) -> ModelError | None:
         """Why the model does not open; None if it does."""
         try:
