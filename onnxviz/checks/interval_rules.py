@@ -20,7 +20,6 @@ __all__ = ["INTERVAL_RULES", "constant_scalar", "exp", "less_its_maximum"]
 _UNIT = Bounds(0.0, 1.0)
 _NATURAL = Bounds(0.0, INF)
 _SYMMETRIC = Bounds(-1.0, 1.0)
-_SELU = 1.0508  # the largest slope above 0 of the activations that saturate below it
 _TINY = 1e-45  # the smallest subnormal of float32: what is smaller becomes 0
 _LARGEST_WEIGHT = 1 << 26  # elements of a weight up to which its rows are summed
 
@@ -324,7 +323,7 @@ def _saturating(floor: float) -> Rule:
 
     def rule(node: ir.Node, known: Known) -> Bounds:
         x = known.input(node)
-        return Bounds(floor if x.low < 0 else 0.0, _SELU * max(x.high, 0.0))
+        return Bounds(floor if x.low < 0 else 0.0, max(x.high, 0.0))
 
     return rule
 
@@ -332,6 +331,17 @@ def _saturating(floor: float) -> Rule:
 def _elu(node: ir.Node, known: Known) -> Bounds:
     floor = -abs(node.attributes.get_float("alpha", 1.0))
     return _saturating(floor)(node, known)
+
+
+def _selu(node: ir.Node, known: Known) -> Bounds:
+    alpha, gamma = node.attributes.get_float("alpha", 1.67326), node.attributes.get_float("gamma", 1.0507)
+    x = known.input(node)
+    return Bounds(-abs(alpha * gamma) if x.low < 0 else 0.0, abs(gamma) * max(x.high, 0.0))
+
+
+def _dropout(node: ir.Node, known: Known) -> Bounds | None:
+    """In training mode what is left is made larger."""
+    return None if len(node.inputs) > 2 and node.inputs[2] is not None else known.input(node)
 
 
 def _filled(node: ir.Node, known: Known) -> Bounds:
@@ -425,7 +435,7 @@ def _gru(node: ir.Node, known: Known) -> Bounds | None:
 
 #: Operators that only move, choose or average what they are given.
 _PASSED = (
-    "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Slice", "Split", "Gather",
+    "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split", "Gather",
     "GatherND", "GatherElements", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "MaxPool", "GlobalMaxPool",
     "GlobalAveragePool", "ReduceMean", "ReduceMax", "ReduceMin", "TopK", "ReverseSequence", "Compress", "MaxRoiPool",
     "Unique",
@@ -450,9 +460,10 @@ INTERVAL_RULES: dict[str, Rule] = {
     "Acos": _fixed(Bounds(0.0, math.pi)),
     "Asin": _fixed(Bounds(-math.pi / 2, math.pi / 2)),
     "Cosh": _fixed(Bounds(1.0, INF)),
+    "Dropout": _dropout,
     "LeakyRelu": _leaky,
     "Elu": _elu,
-    "Selu": _saturating(-1.7581),
+    "Selu": _selu,
     "Gelu": _saturating(-0.17),
     "Mish": _saturating(-0.3089),
     "HardSwish": _saturating(-0.375),

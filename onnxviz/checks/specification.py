@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,10 +14,11 @@ from onnxviz.checks.finding import Place, Problem, place_of, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import CheckError, listed
-from onnxviz.graph.model import summary_line, to_proto
+from onnxviz.graph.model import summary_line
 from onnxviz.graph.shapes import shape_list
 from onnxviz.runtime.quiet import quiet
 
+_STRIPPED = 4096  # elements of a weight whose data may have been left in the file
 _NO_SHAPE = "Field 'shape' of 'type' is required but missing"
 
 
@@ -39,10 +41,13 @@ def specification(subject: Subject) -> Iterator[Problem]:
         if subject.proto_error is not None:
             return
     try:
-        with quiet():  # the checker prints to the standard output, where the result goes
-            _run_checker(subject)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        yield _breach(subject, str(error))
+        said = _refusal(subject, fill=False)
+        if said:
+            yield _breach(subject, said)
+        if _NO_SHAPE in said:  # the checker stops at the first breach: is there another behind it?
+            said = _refusal(subject, fill=True)
+            if said and _NO_SHAPE not in said:
+                yield _breach(subject, said)
     except google.protobuf.message.EncodeError as error:
         raise CheckError("the model cannot be serialised for the checker") from error
 
@@ -51,24 +56,75 @@ def _file(subject: Subject) -> list[Place]:
     return [] if subject.path is None else [Place("file", subject.path.name)]
 
 
-def _run_checker(subject: Subject) -> None:
-    """Run onnx's checker; external data is judged by checks of its own, so their tensors become inputs."""
+def _refusal(subject: Subject, *, fill: bool) -> str:
+    """Return what onnx's checker says of a model; empty if it has nothing to say.
+
+    External data is judged by checks of its own, so such tensors become inputs; with ``fill``, outputs without a shape
+    get the one that can be inferred.
+    """
     external = [t for t in subject.proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    if subject.path is not None and not external:
-        onnx.checker.check_model(str(subject.path), full_check=True)
-        return
-    proto = onnx.ModelProto()
-    proto.CopyFrom(subject.proto if subject.path is not None else to_proto(subject.model))
-    graph = proto.graph
+    source: str | onnx.ModelProto = "" if subject.path is None else str(subject.path)
+    if not source or external or fill:
+        source = onnx.ModelProto()
+        source.CopyFrom(subject.proto)
+        _external_as_inputs(source.graph)
+        if fill:
+            _fill_shapes(source)
+    try:
+        with quiet():  # it prints to the standard output, where the result goes
+            if fill and any(_lacks_shape(info) for info in source.graph.output):  # a node gives none: say which
+                onnx.shape_inference.infer_shapes(source, check_type=True, strict_mode=True, data_prop=True)
+            onnx.checker.check_model(source, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return str(error) or "the checker refuses it"
+    return ""
+
+
+def _external_as_inputs(graph: onnx.GraphProto) -> None:
     inputs = {info.name for info in graph.input}
-    kept = [tensor for tensor in graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL]
-    moved = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
-    for tensor in moved:
-        if tensor.name not in inputs:
+    kept = []
+    for tensor in list(graph.initializer):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL and (tensor.raw_data or not _is_stripped(tensor)):
+            kept.append(tensor)
+        elif tensor.name not in inputs:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
     graph.ClearField("initializer")
     graph.initializer.extend(kept)
-    onnx.checker.check_model(proto, full_check=True)
+
+
+def _is_stripped(tensor: onnx.TensorProto) -> bool:
+    """Whether the data of a large weight was left in the file: see :attr:`Subject.proto`."""
+    fields = (
+        tensor.float_data,
+        tensor.int32_data,
+        tensor.int64_data,
+        tensor.double_data,
+        tensor.uint64_data,
+        tensor.string_data,
+    )
+    return (
+        not any(len(field) for field in fields)
+        and all(dim > 0 for dim in tensor.dims)
+        and math.prod(tensor.dims) >= _STRIPPED
+    )
+
+
+def _lacks_shape(info: onnx.ValueInfoProto) -> bool:
+    return info.type.HasField("tensor_type") and not info.type.tensor_type.HasField("shape")
+
+
+def _fill_shapes(proto: onnx.ModelProto) -> None:
+    try:
+        inferred = _inferred_alone(proto)
+    except CheckError:
+        inferred = {}
+    for info in proto.graph.output:
+        if _lacks_shape(info):
+            dtype, shape = inferred.get(info.name, (info.type.tensor_type.elem_type, None))
+            if shape is not None:
+                info.CopyFrom(
+                    onnx.helper.make_tensor_value_info(info.name, info.type.tensor_type.elem_type or dtype, shape)
+                )
 
 
 def _breach(subject: Subject, text: str) -> Problem:
@@ -78,8 +134,7 @@ def _breach(subject: Subject, text: str) -> Problem:
     where = []
     if _NO_SHAPE in message:
         graph = subject.proto.graph
-        infos = [i for i in (*graph.input, *graph.output) if i.type.HasField("tensor_type")]
-        lacking = [i.name for i in infos if not i.type.tensor_type.HasField("shape")]
+        lacking = [info.name for info in (*graph.input, *graph.output) if _lacks_shape(info)]
         if lacking:
             message = f"{len(lacking)} of the model's inputs and outputs have no shape"
             where = [tensor_place(name) for name in lacking[:8]]
@@ -148,6 +203,8 @@ def _inferred_alone(proto: onnx.ModelProto) -> dict[str, tuple[int, Shape | None
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     bare.graph.ClearField("value_info")
+    if not bare.opset_import:
+        bare.opset_import.add(version=1)
     for info in bare.graph.output:
         info.ClearField("type")
     try:
