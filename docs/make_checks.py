@@ -18,11 +18,10 @@ def _own(checks: tuple[Check, ...]) -> list[Check]:
 
 
 def _paragraph(one: Check) -> str:
-    needs = ", ".join(need.name.lower() for need in one.needs if need.name) or "nothing"
-    return (
-        f"### {one.id}: {one.title}\n\n*{one.severity}; needs: {needs}.* {one.what} {one.why} **To mend it:** {one.remedy} "
-        f"**False positives:** {one.false_positives}\n"
-    )
+    needs = ", ".join(need.name.lower() for need in one.needs if need.name) or "a file"
+    about = f"*{one.severity}; needs: {needs}.* {one.what} {one.why}"
+    mended = f"**To mend it:** {one.remedy} **False positives:** {one.false_positives}"
+    return f"### {one.id}: {one.title}\n\n{about} {mended}\n"
 
 
 def page(text: str) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         flow_numbers,
         graph_diff,
         inspect,
+        mend,
         neuron_views,
         neurons,
         open_model,
@@ -48,13 +49,13 @@ if TYPE_CHECKING:
 
 _VERBS = (
     "activations", "attention", "attention_weights", "capture", "check", "convert", "doctor", "expose", "features",
-    "flow", "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "neuron_views", "neurons", "open_model",
-    "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model", "weight_table",
-    "weights",
+    "flow", "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
+    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model",
+    "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "check", "convert",
-    "doctor", "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "neuron_views", "neurons",
+    "doctor", "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
     "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "weight_table",
     "weights",
 ]  # fmt: skip

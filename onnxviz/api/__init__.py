@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxviz.api.attention import attention, attention_weights
-from onnxviz.api.check import check
+from onnxviz.api.check import check, mend
 from onnxviz.api.common import PICTURES, batches_for, check_outputs, reducer, save_view
 from onnxviz.api.features import features
 from onnxviz.api.flow import flow, flow_numbers
@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "activations", "attention", "attention_weights", "capture", "check", "convert", "doctor", "expose", "features",
-    "flow", "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "neuron_views", "neurons", "open_model",
-    "plan", "pooling", "profile", "project", "projection", "report", "save_model", "weight_table", "weights",
+    "flow", "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
+    "open_model", "plan", "pooling", "profile", "project", "projection", "report", "save_model", "weight_table",
+    "weights",
 ]  # fmt: skip
 
 

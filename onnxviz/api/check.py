@@ -12,12 +12,13 @@ from onnxviz.api.common import check_outputs
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from onnxviz.checks.mending import Mended
     from onnxviz.checks.run import CheckResult
 
     Model = ir.Model | str | os.PathLike[str]
     Path_ = str | os.PathLike[str]
 
-__all__ = ["check"]
+__all__ = ["check", "mend"]
 
 
 def check(
@@ -74,7 +75,7 @@ def check(
     check_outputs((save_baseline, (".json",)))
     known = None if baseline is None else load_baseline(baseline)
     given = Options(
-        inputs=[inputs] if isinstance(inputs, (str, os.PathLike)) else inputs or (),
+        inputs=_sources(inputs),
         reference=reference,
         target_opset=target_opset,
         providers=tuple([providers] if isinstance(providers, str) else providers),
@@ -94,6 +95,43 @@ def check(
     elif known is not None:
         result = replace(result, notes=(*result.notes, "the baseline was not used: the model does not open"))
     return result
+
+
+def mend(
+    model: Model,
+    output: Path_ | None = None,
+    inputs: Sequence[Path_] | Mapping[str, Any] | Path_ | None = None,
+    **options: Any,
+) -> Mended:
+    """Take out of a model what checks find and what can be taken out safely: see :func:`onnxviz.checks.mending.mend`.
+
+    Args:
+        model: A path or an opened model; it is not changed.
+        output: Where to write the mended model; another file than ``model``.
+        inputs: What to prove each step on; None feeds seeded random numbers.
+        options: ``preprocessing``, ``dims``, ``seed``, ``op_library``.
+
+    Raises:
+        ModelError: The model does not open.
+        OutputError: ``output`` is the model itself, or cannot be written.
+    """
+    from onnxviz.checks.mending import mend as mend_model
+    from onnxviz.checks.subject import Options, Subject
+    from onnxviz.errors import OutputError
+    from onnxviz.graph.io import save_model
+
+    check_outputs((output, (".onnx",)))
+    same = output is not None and isinstance(model, (str, os.PathLike))
+    if same and os.path.realpath(model) == os.path.realpath(output):  # type: ignore[arg-type]
+        raise OutputError(f"{os.fspath(output)} is the model itself", hint="name another file")  # type: ignore[arg-type]
+    mended = mend_model(Subject(model, Options(inputs=_sources(inputs), **options)))
+    if output is not None:
+        save_model(mended.model, output)
+    return mended
+
+
+def _sources(inputs: Sequence[Path_] | Mapping[str, Any] | Path_ | None) -> Sequence[Path_] | Mapping[str, Any]:
+    return [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs or ()
 
 
 def _bytes(size: str | int | None) -> int | None:

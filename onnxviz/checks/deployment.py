@@ -152,15 +152,15 @@ def wide_integers(subject: Subject) -> Iterator[Problem | Evidence]:
         tensor = constant_tensor(value)
         assert tensor is not None
         array = read_array(tensor)
-        wide = array[(array < _INT32.min) | (array > _INT32.max)]
-        if wide.size and not (_only_ends(value) and _TO_THE_END.issuperset(np.unique(wide).tolist())):
+        beyond = array[(array < _INT32.min) | (array > _INT32.max)]
+        if beyond.size and not (_only_ends(value) and _TO_THE_END.issuperset(np.unique(beyond).tolist())):
             evidence = {
                 "min": int(array.min()),
                 "max": int(array.max()),
-                "beyond": int(wide.size),
+                "beyond": int(beyond.size),
                 "of": int(array.size),
             }
-            yield Problem(f"it holds {int(wide.reshape(-1)[0])}", [tensor_place(value.name)], evidence)
+            yield Problem(f"it holds {int(beyond.reshape(-1)[0])}", [tensor_place(value.name)], evidence)
     yield {"int64_constants": looked}
 
 

@@ -17,7 +17,8 @@ from onnxviz.errors import listed
 from onnxviz.graph.equality import Side, equality_classes, is_copy
 from onnxviz.graph.extract import bodies_of
 
-_LEAST = 1024  # bytes of a weight from which a copy of it is worth a word
+#: Bytes of a weight from which a copy of it is worth a word.
+LEAST = 1024
 _SAMPLE = 4096  # bytes of a large weight that are looked at first
 
 
@@ -62,7 +63,7 @@ def dead_parts(subject: Subject) -> Iterator[Problem]:
     """Yield what no output depends on."""
     model = subject.model
     live = live_nodes(model.graph)
-    for node in _outermost(model.graph, live):
+    for node in dead_nodes(model.graph, live):
         yield Problem("no output depends on it", [place_of(node)], {"op_type": node.op_type})
     reached = {value for node in live for value in node.inputs if value is not None}
     for graph in (model.graph, *model.graph.subgraphs()):
@@ -93,9 +94,9 @@ def live_nodes(graph: ir.Graph) -> set[ir.Node]:
             pending += _kept(node, live)
     while pending:
         value = pending.pop()
-        node = None if value is None else value.producer()
-        if node is not None and node not in live:
-            pending += _kept(node, live)
+        source = None if value is None else value.producer()
+        if source is not None and source not in live:
+            pending += _kept(source, live)
     return live
 
 
@@ -111,14 +112,14 @@ def _kept(node: ir.Node, live: set[ir.Node]) -> list[ir.Value | None]:
     return needs
 
 
-def _outermost(graph: ir.Graph, live: set[ir.Node]) -> Iterator[ir.Node]:
+def dead_nodes(graph: ir.Graph, live: set[ir.Node]) -> Iterator[ir.Node]:
     """Yield dead nodes, not those inside the bodies of dead ones."""
     for node in graph:
         if node not in live:
             yield node
             continue
         for body in bodies_of(node):
-            yield from _outermost(body, live)
+            yield from dead_nodes(body, live)
 
 
 def unused_functions(model: ir.Model) -> list[str]:
@@ -138,7 +139,7 @@ def unused_functions(model: ir.Model) -> list[str]:
     "warning",
     "duplicate weights",
     needs=Need.MODEL,
-    what=f"Compares weights of {_LEAST} bytes or more that have the same type and shape by a digest of their bytes.",
+    what=f"Compares weights of {LEAST} bytes or more that have the same type and shape by a digest of their bytes.",
     why="Each copy costs memory, download and cache. Weights that a network shares come out twice from some exporters.",
     remedy="Keep one and let all nodes read it; `onnxviz check --fix` does.",
     false_positives="Weights that were never trained, such as biases of zeros, are equal by nature.",
@@ -150,13 +151,13 @@ def duplicate_weights(subject: Subject) -> Iterator[Problem | Evidence]:
         for graph in (subject.model.graph, *subject.model.graph.subgraphs())
         for value in graph.initializers.values()
         if value.const_value is not None and value.const_value.dtype != ir.DataType.STRING
-        and value.const_value.nbytes >= _LEAST
+        and value.const_value.nbytes >= LEAST
     ]  # fmt: skip
     for group in equal_weights(weights):
         tensor = group[0].const_value
         assert tensor is not None
         wasted = tensor.nbytes * (len(group) - 1)
-        shape = [int(dim) for dim in tensor.shape]
+        shape = list(tensor.shape.numpy())
         evidence = {"copies": len(group), "wasted_bytes": wasted, "shape": shape}
         places = [tensor_place(value.name) for value in group[:8]]
         yield Problem(f"{len(group)} weights hold the same {tensor.nbytes:,} bytes", places, evidence)
@@ -191,7 +192,7 @@ def _sample_digest(value: ir.Value) -> Hashable:
 
 
 def _full_digest(value: ir.Value) -> Hashable:
-    return hashlib.blake2b(_bytes(value)).digest()
+    return hashlib.blake2b(_bytes(value).data).digest()
 
 
 def _bytes(value: ir.Value) -> np.ndarray:

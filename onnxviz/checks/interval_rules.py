@@ -157,21 +157,21 @@ def _root(node: ir.Node, known: Known) -> Bounds:
     return Bounds(math.sqrt(max(x.low, 0.0)), math.sqrt(max(x.high, 0.0)))
 
 
+def _one(number: float) -> Bounds:
+    return Bounds(number, number, number != 0)
+
+
 def _clip(node: ir.Node, known: Known) -> Bounds:
     x = known.input(node)
-    low, high = -INF, INF
-    for index, name in ((1, "min"), (2, "max")):
-        if name in node.attributes:
-            bound = Bounds(*[float(node.attributes[name].value)] * 2)
-        elif index < len(node.inputs) and node.inputs[index] is not None:
-            bound = known.input(node, index)
-        else:
-            continue
-        if index == 1:
-            low = bound.low
-        else:
-            high = bound.high
+    low, high = _limit(node, known, 1, "min").low, _limit(node, known, 2, "max").high
     return Bounds(min(max(x.low, low), high), max(min(x.high, high), low))
+
+
+def _limit(node: ir.Node, known: Known, index: int, name: str) -> Bounds:
+    """Return the bounds of a limit of Clip; up to opset 10 it is an attribute."""
+    if name in node.attributes:
+        return _one(node.attributes.get_float(name, 0.0))
+    return known.input(node, index)
 
 
 def _several(combine: Callable[[list[float]], float]) -> Rule:
@@ -221,9 +221,9 @@ def _pad(node: ir.Node, known: Known) -> Bounds:
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
     if mode != "constant":
         return x
-    fill = known.input(node, 2) if len(node.inputs) > 2 and node.inputs[2] is not None else Bounds(0.0, 0.0)
+    fill = known.input(node, 2) if len(node.inputs) > 2 and node.inputs[2] is not None else _one(0.0)
     if "value" in node.attributes:
-        fill = Bounds(*[node.attributes.get_float("value", 0.0)] * 2)
+        fill = _one(node.attributes.get_float("value", 0.0))
     return x.union(fill)
 
 
@@ -328,7 +328,7 @@ def _saturating(floor: float) -> Rule:
     return rule
 
 
-def _elu(node: ir.Node, known: Known) -> Bounds:
+def _elu(node: ir.Node, known: Known) -> Bounds | None:
     floor = -abs(node.attributes.get_float("alpha", 1.0))
     return _saturating(floor)(node, known)
 
@@ -348,7 +348,7 @@ def _filled(node: ir.Node, known: Known) -> Bounds:
     if "value" not in node.attributes:
         return Bounds(0.0, 0.0)
     number = float(read_array(node.attributes["value"].as_tensor()).reshape(-1)[0])
-    return Bounds(number, number, number != 0)
+    return _one(number)
 
 
 def _range(node: ir.Node, known: Known) -> Bounds:

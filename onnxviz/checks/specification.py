@@ -63,18 +63,19 @@ def _refusal(subject: Subject, *, fill: bool) -> str:
     get the one that can be inferred.
     """
     external = [t for t in subject.proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    source: str | onnx.ModelProto = "" if subject.path is None else str(subject.path)
-    if not source or external or fill:
-        source = onnx.ModelProto()
-        source.CopyFrom(subject.proto)
-        _external_as_inputs(source.graph)
-        if fill:
-            _fill_shapes(source)
     try:
         with quiet():  # it prints to the standard output, where the result goes
-            if fill and any(_lacks_shape(info) for info in source.graph.output):  # a node gives none: say which
-                onnx.shape_inference.infer_shapes(source, check_type=True, strict_mode=True, data_prop=True)
-            onnx.checker.check_model(source, full_check=True)
+            if subject.path is not None and not external and not fill:
+                onnx.checker.check_model(str(subject.path), full_check=True)
+                return ""
+            proto = onnx.ModelProto()
+            proto.CopyFrom(subject.proto)
+            _external_as_inputs(proto.graph)
+            if fill:
+                _fill_shapes(proto)
+                if any(_lacks_shape(info) for info in proto.graph.output):  # some node gives none: say which
+                    onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+            onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return str(error) or "the checker refuses it"
     return ""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, runs_on_providers
+from onnxviz.cli.options import Input, ModelFile, runs_on_providers, tell
+
+if TYPE_CHECKING:
+    from onnxviz.checks.mending import Mended
 
 Ids = Annotated[list[str] | None, typer.Option("--only", metavar="ID[,ID…]", help="Only these checks; globs: G*.")]
 Skip = Annotated[list[str] | None, typer.Option("--skip", metavar="ID[,ID…]", help="Leave these checks out.")]
@@ -47,6 +50,9 @@ def check(
     save_baseline: Annotated[
         Path | None, typer.Option("--save-baseline", metavar="FILE.json", help="Write what is found as a baseline.")
     ] = None,
+    fix: Annotated[
+        Path | None, typer.Option("--fix", metavar="OUT.onnx", help="Write a mended copy, each step proven by a run.")
+    ] = None,
     *,
     options: dict[str, Any],
 ) -> int:
@@ -57,6 +63,8 @@ def check(
 
     if output is not None:
         check_output(output)
+    if fix is not None:
+        check_output(fix, (".onnx",))
     del options["providers"]  # that of --provider, which this verb does not have
     asked = providers.split(",") if providers else ()
     result = api.check(
@@ -70,7 +78,19 @@ def check(
     else:
         atomic_write(output, text)
         typer.echo(str(output))
+    if fix is not None:
+        _tell_mended(fix, api.mend(model, fix, input, **options))
     return result.exit_code(fail_on)
+
+
+def _tell_mended(path: Path, mended: Mended) -> None:
+    """Say on standard error what was changed: standard output holds the result alone."""
+    proof = f"each step proven on {mended.proof} outputs" if mended.proof else "nothing that is computed was touched"
+    tell(f"{path}: {proof if mended.changes else 'nothing to mend'}")
+    for change in mended.changes:
+        tell(f"  {change}")
+    for reason in mended.left_out:
+        tell(f"  {reason}")
 
 
 def _ids(given: list[str] | None) -> list[str]:

@@ -38,7 +38,7 @@ def test_exit_codes(onnxviz: Onnxviz, here: Path) -> None:
 
 def test_formats(onnxviz: Onnxviz, here: Path) -> None:
     arguments = ("check", bad_names(here), "--static", "--only", "G0*")
-    assert "G03  node" in onnxviz(*arguments).out
+    assert "G03  duplicate" in onnxviz(*arguments).out
     assert any(f["id"] == "G03" for f in json.loads(onnxviz(*arguments, "--format", "json").out)["findings"])
     assert json.loads(onnxviz(*arguments, "--format", "sarif").out)["version"] == "2.1.0"
     run = onnxviz(*arguments, "--format", "junit", "-o", "r.xml")
@@ -56,3 +56,18 @@ def test_a_baseline(onnxviz: Onnxviz, here: Path) -> None:
     other = onnxviz("check", "models/digits_cnn.onnx", "--static", "--baseline", "b.json")
     assert other.code == 2
     assert "for another model" in other.err
+
+
+def test_fix(onnxviz: Onnxviz, here: Path) -> None:
+    model = onnx.load(here / LENET)
+    model.graph.node[0].name = ""
+    (here / "models/unnamed.onnx").write_bytes(model.SerializeToString())
+    run = onnxviz(
+        "check", "models/unnamed.onnx", "--static", "--only", "G03", "--format", "json", "--fix", "mended.onnx"
+    )
+    assert json.loads(run.out)["counts"]["warning"] == 1, "standard output holds the result alone"
+    assert "mended.onnx: each step proven on 1 outputs" in run.err
+    assert run.files == ["mended.onnx"]
+    assert onnxviz("check", "mended.onnx", "--static", "--only", "G03", "--fail-on", "warning").code == 0
+    assert onnxviz("check", LENET, "--static", "--only", "G03", "--fix", LENET).code == 2
+    assert onnxviz("check", LENET, "--static", "--only", "G03", "--fix", "m.txt").code == 2
