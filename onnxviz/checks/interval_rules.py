@@ -38,8 +38,7 @@ def product(a: Bounds, b: Bounds) -> Bounds:
 def quotient(a: Bounds, b: Bounds) -> Bounds:
     """Return the bounds of a quotient whose divisor is not 0."""
     if b.low > 0 or b.high < 0:
-        inverse = Bounds(*sorted((1 / b.low if b.low else INF, 1 / b.high if b.high else INF)))
-        return product(a, inverse)
+        return product(a, Bounds(1 / b.high, 1 / b.low))
     if b.low == 0:
         return product(a, _NATURAL)
     return product(a, Bounds(-INF, 0.0)) if b.high == 0 else UNBOUNDED

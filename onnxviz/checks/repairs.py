@@ -82,11 +82,8 @@ def share_weights(model: ir.Model) -> list[str]:
 
 def drop_copies(model: ir.Model) -> list[str]:
     """Remove identities, and casts and transposes that change nothing."""
-    types, done = _types(model), []
-    for node in list(model.graph.all_nodes()):
-        if _is_copy(node, types) and _bypass(node):
-            done.append(f"node {_called(node)}")
-    return done
+    types, nodes = _types(model), list(model.graph.all_nodes())
+    return [f"node {_called(node)}" for node in nodes if _is_copy(node, types) and _bypass(node)]
 
 
 def _types(model: ir.Model) -> Types:
@@ -221,18 +218,15 @@ def name_nodes(model: ir.Model) -> list[str]:
     taken = {node.name for node in nodes if node.name}
     seen: set[str] = set()
     counters: dict[str, Iterator[int]] = {}
-    done = []
+    done: list[str] = []
     for node in nodes:
-        if node.name and node.name not in seen:
-            seen.add(node.name)
-            continue
-        stem = node.name or node.op_type
-        counter = counters.setdefault(stem, itertools.count(1))
-        name = next(name for number in counter if (name := f"{stem}_{number}") not in taken)
-        taken.add(name)
-        seen.add(name)
-        done.append(f"{_called(node)} is now {name!r}")
-        node.name = name
+        if not node.name or node.name in seen:
+            was, stem = _called(node), node.name or node.op_type
+            counter = counters.setdefault(stem, itertools.count(1))
+            node.name = next(name for number in counter if (name := f"{stem}_{number}") not in taken)
+            taken.add(node.name)
+            done.append(f"{was} is now {node.name!r}")
+        seen.add(node.name)
     return done
 
 
