@@ -31,7 +31,7 @@ HEAVY = (
 )
 VERBS = (
     "inspect", "convert", "expose", "capture", "graph", "features", "activations", "pooling", "weights", "attention",
-    "report", "doctor",
+    "report", "doctor", "check", "mend",
 )  # fmt: skip
 
 

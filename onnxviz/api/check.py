@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from onnxviz.checks.mending import Mended
     from onnxviz.checks.run import CheckResult
+    from onnxviz.checks.subject import Subject
 
     Model = ir.Model | str | os.PathLike[str]
     Path_ = str | os.PathLike[str]
@@ -57,7 +58,8 @@ def check(
 
     Raises:
         ModelError: There is no such file, or it cannot be read.
-        InputError: A check that is named does not exist, or the baseline is of another model.
+        InputError: A check that is named does not exist, an input cannot be read or does not fit, or the baseline is of
+            another model.
 
     >>> import onnx_ir as ir
     >>> model = ir.from_onnx_text(
@@ -84,6 +86,7 @@ def check(
         **options,
     )
     subject = Subject(model, given)
+    _check_given(subject)
     result = run_checks(subject, only, skip)
     if subject.model_error is None:
         if known is not None:
@@ -95,6 +98,15 @@ def check(
     elif known is not None:
         result = replace(result, notes=(*result.notes, "the baseline was not used: the model does not open"))
     return result
+
+
+def _check_given(subject: Subject) -> None:
+    """Refuse what was given and cannot be used: that is no property of the model."""
+    given = subject.options
+    if given.reference is not None:
+        _ = subject.reference
+    if (given.inputs or given.dims) and subject.model_error is None:
+        _ = subject.inputs
 
 
 def mend(

@@ -13,6 +13,8 @@ from onnxviz.graph.equality import ints
 from onnxviz.graph.liveness import tensor_bytes
 
 _STANDARD = ("", "ai.onnx")
+#: Operators between two transposes that are looked at; a damaged graph may go round in circles.
+FAR = 64
 #: Operators that work on each element, whatever the layout.
 ELEMENTWISE = frozenset({
     "Abs", "Cast", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
@@ -82,7 +84,7 @@ def _transpose_before(node: ir.Node) -> tuple[ir.Node | None, list[str]]:
     between: list[str] = []
     value = node.inputs[0]
     source = None if value is None else value.producer()
-    while source is not None and source.domain in _STANDARD:
+    while source is not None and source.domain in _STANDARD and len(between) < FAR:
         if source.op_type == "Transpose":
             return source, between[::-1]
         alone = len(list(source.outputs[0].uses())) == 1 and not source.outputs[0].is_graph_output()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 
-from onnxviz.checks.finding import Place, Problem, tensor_place
+from onnxviz.checks.finding import Place, Problem, counted, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import listed
@@ -239,7 +239,7 @@ def machine_paths(subject: Subject) -> Iterator[Problem | Evidence]:
             common = [path for path, _ in Counter(paths).most_common(5)]
             who = f" of {listed(users)}" if users else ""
             evidence = {"paths": len(paths), "different": len(set(paths)), "users": users, "examples": common}
-            message = f"{len(set(paths))} paths{who}, such as {common[0]}"
+            message = f"{counted(len(set(paths)), 'path')}{who}, such as {common[0]}"
             yield Problem(message, [Place("metadata", key)], evidence)
     yield {"texts": searched}
 

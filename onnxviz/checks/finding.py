@@ -20,6 +20,7 @@ __all__ = [
     "Problem",
     "Severity",
     "Verdict",
+    "counted",
     "node_place",
     "place_of",
     "tensor_place",
@@ -50,6 +51,15 @@ class Place:
 
     def __str__(self) -> str:
         return printable(f"{self.kind} {self.name!r}" if self.name else self.kind, _LONGEST)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "path"), counted(1200, "path")
+    ('1 path', '1,200 paths')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def node_place(name: str) -> Place:

@@ -215,10 +215,12 @@ def float_constants(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtoc
                     yield node.outputs[0], tensor
 
 
-def is_learned(value: ir.Value) -> bool:
+def is_learned(value: ir.Value, depth: int = 8) -> bool:
     """Whether an operator reads a constant as a weight, directly or through what only copies it."""
     for node, index in value.uses():
-        if index in learned_inputs(node) or (is_copy(node) and node.outputs and is_learned(node.outputs[0])):
+        if index in learned_inputs(node):
+            return True
+        if depth and node.outputs and is_copy(node) and is_learned(node.outputs[0], depth - 1):
             return True
     return False
 

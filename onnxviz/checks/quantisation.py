@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.checks.finding import Problem, place_of, tensor_place
+from onnxviz.checks.finding import Problem, counted, place_of, tensor_place
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
@@ -196,7 +196,7 @@ def not_fused(subject: Subject) -> Iterator[Problem | Evidence]:
         )
         evidence = {"in_float": len(slow), "in_integers": fused, "provider": list(providers)}
         yield Problem(
-            f"{len(slow)} layers are dequantised and run in float: {listed(kinds)}",
+            f"{counted(len(slow), 'layer')} dequantised and run in float: {listed(kinds)}",
             [place_of(n) for n in slow[:8]],
             evidence,
         )

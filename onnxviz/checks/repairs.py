@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import onnx_ir as ir
 
-from onnxviz.checks.clutter import ELEMENTWISE, cast_target, is_lossless, transpose_perm
+from onnxviz.checks.clutter import ELEMENTWISE, FAR, cast_target, is_lossless, transpose_perm
 from onnxviz.checks.external import machine_paths_in
 from onnxviz.checks.hygiene import LEAST, dead_nodes, equal_weights, live_nodes, unused_functions
 from onnxviz.graph.extract import bodies_of
@@ -192,7 +192,7 @@ def _chain_before(node: ir.Node) -> list[ir.Node]:
     """Return a Transpose and the elementwise nodes between it and a node, which nothing else reads; else nothing."""
     chain: list[ir.Node] = []
     value = node.inputs[0]
-    while value is not None:
+    while value is not None and len(chain) < FAR:
         source = value.producer()
         if source is None or source.domain not in ("", "ai.onnx") or source.graph is not node.graph:
             return []

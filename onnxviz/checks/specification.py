@@ -10,7 +10,7 @@ import google.protobuf.message
 import onnx
 import onnx_ir as ir
 
-from onnxviz.checks.finding import Place, Problem, place_of, tensor_place
+from onnxviz.checks.finding import Place, Problem, counted, place_of, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import CheckError, listed
@@ -303,7 +303,7 @@ def custom_operators(subject: Subject) -> Iterator[Problem | Evidence]:
         if (domain, kind) in own or (domain, kind) in runtime or onnx.defs.has(kind, domain):
             continue
         example = next(n for n in _every_node(model) if (n.domain, n.op_type) == (domain, kind))
-        message = f"nothing defines the operator {domain}:{kind}, which {count} nodes need"
+        message = f"nothing defines the operator {domain}:{kind}, which {counted(count, 'node')} use"
         yield Problem(
             message, [place_of(example)], {"domain": domain, "op_type": kind, "nodes": count}, key=f"{domain}:{kind}"
         )

@@ -17,7 +17,7 @@ from onnxviz.errors import ModelError
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.io import open_model
 from onnxviz.graph.mapped import map_weights
-from onnxviz.graph.model import model_name, to_proto
+from onnxviz.graph.model import model_name, summary_line, to_proto
 from onnxviz.graph.shapes import infer_shapes
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Subject:
             ModelError: It does not parse.
         """
         if self.path is None:
-            return to_proto(self.model)
+            return self._serialised()
         try:
             weights = map_weights(self.path)
             data = self.path.read_bytes() if weights is None else weights.rest
@@ -103,6 +103,12 @@ class Subject:
         if not proto.HasField("graph"):
             raise ModelError(f"{self.path} holds no graph")
         return proto
+
+    def _serialised(self) -> onnx.ModelProto:
+        try:
+            return to_proto(self.model)
+        except Exception as error:
+            raise ModelError(f"the model cannot be serialised: {summary_line(error)}") from error
 
     @cached_property
     def model(self) -> ir.Model:

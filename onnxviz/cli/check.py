@@ -59,8 +59,11 @@ def check(
     """Check whether a model is fit to deploy; exit code 1 if not, 3 if something could not be checked."""
     from onnxviz import api
     from onnxviz.checks.formats import render
+    from onnxviz.errors import InputError
     from onnxviz.graph.files import atomic_write, check_output
 
+    if static and (input or reference):
+        raise InputError("--static runs nothing", hint="leave it out, or --input and --reference")
     if output is not None:
         check_output(output)
     if fix is not None:

@@ -221,3 +221,25 @@ def test_users() -> None:
     assert [user_of(p) for p in ("/home/ann/x", "/Users/bob/x", "C:\\Users\\eve\\x", "/home/runner/x", "/tmp/x")] == [
         "ann", "bob", "eve", "", "",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("Relu", "a", "a"), ("Neg", "a", "y")],
+        [("Relu", "b", "a"), ("Identity", "a", "b"), ("Transpose", "b", "y")],
+        [("Transpose", "b", "a"), ("Transpose", "a", "b"), ("Cast", "b", "y")],
+        [("Cast", "b", "a"), ("Cast", "a", "b"), ("Sqrt", "b", "y")],
+    ],
+)
+def test_circles_end(nodes: list[tuple[str, str, str]]) -> None:
+    attributes = {"Transpose": {"perm": [0]}, "Cast": {"to": 11}}
+    made = [onnx.helper.make_node(op, [x], [y], **attributes.get(op, {})) for op, x, y in nodes]
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(made, "g", [value("x", 1, [2])], [value("y", 1, [2])])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    from onnxviz.graph.model import from_proto
+
+    result = run_checks(Subject(from_proto(model), Options(static=True)))
+    assert [f for f in result.findings if f.cause == "crashed"] == []
+    assert result.exit_code() == 1, "G01 tells"

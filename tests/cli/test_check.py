@@ -71,3 +71,17 @@ def test_fix(onnxviz: Onnxviz, here: Path) -> None:
     assert onnxviz("check", "mended.onnx", "--static", "--only", "G03", "--fail-on", "warning").code == 0
     assert onnxviz("check", LENET, "--static", "--only", "G03", "--fix", LENET).code == 2
     assert onnxviz("check", LENET, "--static", "--only", "G03", "--fix", "m.txt").code == 2
+
+
+def test_what_cannot_be_used(onnxviz: Onnxviz, here: Path) -> None:
+    for arguments, what in (
+        (("--input", "none.png"), "there is no file none.png"),
+        (("--reference", "none.onnx"), "there is no file none.onnx"),
+        (("--dim", "nonsense=2"), "no dimension 'nonsense'"),
+        (("--static", "--input", "models/samples/digit_3.png"), "--static runs nothing"),
+        (("--baseline", "none.json"), "cannot read the baseline"),
+        (("--max-memory", "lots"), "is no size"),
+    ):
+        run = onnxviz("check", LENET, "--only", "G03", *arguments)
+        assert (run.code, run.out, run.err.count("\n")) == (2, "", 1), run
+        assert what in run.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxviz.checks.finding import SEVERITIES, Finding, Severity
+from onnxviz.checks.finding import SEVERITIES, Finding, Severity, counted
 from onnxviz.checks.run import CheckResult
 from onnxviz.errors import printable
 
@@ -59,13 +59,9 @@ def _by_reason(findings: list[Finding]) -> dict[str, list[str]]:
 def _sum(result: CheckResult) -> str:
     counts = result.counts()
     parts = [
-        _counted(counts["error"], "error"),
-        _counted(counts["warning"], "warning"),
+        counted(counts["error"], "error"),
+        counted(counts["warning"], "warning"),
         f"{counts['info']} for information",
     ]
     parts += [f"{counts['known']} known from the baseline"] if counts["known"] else []
     return f"{', '.join(parts)}; {counts['pass']} passed, {counts['not_checked']} not checked"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -57,6 +57,6 @@ CASES = {
     "X04": Case(
         file(net("y = Relu(x)"), _trace('File "/home/ann/net.py", line 3')),
         file(net("y = Relu(x)"), _trace('File "net.py", line 3; see https://example.org/home/ann')),
-        "1 paths of ann, such as /home/ann/net.py", evidence={"users": ["ann"]},
+        "1 path of ann, such as /home/ann/net.py", evidence={"users": ["ann"]},
     ),
 }  # fmt: skip

@@ -19,6 +19,6 @@ CASES = {
     "Q03": Case(
         text(net(f"{_CONV} y = Relu(c)", *_IO, _WEIGHTS)),
         text(net(f"{_CONV} r = QuantizeLinear(c, so, z) y = DequantizeLinear(r, so, z)", *_IO, _WEIGHTS)),
-        "1 layers are dequantised and run in float",
+        "1 layer dequantised and run in float",
     ),
 }
