@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.checks.finding import Problem, Severity, place_of, tensor_place
-from onnxviz.checks.interval_rules import INTERVAL_RULES, constant_scalar
+from onnxviz.checks.interval_arithmetic import constant_scalar
+from onnxviz.checks.interval_rules import INTERVAL_RULES
 from onnxviz.checks.intervals import Bounds, Known, value_bounds
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check

@@ -34,6 +34,8 @@ GROUP = "onnxviz.checks"
 #: Modules of this package that hold checks.
 FAMILIES = (
     "onnxviz.checks.specification",
+    "onnxviz.checks.compatibility",
+    "onnxviz.checks.parameters",
     "onnxviz.checks.hygiene",
     "onnxviz.checks.clutter",
     "onnxviz.checks.deployment",

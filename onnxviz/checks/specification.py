@@ -1,21 +1,18 @@
-"""Checks of what ONNX and its runtimes demand: G01, G02, G07, G08, G09."""
+"""Checks of what ONNX demands: G01, G02."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 
 import google.protobuf.message
 import onnx
-import onnx_ir as ir
 
-from onnxviz.checks.finding import Place, Problem, counted, place_of, tensor_place
+from onnxviz.checks.finding import Place, Problem, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import CheckError, listed
+from onnxviz.errors import CheckError
 from onnxviz.graph.model import summary_line
-from onnxviz.graph.shapes import shape_list
 from onnxviz.runtime.quiet import quiet
 
 _STRIPPED = 4096  # elements of a weight whose data may have been left in the file
@@ -225,165 +222,3 @@ def _contradict(one: Shape, other: Shape) -> bool:
 
 def _text(shape: Shape | None) -> str:
     return f"[{', '.join('?' if dim is None else str(dim) for dim in shape or ())}]"
-
-
-@check(
-    "G07",
-    "error",
-    "opset or IR version newer than the target",
-    needs=Need.PROTO,
-    what="Compares the opsets and the IR version of the file with those that came with `--target-opset`; without it, "
-    "with the newest that the installed onnx knows.",
-    why="A runtime refuses a model of an opset or IR version that is newer than itself.",
-    remedy="Export for the target's opset, or convert with onnx.version_converter; or upgrade the runtime.",
-    false_positives="Some runtimes accept a newer opset as long as no operator of it changed since.",
-)
-def versions(subject: Subject) -> Iterator[Problem | Evidence]:
-    """Yield versions that the target does not know."""
-    target = subject.options.target_opset or onnx.defs.onnx_opset_version()
-    rows = [row for row in onnx.helper.VERSION_TABLE if row[2] <= target]
-    newest_ir = max((row[1] for row in rows), default=3)
-    known = {"": target, "ai.onnx": target, "ai.onnx.ml": max((row[3] for row in rows), default=1)}
-    for opset in subject.proto.opset_import:
-        limit = known.get(opset.domain)
-        if limit is not None and opset.version > limit:
-            domain = opset.domain or "ai.onnx"
-            changed = _changed_since(subject.proto, opset.domain, opset.version, limit)
-            message = f"it needs opset {opset.version} of {domain}, and the target knows {limit}"
-            message += f"; {listed(changed)} changed since" if changed else "; none of its operators changed since"
-            evidence = {"domain": domain, "opset": opset.version, "target_opset": limit, "changed": changed}
-            yield Problem(message, [], evidence, key=f"opset {domain}")
-    if subject.proto.ir_version > newest_ir:
-        evidence = {"ir_version": subject.proto.ir_version, "target_ir_version": newest_ir, "target_opset": target}
-        message = f"it has IR version {subject.proto.ir_version}, and that of opset {target} is {newest_ir}"
-        remedy = f"Set ir_version to {newest_ir}: the opset alone says what operators mean; or upgrade the runtime."
-        yield Problem(message, [], evidence, remedy=remedy, key="ir_version")
-    yield {"target_opset": target, "target_ir_version": newest_ir}
-
-
-def _changed_since(proto: onnx.ModelProto, domain: str, version: int, limit: int) -> list[str]:
-    """Return the operators of a model whose definition is newer than a version of their domain."""
-    domain = "" if domain == "ai.onnx" else domain
-    newest = onnx.defs.onnx_opset_version() if not domain else version
-    kinds = {node.op_type for node in proto.graph.node if (node.domain or "ai.onnx") == (domain or "ai.onnx")}
-    changed = []
-    for kind in sorted(kinds):
-        try:
-            if onnx.defs.get_schema(kind, min(version, newest), domain).since_version > limit:
-                changed.append(kind)
-        except onnx.defs.SchemaError:
-            changed.append(kind)
-    return changed
-
-
-@check(
-    "G08",
-    "error",
-    "operator that nothing defines",
-    needs=Need.MODEL,
-    what="Looks up each operator outside the standard domains among onnx's schemas, the model's own functions and "
-    "what the installed onnxruntime knows.",
-    why="A runtime without the library that brings the operator cannot load the model.",
-    remedy="Name the library with `--op-library`, ship it with the model, or export without the operator.",
-    false_positives="A runtime other than onnxruntime may know the operator. With `--op-library` every custom "
-    "operator counts as defined.",
-)
-def custom_operators(subject: Subject) -> Iterator[Problem | Evidence]:
-    """Yield each unknown operator once."""
-    from onnxviz.runtime.operators import known_operators
-
-    model = subject.model
-    custom = Counter((n.domain, n.op_type) for n in _every_node(model) if n.domain not in ("", "ai.onnx"))
-    yield {"custom_operators": len(custom)}
-    if subject.options.op_library is not None or not custom:
-        return
-    own = {(function.domain, function.name) for function in model.functions.values()}
-    runtime = known_operators()
-    for (domain, kind), count in sorted(custom.items()):
-        if (domain, kind) in own or (domain, kind) in runtime or onnx.defs.has(kind, domain):
-            continue
-        example = next(n for n in _every_node(model) if (n.domain, n.op_type) == (domain, kind))
-        message = f"nothing defines the operator {domain}:{kind}, which {counted(count, 'node')} use"
-        yield Problem(
-            message, [place_of(example)], {"domain": domain, "op_type": kind, "nodes": count}, key=f"{domain}:{kind}"
-        )
-
-
-def _every_node(model: ir.Model) -> Iterator[ir.Node]:
-    yield from model.graph.all_nodes()
-    for function in model.functions.values():
-        yield from function.all_nodes()
-
-
-@check(
-    "G09",
-    "error",
-    "bias or per-channel parameter of a wrong shape",
-    needs=Need.MODEL,
-    what="Compares the bias of convolutions and Gemm, and the parameters of batch and instance normalisation, with "
-    "the channels that the weight or the input has.",
-    why="Some runtimes read beyond the end of such a bias, others broadcast it where it does not belong.",
-    remedy="Give the bias one element a channel: [channels] for convolutions, a shape that broadcasts to (M, N) for "
-    "Gemm.",
-    false_positives="None known: sizes that are not known are not judged.",
-)
-def parameter_shapes(subject: Subject) -> Iterator[Problem | Evidence]:
-    """Yield the parameters that do not fit their node."""
-    judged = 0
-    for node in subject.inferred.graph.all_nodes():
-        for index, wanted in _wanted(node):
-            value = node.inputs[index]
-            shape = None if value is None else shape_list(value)
-            if value is None or shape is None or not all(isinstance(dim, int) for dim in shape):
-                continue
-            judged += 1
-            if not _fits(shape, wanted, broadcast=node.op_type in _GEMM):
-                message = f"{value.name!r} has shape {_text(shape)} where {_text(wanted)} is needed"
-                places = [place_of(node), tensor_place(value.name)]
-                yield Problem(message, places, {"shape": shape, "needed": wanted, "op_type": node.op_type})
-    yield {"parameters": judged}
-
-
-_CONVOLUTIONS = {"Conv": (1, 2), "FusedConv": (1, 2), "ConvTranspose": (1, 2), "QLinearConv": (3, 8)}
-_GEMM = frozenset({"Gemm", "FusedGemm"})
-_PER_CHANNEL = {"BatchNormalization": (1, 2, 3, 4), "InstanceNormalization": (1, 2)}
-
-
-def _wanted(node: ir.Node) -> Iterator[tuple[int, Shape]]:
-    """Yield the inputs of a node that hold a number a channel, and the shape that each should have."""
-    kind, count = node.op_type, len(node.inputs)
-    if kind in _CONVOLUTIONS:
-        weight_at, bias_at = _CONVOLUTIONS[kind]
-        weight = _shape_of(node, weight_at)
-        if bias_at < count and weight is not None and len(weight) > 1:
-            group = node.attributes.get_int("group", 1)
-            channels = weight[0]
-            if kind == "ConvTranspose":
-                channels = weight[1] * group if isinstance(weight[1], int) else None
-            yield bias_at, [channels]
-    elif kind in _GEMM and count > 2:
-        a, b = _shape_of(node, 0), _shape_of(node, 1)
-        if b is not None and len(b) == 2:
-            rows = None if a is None or len(a) != 2 else a[1 if node.attributes.get_int("transA", 0) else 0]
-            yield 2, [rows, b[0 if node.attributes.get_int("transB", 0) else 1]]
-    elif kind in _PER_CHANNEL:
-        data = _shape_of(node, 0)
-        if data is not None and len(data) > 1:
-            yield from ((index, [data[1]]) for index in _PER_CHANNEL[kind] if index < count)
-
-
-def _shape_of(node: ir.Node, index: int) -> Shape | None:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    return None if value is None else shape_list(value)
-
-
-def _fits(shape: Shape, wanted: Shape, *, broadcast: bool) -> bool:
-    """Whether a shape is the wanted one, or broadcasts to it; unknown sizes fit everything."""
-    if not broadcast:
-        return len(shape) == len(wanted) and all(
-            w is None or isinstance(w, str) or s == w for s, w in zip(shape, wanted, strict=True)
-        )
-    if len(shape) > len(wanted):
-        return False
-    pairs = zip(reversed(shape), reversed(wanted), strict=False)
-    return all(s == 1 or not isinstance(w, int) or s == w for s, w in pairs)

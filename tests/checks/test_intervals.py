@@ -92,11 +92,12 @@ def bounds_of(body: str, name: str = "y", **given: Any) -> Bounds:
         ("s = Sigmoid(x) y = Sub(o, s)", (0, 1)),
         ("s = Sigmoid(x) t = Reshape(s, n) y = MatMul(t, w)", (-2, 3)),
         ("s = Shape(x) y = Cast<to = 1>(s)", (1, math.inf)),
+        ("s = Sigmoid(x) b = Mul(s, h) y = Pow(b, p)", (0, math.inf)),
         ("y = acme.Frob(x)", (-math.inf, math.inf)),
     ],
 )
 def test_what_is_known(body: str, expected: tuple[float, float]) -> None:
-    weights = "int64[1] a = {0}, float z = {0}, float o = {1}, int64[2] n = {1, 2}, float[2, 1] w = {3, -2}"
+    weights = "int64[1] a = {0}, float z = {0}, float o = {1}, int64[2] n = {1, 2}, float[2, 1] w = {3, -2}, float h = {1e30}, float p = {12}"
     found = bounds_of(body, weights=weights, opset=17, head=', "acme": 1')
     assert (found.low, found.high) == pytest.approx(expected)
 
