@@ -52,10 +52,14 @@ def data_dependent_shapes(subject: Subject) -> Iterator[Problem | Evidence]:
 
 
 class _Walk:
-    """Which tensors hold numbers that come from data, and which have a size that does."""
+    """Which tensors hold numbers that come from data, and which have a size that does.
+
+    ``echo`` has what is computed from the sizes of the latter: a size that depends on it is no new one.
+    """
 
     def __init__(self) -> None:
         self.data: set[ir.Value] = set()
+        self.echo: set[ir.Value] = set()
         self.sized: set[ir.Value] = set()
         self.problems: list[Problem] = []
         self.nodes = 0
@@ -77,8 +81,9 @@ class _Walk:
         inherits = any(value in self.sized for value in read) or any(v in self.sized for b in bodies for v in b.outputs)
         if node.op_type in ("Shape", "Size") and node.domain in _STANDARD:
             if inherits:
-                self.data.update(node.outputs)
+                self.echo.update(node.outputs)
             return
+        inherits = inherits or any(value in self.echo for value in _size_inputs(node))
         by = None if inherits else self._origin(node)
         if by is not None:
             name, why = by
@@ -86,8 +91,9 @@ class _Walk:
             self.problems.append(Problem(f"the size of what {node.op_type} gives {why}", [place_of(node)], evidence))
         if inherits or by is not None:
             self.sized.update(node.outputs)
-        if any(value in self.data for value in read):
-            self.data.update(node.outputs)
+        for kind in (self.data, self.echo):
+            if any(value in kind for value in read):
+                kind.update(node.outputs)
 
     def _origin(self, node: ir.Node) -> tuple[str, str] | None:
         """Return what a size depends on, where this node is the first."""
@@ -96,13 +102,19 @@ class _Walk:
         if node.op_type in _ALWAYS:
             depends = any(value in self.data for value in node.inputs if value is not None)
             return (str(node.inputs[0].name), "is as its data says") if depends and node.inputs[0] is not None else None
-        for index in _SIZED_BY.get(node.op_type, ()):
-            value = node.inputs[index] if index < len(node.inputs) else None
-            if value is not None and value in self.data and constant_tensor(value) is None:
+        for value in _size_inputs(node):
+            if value in self.data and constant_tensor(value) is None:
                 if node.op_type == "Loop" and not _stacks(node):
                     continue
                 return str(value.name), f"is computed from data: {value.name!r}"
         return None
+
+
+def _size_inputs(node: ir.Node) -> list[ir.Value]:
+    """Return the inputs that say how large the output of a node is."""
+    indices = _SIZED_BY.get(node.op_type, ()) if node.domain in _STANDARD else ()
+    given = [node.inputs[index] for index in indices if index < len(node.inputs)]
+    return [value for value in given if value is not None]
 
 
 def _stacks(node: ir.Node) -> bool:

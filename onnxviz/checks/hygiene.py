@@ -19,6 +19,7 @@ from onnxviz.graph.extract import bodies_of
 
 #: Bytes of a weight from which a copy of it is worth a word.
 LEAST = 1024
+_PLUMBING = frozenset({"Shape", "Size", "Gather", "Unsqueeze", "Squeeze", "Concat", "Cast", "Slice", "Reshape"})
 _SAMPLE = 4096  # bytes of a large weight that are looked at first
 
 
@@ -206,10 +207,11 @@ def _bytes(value: ir.Value) -> np.ndarray:
     "duplicate subgraphs",
     needs=Need.MODEL,
     what="Numbers the tensors of the main graph so that what the same operations compute from the same tensors has "
-    "the same number; nodes that share one compute the same twice. Reported is the last node of each such subgraph.",
+    "the same number; nodes that share one compute the same twice. Reported is the last node of each such subgraph; "
+    "arithmetic on shapes is left out.",
     why="The work is done twice in runtimes that do not look for it, and the graph is harder to read.",
     remedy="Compute it once: common subexpression elimination (onnx_ir, onnxoptimizer, onnxruntime) does.",
-    false_positives="onnxruntime removes most of it when it loads the model. Shape arithmetic costs nothing.",
+    false_positives="onnxruntime removes most of it when it loads the model.",
 )
 def duplicate_subgraphs(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the ends of subgraphs that are computed more than once."""
@@ -222,13 +224,20 @@ def duplicate_subgraphs(subject: Subject) -> Iterator[Problem | Evidence]:
     doubled = {node for group in groups.values() if len(group) > 1 for node in group}
     yield {"nodes": len(graph), "computed_again": len(doubled) - sum(len(g) > 1 for g in groups.values())}
     for group in groups.values():
-        if len(group) < 2 or all(_read_by(node, doubled) for node in group):
+        if len(group) < 2 or _is_plumbing(group[0]) or all(_read_by(node, doubled) for node in group):
             continue
         size = _cone(group[-1], doubled)
         work = "node" if size == 1 else f"subgraph of {size} nodes"
         evidence = {"times": len(group), "nodes": size, "op_type": group[0].op_type}
         message = f"{len(group)} times the same {group[0].op_type} {work}"
         yield Problem(message, [place_of(node) for node in group[:8]], evidence)
+
+
+def _is_plumbing(node: ir.Node) -> bool:
+    """Whether a node works on sizes: a few numbers, which cost nothing."""
+    return node.op_type in _PLUMBING and all(
+        value.dtype in (ir.DataType.INT64, ir.DataType.INT32) for value in node.outputs
+    )
 
 
 def _read_by(node: ir.Node, nodes: set[ir.Node]) -> bool:

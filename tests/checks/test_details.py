@@ -81,6 +81,7 @@ def test_it_says_so(case: tuple[object, ...]) -> None:
 SILENT = [
     ("G04", net(f"[h] h = Exp(x) [i] y = {_IF.format('[z] z = Exp(h)').replace('Neg(x)', 'Neg(z)')}", _IFS)),
     ("G05", net("h = Add(x, a) y = Add(h, b)", weights="float[2] a = {1, 2}, float[2] b = {1, 2}")),
+    ("G06", net("a = Shape(x) b = Shape(x) y = Sub(a, b)", outputs="int64[1] y")),
     ("G06", net("a = RandomNormalLike(x) b = RandomNormalLike(x) y = Sub(a, b)")),
     ("G09", net("y = Gemm(x, w, b)", "float[3, 2] x", "float[3, 2] y", f"{_EYE}, float b = {{1}}")),
     ("G10", net("y = Dropout(x)", opset=11)),
@@ -104,6 +105,13 @@ SILENT = [
 @pytest.mark.parametrize("case", SILENT, ids=lambda case: f"{case[0]} {case[1][50:90]}")
 def test_it_is_silent(case: tuple[str, str]) -> None:
     assert found(*case) == []
+
+
+def test_a_size_is_told_where_it_first_depends_on_data() -> None:
+    text = net(
+        "[n] n = NonZero(x) s = Shape(n) h = ConstantOfShape(s) e = Expand(h, s) y = Neg(e)", outputs="float[1, n] y"
+    )
+    assert found("D04", text) == ["node 'n': the size of what NonZero gives is as its data says"]
 
 
 def test_infinite_masks_are_information() -> None:
