@@ -93,7 +93,9 @@ def main() -> None:
     # A large model is hundreds of thousands of objects that live to the end: walking through them again and again,
     # to find cycles, took a third of the time.
     gc.set_threshold(100_000, 20, 100)
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    gc.freeze()  # nor is there a point in taking it apart at the end
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
