@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnxviz.errors import listed, printable
+from onnxviz.errors import CheckError, listed, printable
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -16,6 +16,7 @@ __all__ = [
     "SEVERITIES",
     "Cause",
     "Finding",
+    "Inapplicable",
     "Place",
     "Problem",
     "Severity",
@@ -51,6 +52,10 @@ class Place:
 
     def __str__(self) -> str:
         return printable(f"{self.kind} {self.name!r}" if self.name else self.kind, _LONGEST)
+
+
+class Inapplicable(CheckError):
+    """Raised by a check that has nothing to look at: what it needs was not given, or the model has none of it."""
 
 
 def counted(count: int, noun: str) -> str:

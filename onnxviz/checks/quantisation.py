@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.checks.finding import Problem, counted, place_of, tensor_place
+from onnxviz.checks.quantised_error import clipped_activations
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
@@ -39,7 +40,8 @@ _SUBNORMAL = float(np.finfo(np.float32).tiny)
     needs=Need.MODEL,
     what="Looks at the constants of quantisation: scales that are not above 0, not finite or subnormal, scales and "
     "zero points of different lengths or other than the channels; weights with more than 5 % of their codes at the "
-    "ends of the range; biases whose scale is not that of input times weight.",
+    "ends of the range; biases whose scale is not that of input times weight. Unless --static was given, runs it and "
+    "counts the activations that lie outside of what their codes can say (more than 5 %).",
     why="A scale of 0 or NaN spoils a layer; clipped weights lose their largest values; integer kernels take a bias "
     "to be in the scale of input times weight, whatever its own says.",
     remedy="Quantise again, with calibration data like the real inputs and per-channel scales.",
@@ -61,6 +63,8 @@ def scales(subject: Subject) -> Iterator[Problem | Evidence]:
         if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
             yield from _bias_scale(node)
     yield {"scales": looked}
+    if not subject.options.static:
+        yield from clipped_activations(subject)
 
 
 def _numbers(node: ir.Node, index: int) -> Floats | None:

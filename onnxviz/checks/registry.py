@@ -44,6 +44,18 @@ FAMILIES = (
     "onnxviz.checks.quantisation",
     "onnxviz.checks.dynamics",
     "onnxviz.checks.execution",
+    "onnxviz.checks.batching",
+    "onnxviz.checks.sizes",
+    "onnxviz.checks.nonfinite",
+    "onnxviz.checks.precision",
+    "onnxviz.checks.liveliness",
+    "onnxviz.checks.repeatability",
+    "onnxviz.checks.agreement",
+    "onnxviz.checks.preprocessing",
+    "onnxviz.checks.placement",
+    "onnxviz.checks.budget",
+    "onnxviz.checks.latency",
+    "onnxviz.checks.quantised_error",
 )
 _ID = re.compile(r"[A-Z][A-Z0-9_]*[0-9]+")
 

@@ -148,7 +148,8 @@ def _breach(subject: Subject, text: str) -> Problem:
     "declared type or shape is wrong",
     needs=Need.PROTO,
     what="Infers types and shapes from the inputs alone and compares them with what the file declares of its outputs "
-    "and intermediate tensors.",
+    "and intermediate tensors; unless `--static` was given, runs it and compares the declarations with what every tensor "
+    "really was.",
     why="Callers and compilers allocate what is declared. A wrong declaration is a wrong buffer, a failed build, or a "
     "warning in every log.",
     remedy="Let the declarations be inferred anew (onnx.shape_inference on a model without value_info), or export "
@@ -167,22 +168,29 @@ def declarations(subject: Subject) -> Iterator[Problem | Evidence]:
     declared = {info.name: _declared(info.type) for info in (*graph.value_info, *graph.output)}
     inferred = _inferred_alone(subject.proto)
     compared = 0
+    told: set[str] = set()
     for name, (dtype, shape) in declared.items():
         if name not in inferred:
             continue
         compared += 1
         found_dtype, found_shape = inferred[name]
         if dtype and found_dtype and dtype != found_dtype:
+            told.add(name)
             names = [onnx.TensorProto.DataType.Name(kind) for kind in (dtype, found_dtype)]
             evidence = {"declared": names[0], "inferred": names[1]}
             yield Problem(
                 f"it is declared as {names[0]} and is {names[1]}", [tensor_place(name)], evidence, key="dtype"
             )
         elif shape is not None and found_shape is not None and _contradict(shape, found_shape):
+            told.add(name)
             evidence = {"declared": shape, "inferred": found_shape}
             message = f"it is declared with shape {_text(shape)} and has {_text(found_shape)}"
             yield Problem(message, [tensor_place(name)], evidence, key="shape")
     yield {"declared": len(declared), "compared": compared}
+    if not subject.options.static and subject.model_error is None:
+        from onnxviz.checks.declared import compare_with_run
+
+        yield from compare_with_run(subject, declared, told)
 
 
 Shape = list[int | str | None]

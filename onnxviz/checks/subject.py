@@ -21,12 +21,16 @@ from onnxviz.graph.model import model_name, summary_line, to_proto
 from onnxviz.graph.shapes import infer_shapes
 
 if TYPE_CHECKING:
+    from onnxviz.runtime.batches import Batches
     from onnxviz.runtime.inputs import Inputs
     from onnxviz.runtime.preprocess import Preprocessing
 
 __all__ = ["Options", "Subject"]
 
 T = TypeVar("T")
+
+#: Draws of random numbers that a model is run on where nothing was given.
+DRAWS = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Options:
         static: Leave out what runs the model.
         preprocessing, dims, seed: As :func:`onnxviz.runtime.inputs.load_inputs` takes them.
         op_library: A shared library of custom operators.
+        latency_baseline: A file of earlier times to compare with; see :mod:`onnxviz.checks.latency`.
+        repro: Where to write the node that first gives NaN or Inf as a model of its own, its inputs beside it.
     """
 
     inputs: Sequence[str | os.PathLike[str]] | Mapping[str, Any] = ()
@@ -54,6 +60,8 @@ class Options:
     dims: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     op_library: str | os.PathLike[str] | None = None
+    latency_baseline: str | os.PathLike[str] | None = None
+    repro: str | os.PathLike[str] | None = None
 
 
 class Subject:
@@ -174,17 +182,35 @@ class Subject:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """What the model is fed; what nobody gave is seeded random numbers, and its record says so.
+        """What the model is fed first; what nobody gave is seeded random numbers, and its record says so.
 
         Raises:
-            InputError: As :func:`onnxviz.runtime.inputs.load_inputs`.
+            InputError: As :func:`onnxviz.runtime.batches.load_batches`.
         """
+        return self.batches.first()
+
+    @cached_property
+    def batches(self) -> Batches:
+        """All that the model is fed; where nothing was given, random numbers of :data:`DRAWS` seeds in turn.
+
+        Raises:
+            InputError: As :func:`onnxviz.runtime.batches.load_batches`.
+        """
+        from onnxviz.runtime.batches import Batches, load_batches
         from onnxviz.runtime.inputs import load_inputs
 
         given = self.options
-        return load_inputs(
-            self.model, given.inputs, preprocessing=given.preprocessing, dims=given.dims, seed=given.seed
-        )
+        if given.inputs:
+            return load_batches(
+                self.model, given.inputs, preprocessing=given.preprocessing, dims=given.dims, seed=given.seed
+            )
+        seeds = range(given.seed, given.seed + DRAWS)
+        return Batches.of(self.model, [load_inputs(self.model, dims=given.dims, seed=seed) for seed in seeds])
+
+    @property
+    def made_up(self) -> bool:
+        """Whether any number that the model is fed is random, so that what it computes may mean nothing."""
+        return any(record.made_up for record in self.inputs.records)
 
     def shared(self, name: str, make: Callable[[], T]) -> T:
         """Return what several checks use, such as a capture; made by the first that asks."""

@@ -33,6 +33,9 @@ class Session:
         providers: As :func:`onnxviz.runtime.providers.resolve_providers` takes them.
         optimize: Let onnxruntime fuse and rewrite the graph. Off by default: every tensor then is what the file says.
         op_library: A shared library of custom operators to register; its code is executed.
+        threads: Threads of this session alone, where the process shares no pool; 0 leaves the number to onnxruntime.
+        assignment: Let onnxruntime record which provider each node was assigned to, for :attr:`assigned`.
+        provider_options: Full name of a provider -> its options, such as ``{"use_tf32": "0"}``.
 
     Raises:
         ExecutionError: onnxruntime refuses the model, such as an operator without a kernel.
@@ -52,9 +55,16 @@ class Session:
         *,
         optimize: bool = False,
         op_library: str | os.PathLike[str] | None = None,
+        threads: int = 0,
+        assignment: bool = False,
+        provider_options: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         requested = resolve_providers(providers)
-        self._session = self._create(model, requested, optimize, op_library)
+        options = new_options(optimize=optimize, op_library=op_library, threads=threads)
+        if assignment:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        given = provider_options or {}
+        self._session = self._create(model, [(name, dict(given.get(name, {}))) for name in requested], options)
         self.providers: list[str] = [short_name(p) for p in self._session.get_providers()]
         if lost := [p for p in requested if p not in self._session.get_providers()]:
             raise ProviderError(f"onnxruntime left {', '.join(lost)} out of the session", hint="see `onnxviz doctor`")
@@ -62,9 +72,8 @@ class Session:
         self.inputs: dict[str, tuple[str, list[Any]]] = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
 
     def _create(
-        self, model: ir.Model, providers: list[str], optimize: bool, op_library: str | os.PathLike[str] | None
+        self, model: ir.Model, providers: list[tuple[str, dict[str, str]]], options: ort.SessionOptions
     ) -> ort.InferenceSession:
-        options = new_options(optimize=optimize, op_library=op_library)
         check_external_data(model)
         folders = {os.path.realpath(os.fspath(tensor.base_dir)) for _, tensor in external_tensors(model)}
         data = model_bytes(model) if len(folders) < 2 else None
@@ -80,6 +89,15 @@ class Session:
             raise
         except Exception as error:
             raise explain_refusal(error) from error
+
+    @property
+    def assigned(self) -> dict[str, str]:
+        """Node of the optimised graph -> short name of its provider; needs ``assignment``."""
+        return {
+            node.name: short_name(subgraph.ep_name)
+            for subgraph in self._session.get_provider_graph_assignment_info()
+            for node in subgraph.get_nodes()
+        }
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once.
