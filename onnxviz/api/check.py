@@ -35,6 +35,7 @@ def check(
     static: bool = False,
     baseline: Path_ | None = None,
     save_baseline: Path_ | None = None,
+    save_latency: Path_ | None = None,
     **options: Any,
 ) -> CheckResult:
     """Check whether a model is fit to deploy.
@@ -51,7 +52,9 @@ def check(
         static: Leave out the checks that run the model.
         baseline: A file of findings that are known and let pass.
         save_baseline: Where to write what failed as such a file.
-        options: ``preprocessing``, ``dims``, ``seed``, ``op_library``.
+        save_latency: Where to write how long a run takes, for a later ``latency_baseline``.
+        options: ``preprocessing``, ``dims``, ``seed``, ``op_library``, ``latency_baseline`` and ``repro``, as
+            :class:`onnxviz.checks.subject.Options` has them.
 
     Returns:
         A finding a check, or several; ``result.exit_code()`` says what a gate would.
@@ -74,7 +77,7 @@ def check(
     from onnxviz.checks.subject import Options, Subject
     from onnxviz.errors import InputError
 
-    check_outputs((save_baseline, (".json",)))
+    check_outputs((save_baseline, (".json",)), (save_latency, (".json",)))
     known = None if baseline is None else load_baseline(baseline)
     given = Options(
         inputs=_sources(inputs),
@@ -88,6 +91,10 @@ def check(
     subject = Subject(model, given)
     _check_given(subject)
     result = run_checks(subject, only, skip)
+    if save_latency is not None and subject.model_error is None:
+        from onnxviz.checks.latency import save_latency as write_latency
+
+        write_latency(subject, save_latency)
     if subject.model_error is None:
         if known is not None:
             result = apply_baseline(result, known, subject.model)

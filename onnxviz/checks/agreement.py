@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxviz.analysis.comparison import OutputParity
-from onnxviz.checks.finding import Inapplicable, Problem, Severity, tensor_place
+from onnxviz.checks.finding import InapplicableError, Problem, Severity, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.running import (
     MOST_BATCHES,
@@ -33,9 +33,9 @@ _CUDA = "CUDAExecutionProvider"
     "error",
     "differs from the reference",
     needs=Need.MODEL | Need.INPUTS | Need.SESSION | Need.REFERENCE,
-    what="Runs the model and the one of `--reference` on the same inputs, several of them, neither optimised, and compares "
-    "outputs by name, else by position: shapes and types must be equal, NaN must meet NaN, and numbers agree within what "
-    "the types and the depth of the model explain.",
+    what="Runs the model and the one of `--reference` on the same inputs, several of them, neither optimised, and "
+    "compares outputs by name, else by position: shapes and types must be equal, NaN must meet NaN, and numbers agree "
+    "within what the types and the depth of the model explain.",
     why="Conversion, quantisation and hand-made changes can alter a model without a word.",
     remedy="Find the first layer that differs: `onnxviz compare REFERENCE MODEL --input …`.",
     false_positives="A quantised model differs by design; the tolerance allows 5 % there. Random inputs excite a model "
@@ -78,11 +78,13 @@ def differs_from_reference(subject: Subject) -> Iterator[Problem | Evidence]:
     needs=Need.MODEL | Need.INPUTS | Need.SESSION,
     what="Runs the model in onnxruntime with all optimisations and with none, on the same inputs, and compares the "
     "outputs: shapes and types must be equal, numbers agree within rounding.",
-    why="What is deployed is the optimised graph; a fusion that is wrong gives other answers than all tests of the file.",
-    remedy="Find the optimiser at fault with `onnxviz capture --mode production`; leave it out (disabled_optimizers) and "
-    "report it to onnxruntime.",
-    false_positives="float16 on the CPU is computed in float32 where nodes are fused, and codes of quantised models round "
-    "the other way: the tolerance allows for it. Whole numbers, such as an ArgMax of equal scores, are a warning.",
+    why="What is deployed is the optimised graph; a fusion that is wrong gives other answers than all tests of the "
+    "file.",
+    remedy="Find the optimiser at fault with `onnxviz capture --mode production`; leave it out (disabled_optimizers) "
+    "and report it to onnxruntime.",
+    false_positives="float16 on the CPU is computed in float32 where nodes are fused, and codes of quantised models "
+    "round the other way: the tolerance allows for it. Whole numbers, such as an ArgMax of equal scores, are a "
+    "warning.",
 )
 def optimised_differs(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the outputs that optimisation changes."""
@@ -106,11 +108,11 @@ def optimised_differs(subject: Subject) -> Iterator[Problem | Evidence]:
     "error",
     "CPU differs from CUDA",
     needs=Need.MODEL | Need.INPUTS | Need.SESSION,
-    what="Runs the model on the CPU and with CUDA, once with TF32 and once without, neither optimised, and compares the "
-    "outputs; for one that differs, the first tensor on the way to it that does.",
+    what="Runs the model on the CPU and with CUDA, once with TF32 and once without, neither optimised, and compares "
+    "the outputs; for one that differs, the first tensor on the way to it that does.",
     why="Kernels differ, and TF32 keeps 10 bits of a float32's 23 in matrix products and convolutions.",
-    remedy="Where only TF32 differs, switch it off (`use_tf32: 0`) or accept its precision; else keep the first node that "
-    "differs on the CPU, and report it.",
+    remedy="Where only TF32 differs, switch it off (`use_tf32: 0`) or accept its precision; else keep the first node "
+    "that differs on the CPU, and report it.",
     false_positives="With TF32 the tolerance is ten times as large. Whole numbers, such as an ArgMax of nearly equal "
     "scores, are a warning.",
 )
@@ -143,7 +145,7 @@ def _on_cuda(subject: Subject, tf32: bool) -> Arrays:
         from onnxviz.runtime.providers import provider_problems
 
         if problem := provider_problems(["cuda"]):
-            raise Inapplicable(f"CUDA does not load here: {problem['cuda']}")
+            raise InapplicableError(f"CUDA does not load here: {problem['cuda']}")
         options = {_CUDA: {"use_tf32": str(int(tf32))}}
         session = new_session(subject, providers=["cuda", "cpu"], provider_options=options)
         return flat(session.run(subject.inputs.feeds))

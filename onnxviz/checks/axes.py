@@ -28,10 +28,12 @@ class Dimension:
     Attributes:
         name: As the model calls it, or ``"input:axis"``.
         axes: Input -> the axis that has this size.
+        guessed: Its name does not say that it counts samples.
     """
 
     name: str
     axes: Mapping[str, int]
+    guessed: bool = False
 
     def size(self, feeds: Mapping[str, Any]) -> int:
         """Return the size that it has in what is fed."""
@@ -45,7 +47,7 @@ def dimensions(model: ir.Model) -> list[Dimension]:
     ...     '<ir_version: 8, opset_import: ["": 17]> g (float[n, 4, ?] x) => (float[n, 4, ?] y) {y = Relu(x)}'
     ... )
     >>> dimensions(model)
-    [Dimension(name='n', axes={'x': 0}), Dimension(name='x:2', axes={'x': 2})]
+    [Dimension(name='n', axes={'x': 0}, guessed=False), Dimension(name='x:2', axes={'x': 2}, guessed=False)]
     """
     found: dict[str, dict[str, int]] = {}
     for value in model_inputs(model):
@@ -66,7 +68,7 @@ def batch_dimension(model: ir.Model) -> Dimension | None:
     ...     '<ir_version: 8, opset_import: ["": 17]> g (float[5, batch] x) => (float[5, batch] y) {y = Relu(x)}'
     ... )
     >>> batch_dimension(model)
-    Dimension(name='batch', axes={'x': 1})
+    Dimension(name='batch', axes={'x': 1}, guessed=False)
     """
     every = dimensions(model)
     named = [d for d in every if _BATCH.fullmatch(d.name) and not _OTHER.search(d.name)]
@@ -83,7 +85,7 @@ def batch_dimension(model: ir.Model) -> Dimension | None:
     told = [d for d in first if not _NAMELESS.fullmatch(d.name)]
     if len({d.name for d in told}) > 1 or (told and len(told) < len(first)) or any(_OTHER.search(d.name) for d in told):
         return None
-    return Dimension(first[0].name, {name: axis for d in first for name, axis in d.axes.items()})
+    return Dimension(first[0].name, {name: axis for d in first for name, axis in d.axes.items()}, guessed=True)
 
 
 def sized(feeds: Mapping[str, Any], dimension: Dimension, size: int) -> dict[str, Any]:

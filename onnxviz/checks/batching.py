@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxviz.analysis.comparison import OutputParity, compare
 from onnxviz.checks.axes import Dimension, batch_dimension, row_axis, rows_of, varied
-from onnxviz.checks.finding import Inapplicable, Problem, Severity, tensor_place
+from onnxviz.checks.finding import InapplicableError, Problem, Severity, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.running import Arrays, flat, in_words, new_session, repeatable, tolerance
 from onnxviz.checks.subject import Subject
@@ -59,14 +59,15 @@ def _tried(session: Any, feeds: Mapping[str, Any]) -> Arrays | str:
     "error",
     "batch fixed by accident",
     needs=Need.MODEL | Need.INPUTS | Need.SESSION,
-    what="Runs a model whose batch is open with 1, 2 and 3 samples: it must run, and outputs that are declared with the "
-    "batch must have it. A model that is declared with a fixed batch is tried with the declaration opened.",
+    what="Runs a model whose batch is open with 1, 2 and 3 samples: it must run, and outputs that are declared with "
+    "the batch must have it. A model that is declared with a fixed batch is tried with the declaration opened.",
     why="An export that traced one sample bakes its batch into a Reshape or a constant: the model fails, or mixes "
     "samples, on the day when it is served in batches.",
     remedy="Export with dynamic axes (dynamic_shapes in PyTorch), and reshape by -1 or by what Shape gives, not by "
     "numbers.",
-    false_positives="A first dimension without a name is taken to count samples where all inputs have one. That only "
-    "the declaration fixes the batch is information: many runtimes want it so.",
+    false_positives="A first dimension whose name does not say so is taken to count samples where all inputs have "
+    "one, and what fails along it is a warning. That only the declaration fixes the batch is information: many "
+    "runtimes want it so.",
 )
 def fixed_batch(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield what fails with other numbers of samples."""
@@ -83,12 +84,9 @@ def fixed_batch(subject: Subject) -> Iterator[Problem | Evidence]:
         evidence = {"dimension": dimension.name, "fails": {str(count): text[:300] for count, text in failed.items()}}
         counts = " and ".join(map(str, failed))
         first = next(iter(failed.values()))
-        yield Problem(
-            f"{dimension.name!r} is open, and it fails with {counts} samples: {first[:200]}",
-            where,
-            evidence,
-            key="fails",
-        )
+        severity: Severity = "warning" if dimension.guessed else "error"
+        message = f"{dimension.name!r} is open, and it fails with {counts} samples: {first[:200]}"
+        yield Problem(message, where, evidence, severity=severity, key="fails")
     else:
         yield from _stuck(subject, runs)
     yield {"dimension": dimension.name, "samples": list(_COUNTS)}
@@ -120,7 +118,7 @@ def _declared_only(subject: Subject) -> Iterator[Problem | Evidence]:
     shapes = [shape_list(value) or [] for value in inputs]
     batches = {shape[0] for shape in shapes if len(shape) > 1}
     if len(batches) != 1 or not isinstance(batch := next(iter(batches)), int):
-        raise Inapplicable("no dimension of the inputs counts samples")
+        raise InapplicableError("no dimension of the inputs counts samples")
     axes = {str(v.name): 0 for v, s in zip(inputs, shapes, strict=True) if len(s) > 1}
     count = 2 * batch + 1
     result = _tried_opened(subject, Dimension("batch", axes), count)
@@ -163,24 +161,26 @@ def _tried_opened(subject: Subject, dimension: Dimension, count: int) -> Arrays 
     "BatchNormalization in training mode, a softmax or a mean over the wrong axis, a scale taken over all samples.",
     remedy="Find the first operator that reduces over the batch (N07 and `onnxviz compare` help); export in evaluation "
     "mode.",
-    false_positives="Models that compare samples on purpose, such as rerankers over a list. Dynamic quantisation takes one "
-    "scale for all samples, and is a warning.",
+    false_positives="Models that compare samples on purpose, such as rerankers over a list. Dynamic quantisation "
+    "takes one scale for all samples, and is a warning.",
 )
 def rows_mix(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the outputs in which samples depend on each other."""
     runs = _runs(subject)
     if runs is None:
-        raise Inapplicable("no open dimension of the inputs counts samples")
+        raise InapplicableError("no open dimension of the inputs counts samples")
     if texts := [result for result in runs.results.values() if isinstance(result, str)]:
         raise CheckError(f"it does not run with 1, 2 and 3 samples (see D01): {texts[0]}")
     one, two, three = (runs.results[count] for count in _COUNTS)
-    assert not isinstance(one, str) and not isinstance(two, str) and not isinstance(three, str)
+    assert not isinstance(one, str)
+    assert not isinstance(two, str)
+    assert not isinstance(three, str)
     repeatable(subject)
     axes = {n: row_axis(one[n].shape, two[n].shape, a.shape) for n, a in three.items() if n in one and n in two}
     grown = {name: axis for name, axis in axes.items() if axis is not None}
     if not grown:
-        raise Inapplicable("no output has a part for each sample")
-    severity: Severity = "warning" if _dynamic(subject) else "error"
+        raise InapplicableError("no output has a part for each sample")
+    severity: Severity = "warning" if runs.dimension.guessed or _dynamic(subject) else "error"
     for how, parity in _compared(subject, runs, three, grown):
         message = f"what it says of a sample changes when {how}: it {parity.problem}"
         yield Problem(

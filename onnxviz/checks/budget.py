@@ -50,7 +50,8 @@ def memory(subject: Subject) -> Iterator[Problem | Evidence]:
     if peak > budget:
         how = "by liveness" if measured.bytes is None else "measured"
         largest = sorted(timeline.alive, key=lambda name: -sizes.get(name, 0))[:3]
-        message = f"a run needs {bytes_text(peak)} ({how}; {bytes_text(timeline.peak)} by liveness), and {bytes_text(budget)} are allowed"
+        alive = bytes_text(timeline.peak)
+        message = f"a run needs {bytes_text(peak)} ({how}; {alive} by liveness), and {bytes_text(budget)} are allowed"
         yield Problem(message, [tensor_place(name) for name in largest], evidence, key="budget")
     yield evidence
 

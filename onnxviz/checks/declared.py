@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import onnx
 import onnx_ir as ir
 
-from onnxviz.checks.finding import Problem, tensor_place
+from onnxviz.checks.finding import Problem, Severity, tensor_place
 from onnxviz.checks.registry import Evidence
 from onnxviz.errors import OnnxvizError
 
@@ -59,22 +58,17 @@ def compare_with_run(
             evidence = {"declared": shape, "ran": list(one.shape)}
             text = ", ".join("?" if dim is None else str(dim) for dim in shape)
             message = f"it is declared with shape [{text}] and ran with {list(one.shape)}"
-            yield Problem(message, [tensor_place(name)], evidence, key="shape run")
+            severity: Severity = "warning" if subject.made_up else "error"  # it may follow from what was fed
+            yield Problem(message, [tensor_place(name)], evidence, severity=severity, key="shape run")
     yield {"compared_with_run": compared}
 
 
 def _numpy_name(code: int) -> str | None:
-    if not code:
+    """Return a type as numpy spells it; None for those that numpy has under several names, or not at all."""
+    name = "" if not code else ir.DataType(code).name.lower()
+    if name == "string" or name.startswith(("float8", "float4")) or name.endswith(("int4", "int2")):
         return None
-    name = ir.DataType(code).name.lower()
-    if code == onnx.TensorProto.STRING:
-        return "object"
-    names = {"float": "float32", "double": "float64"}
-    return (
-        names.get(name, name)
-        if "float8" not in name and "4" not in name[-2:] or name in ("float64", "int64", "uint64")
-        else None
-    )
+    return {"float": "float32", "double": "float64"}.get(name, name) or None
 
 
 def _fits(shape: list[int | str | None], ran: tuple[int, ...]) -> bool:

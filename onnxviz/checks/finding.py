@@ -16,7 +16,7 @@ __all__ = [
     "SEVERITIES",
     "Cause",
     "Finding",
-    "Inapplicable",
+    "InapplicableError",
     "Place",
     "Problem",
     "Severity",
@@ -54,7 +54,7 @@ class Place:
         return printable(f"{self.kind} {self.name!r}" if self.name else self.kind, _LONGEST)
 
 
-class Inapplicable(CheckError):
+class InapplicableError(CheckError):
     """Raised by a check that has nothing to look at: what it needs was not given, or the model has none of it."""
 
 

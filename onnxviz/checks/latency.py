@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxviz.checks.finding import Inapplicable, Problem
+from onnxviz.checks.finding import InapplicableError, Problem
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.running import new_session
 from onnxviz.checks.subject import Subject
@@ -44,7 +44,7 @@ def latency_regression(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield a problem where the model has become slower."""
     path = subject.options.latency_baseline
     if path is None:
-        raise Inapplicable("no --latency-baseline was given")
+        raise InapplicableError("no --latency-baseline was given")
     before = _read(Path(path))
     now = measure(subject)
     for what in ("machine", "providers", "inputs"):
@@ -56,7 +56,8 @@ def latency_regression(subject: Subject) -> Iterator[Problem | Evidence]:
         "baseline_interval": before["interval"], "ratio": ratio, "runs": now["runs"],
     }  # fmt: skip
     if ratio > _SLOWER and now["interval"][0] > before["interval"][1]:
-        message = f"a run takes {1e3 * now['median']:.3g} ms, {ratio:.2f} times the {1e3 * before['median']:.3g} ms of the baseline"
+        own, other = (f"{1e3 * each['median']:.3g} ms" for each in (now, before))
+        message = f"a run takes {own}, {ratio:.2f} times the {other} of the baseline"
         yield Problem(message, [], evidence, key="latency")
     yield evidence
 
@@ -79,7 +80,8 @@ def measure(subject: Subject) -> dict[str, Any]:
     reach = 1.96 * np.sqrt(_RUNS) / 2
     low, high = int(np.floor(_RUNS / 2 - reach)), int(np.ceil(_RUNS / 2 + reach))
     return {
-        "schema": _SCHEMA, "median": ordered[_RUNS // 2], "interval": [ordered[max(low, 0)], ordered[min(high, _RUNS - 1)]],
+        "schema": _SCHEMA, "median": ordered[_RUNS // 2],
+        "interval": [ordered[max(low, 0)], ordered[min(high, _RUNS - 1)]],
         "runs": _RUNS, "machine": _machine(), "providers": list(providers),
         "inputs": {name: list(np.shape(array)) for name, array in feeds.items()},
     }  # fmt: skip

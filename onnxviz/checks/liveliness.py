@@ -64,8 +64,8 @@ def dead_channels(subject: Subject) -> Iterator[Problem | Evidence]:
     "warning",
     "constant, collapsed or saturated tensors",
     needs=Need.MODEL | Need.INPUTS,
-    what="Looks for float tensors that are computed from the data and yet hold one value everywhere (constant), are the "
-    "same for every sample (collapsed), or come from Sigmoid or Tanh and have 95 % of their values at an end "
+    what="Looks for float tensors that are computed from the data and yet hold one value everywhere (constant), are "
+    "the same for every sample (collapsed), or come from Sigmoid or Tanh and have 95 % of their values at an end "
     "(saturated). Reported are the first on each way.",
     why="What is behind a constant tensor does not depend on the input any more: a saturated gate, a normalisation of "
     "one element, weights of zeros, or a wrong scale of the input.",

@@ -22,14 +22,14 @@ from onnxviz.errors import OnnxvizError
     "error",
     "NaN or Inf in a run",
     needs=Need.MODEL | Need.INPUTS,
-    what="Runs the model node by node, nothing fused, and looks at every tensor for NaN and infinities; reported is the "
-    "first node that makes them, with the ranges of what it read. With `--repro FILE.onnx` that node is written as a "
-    "model of its own, its inputs beside it.",
+    what="Runs the model node by node, nothing fused, and looks at every tensor for NaN and infinities; reported is "
+    "the first node that makes them, with the ranges of what it read. With `--repro FILE.onnx` that node is written "
+    "as a model of its own, its inputs beside it.",
     why="One NaN makes everything behind it NaN, and an answer that is NaN passes many a comparison unnoticed.",
     remedy="Look at what the node read: bound its operand, add an epsilon, or use the operator that is stable; if the "
     "weights are at fault, N04 says so.",
-    false_positives="Random inputs may lie where no real input does: what only they cause is a warning. Infinities that "
-    "no output shows are a warning, and -Inf that masks something is none.",
+    false_positives="Random inputs may lie where no real input does: what only they cause is a warning. Infinities "
+    "that no output shows are a warning, and -Inf that masks something is none.",
 )
 def nonfinite(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the first tensor that is not finite."""

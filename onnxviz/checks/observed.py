@@ -76,9 +76,9 @@ class Observed:
     def merge(self, other: Self, /) -> Self:
         """Return what both sets of runs saw together."""
         channels = None
-        if self.channel_high is not None and other.channel_high is not None:
-            if self.channel_high.shape == other.channel_high.shape:
-                channels = np.maximum(self.channel_high, other.channel_high)
+        one, two = self.channel_high, other.channel_high
+        if one is not None and two is not None and one.shape == two.shape:
+            channels = np.maximum(one, two)
         return type(self)(
             self.dtype, self.shape, self.count + other.count, min(self.low, other.low), max(self.high, other.high),
             self.nan + other.nan, self.plus + other.plus, self.minus + other.minus, self.nonzero + other.nonzero,

@@ -21,11 +21,12 @@ _SHAPES = frozenset({"Shape", "Size"})
     "warning",
     "nodes that fall back to another provider",
     needs=Need.MODEL | Need.SESSION | Need.PROVIDERS,
-    what="Lets onnxruntime place the nodes of its optimised graph on the `--providers`, and counts those that the first "
-    "does not take and the islands that they make, in the order of the graph. Arithmetic on shapes is left out: "
+    what="Lets onnxruntime place the nodes of its optimised graph on the `--providers`, and counts those that the "
+    "first does not take and the islands that they make, in the order of the graph. Arithmetic on shapes is left out: "
     "onnxruntime keeps it on the CPU on purpose.",
     why="Each island costs two copies and a wait; one operator without a kernel can make a GPU slower than the CPU.",
-    remedy="Replace the operators that the message names, lower their opset (kernels lag behind), or update onnxruntime.",
+    remedy="Replace the operators that the message names, lower their opset (kernels lag behind), or update "
+    "onnxruntime.",
     false_positives="An island at the end, such as NonMaxSuppression, may cost little.",
 )
 def fallbacks(subject: Subject) -> Iterator[Problem | Evidence]:
@@ -43,7 +44,8 @@ def fallbacks(subject: Subject) -> Iterator[Problem | Evidence]:
             "providers": dict(Counter(provider for *_, provider in working)),
         }  # fmt: skip
         told = listed([f"{count} {kind}" for kind, count in kinds.most_common()])
-        message = f"{preferred} does not take {counted(len(working), 'node')} of {len(assigned):,}, in {counted(islands, 'island')}: {told}"
+        some = f"{counted(len(working), 'node')} of {len(assigned):,}, in {counted(islands, 'island')}"
+        message = f"{preferred} does not take {some}: {told}"
         yield Problem(message, [place_of(node) for _, node, _ in working[:_SHOWN]], evidence)
     yield {"nodes": len(assigned), "first": preferred, "elsewhere": len(away)}
 

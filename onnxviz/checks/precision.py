@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.checks.finding import Inapplicable, Problem, place_of, tensor_place
+from onnxviz.checks.finding import InapplicableError, Problem, place_of, tensor_place
 from onnxviz.checks.observed import FLUSHED
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
@@ -29,9 +29,9 @@ _WIDE = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
     "overflow or underflow in float16",
     needs=Need.MODEL | Need.INPUTS,
     what="Takes the largest and smallest magnitude that each float32 tensor had in the run, and each weight has, and "
-    "says which would overflow in float16 (beyond 65504) or vanish in it (below 3e-8); bfloat16 has float32's range and "
-    "is told in the evidence. Reported are the first tensors on each way; a tensor of the model that is float16 already "
-    "and overflowed is an error.",
+    "says which would overflow in float16 (beyond 65504) or vanish in it (below 3e-8); bfloat16 has float32's range "
+    "and is told in the evidence. Reported are the first tensors on each way; a tensor of the model that is float16 "
+    "already and overflowed is an error.",
     why="A tensor that overflows is Inf, and NaN soon after; an epsilon that becomes 0 divides by zero.",
     remedy="Keep these nodes in float32 (the `node_block_list` of onnxruntime's converter), use bfloat16, or scale.",
     false_positives="It matters only if the model is to run in float16. Masks such as -1e9 are clamped by most "
@@ -44,7 +44,7 @@ def half_range(subject: Subject) -> Iterator[Problem | Evidence]:
     wide = {n: o for n, o in seen.items() if o.dtype in ("float32", "float64")}
     narrow = {n: o for n, o in seen.items() if o.dtype == "float16"}
     if not wide and not narrow:
-        raise Inapplicable("the model computes with no floating-point numbers")
+        raise InapplicableError("the model computes with no floating-point numbers")
     over = {name for name, one in wide.items() if one.largest >= _ROUNDS_TO_INF}
     for name in (n for n in seen if n in over):
         node = producers.get(name)
@@ -57,9 +57,11 @@ def half_range(subject: Subject) -> Iterator[Problem | Evidence]:
             places = [tensor_place(name), *([place_of(node)] if node is not None else [])]
             yield Problem(f"it reached {one.largest:.4g}, and float16 ends at 65504", places, evidence, key="over")
     yield from _overflowed(narrow, producers)
-    for name, one in wide.items():
-        if one.nonzero and one.largest < FLUSHED:
-            evidence = {"largest": one.largest, "float16_smallest": 2.0**-24}
+    gone = {name for name, one in wide.items() if one.nonzero and one.largest < FLUSHED}
+    for name in (n for n in seen if n in gone):
+        one, node = wide[name], producers.get(name)
+        if node is None or not any(v is not None and str(v.name) in gone for v in node.inputs):
+            evidence = {"largest": one.largest, "float16_smallest": 2.0**-24, "tensors_under": len(gone)}
             yield Problem(
                 f"all of it becomes 0 in float16: at most {one.largest:.3g}",
                 [tensor_place(name)],

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.analysis.classification import top_classes
-from onnxviz.checks.finding import Inapplicable, Problem, place_of, tensor_place
+from onnxviz.checks.finding import InapplicableError, Problem, place_of, tensor_place
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.running import flat, new_session
@@ -30,10 +30,10 @@ _FAR = 10.0
     "warning",
     "preprocessing mismatch",
     needs=Need.MODEL | Need.INPUTS | Need.SESSION,
-    what="For a picture: compares how it was laid out with what the graph and the metadata say; compares what the first "
-    "BatchNormalization reads with the mean and variance that it was trained on, as the picture was scaled and scaled "
-    "otherwise (by 255, by 1/255, to -1 … 1, by ImageNet's mean and deviation); and tells whether a classifier is sure "
-    "of the answer only with red and blue exchanged.",
+    what="For a picture: compares how it was laid out with what the graph and the metadata say; compares what the "
+    "first BatchNormalization reads with the mean and variance that it was trained on, as the picture was scaled and "
+    "scaled otherwise (by 255, by 1/255, to -1 … 1, by ImageNet's mean and deviation); and tells whether a classifier "
+    "is sure of the answer only with red and blue exchanged.",
     why="A wrong scale or channel order raises no error: the answers are just worse.",
     remedy="Preprocess as in training: `--preset`, `--scale`, `--mean`, `--std`, `--color`, `--layout`; better, put it "
     "into the model.",
@@ -44,12 +44,12 @@ def preprocessing_mismatch(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield what speaks for another preprocessing."""
     record = next((r for r in subject.inputs.records if r.picture is not None), None)
     if record is None:
-        raise Inapplicable("no picture was given with --input")
+        raise InapplicableError("no picture was given with --input")
     name = record.name
     value = next(v for v in subject.model.graph.inputs if v.name == name)
     array = np.asarray(subject.inputs.feeds[name])
     if array.dtype.kind != "f" or array.ndim not in (3, 4):
-        raise Inapplicable(f"input {name!r} takes no floating-point picture")
+        raise InapplicableError(f"input {name!r} takes no floating-point picture")
     used = "NCHW" if any("NCHW" in s or "as CHW" in s for s in record.steps) else "NHWC"
     yield from _stated(subject, value, used)
     scale: dict[str, Any] = {}

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.checks.finding import Inapplicable, Problem, place_of, tensor_place
+from onnxviz.checks.clipping import Clipping
+from onnxviz.checks.finding import InapplicableError, Problem, place_of, tensor_place
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.running import observe
@@ -70,8 +71,8 @@ class Error:
     "quantised. Reported are layers with a signal-to-noise ratio (SQNR) below 10 dB.",
     why="One layer that loses its signal spoils all behind it, while the average hides it.",
     remedy="Keep that layer in float, calibrate on data like the real inputs, use per-channel weights or equalisation.",
-    false_positives="A layer may be poor and the answer right all the same. Errors of earlier layers are inherited: start "
-    "with the first.",
+    false_positives="A layer may be poor and the answer right all the same. Errors of earlier layers are inherited: "
+    "start with the first.",
 )
 def quantisation_error(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the layers with a poor signal-to-noise ratio."""
@@ -112,7 +113,7 @@ def _reference(subject: Subject) -> tuple[ir.Model, str]:
         return subject.reference, "the reference"
     twin, count = float_twin(subject.inlined)
     if not count:
-        raise Inapplicable("its activations are codes throughout, so it needs --reference with the model in float")
+        raise InapplicableError("its activations are codes throughout, so it needs --reference with the model in float")
     return twin, f"the model without {count} pairs on activations"
 
 
@@ -164,10 +165,13 @@ def _errors(subject: Subject, reference: ir.Model) -> Mapping[str, Error]:
     totals: dict[str, Error] = {}
     for place in range(min(len(subject.batches), 8)):
         feeds = subject.batches.batch(place).feeds
-        own = {"bodies": False, "providers": "cpu", "op_library": subject.options.op_library}
         ours, theirs = (
-            capture(model, feeds, [_exact(n) for n in names], **own) for model in (subject.inlined, reference)
-        )  # type: ignore[arg-type]
+            capture(
+                model, feeds, [_exact(n) for n in names], bodies=False, providers="cpu",
+                op_library=subject.options.op_library,
+            )
+            for model in (subject.inlined, reference)
+        )  # fmt: skip
         for name in names:
             if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape:
                 continue
@@ -196,28 +200,28 @@ def clipped_activations(subject: Subject) -> Iterator[Problem | Evidence]:
         str(n.inputs[0].name): n for n in subject.inlined.graph
         if n.op_type == "QuantizeLinear" and n.inputs[0] is not None and constant_tensor(n.inputs[0]) is None
     }  # fmt: skip
-    limits = {name: found for name, node in nodes.items() if (found := _limits(node)) is not None}
+    limits = {name: ends for name, node in nodes.items() if (ends := _limits(node)) is not None}
     if not limits:
         return
-    from onnxviz.checks.clipping import Clipping
-
     counts: dict[str, Clipping] = {}
     for place in range(min(len(subject.batches), 8)):
         for name, array in subject.batches.batch(place).feeds.items():
             if name in limits:
                 counts[name] = Clipping.of(np.asarray(array), *limits[name]).merge(counts.get(name, Clipping()))
-    captured = observe(
-        subject.inlined, subject, lambda name, array: Clipping.of(array, *limits.get(name, (-np.inf, np.inf)))
-    )  # type: ignore[arg-type]
+
+    def counted(name: str, array: Array) -> Clipping:
+        return Clipping.of(array, *limits.get(name, (-np.inf, np.inf)))
+
+    captured = observe(subject.inlined, subject, counted)
     counts |= {r.name: r.statistics for r in captured.values() if r.name in limits and r.statistics is not None}
-    for name, found in counts.items():
-        if found.count >= 256 and found.clipped > _CLIPPED * found.count:
+    for name, seen in counts.items():
+        if seen.count >= 256 and seen.clipped > _CLIPPED * seen.count:
             low, high = limits[name]
             evidence = {
-                "clipped": found.clipped, "of": found.count, "range": [low, high], "observed": [found.low, found.high],
+                "clipped": seen.clipped, "of": seen.count, "range": [low, high], "observed": [seen.low, seen.high],
                 "samples": subject.batches.samples, "random_inputs": subject.made_up,
             }  # fmt: skip
-            message = f"{found.clipped / found.count:.1%} of its values lie outside of {low:.4g} … {high:.4g}"
+            message = f"{seen.clipped / seen.count:.1%} of its values lie outside of {low:.4g} … {high:.4g}"
             yield Problem(
                 message,
                 [tensor_place(name), place_of(nodes[name])],

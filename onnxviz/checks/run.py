@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-from onnxviz.checks.finding import SEVERITIES, Cause, Finding, Inapplicable, Problem, Severity
+from onnxviz.checks.finding import SEVERITIES, Cause, Finding, InapplicableError, Problem, Severity
 from onnxviz.checks.registry import Check, Need, all_checks
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import InputError, OnnxvizError, listed, printable
@@ -147,7 +147,7 @@ def _apply(one: Check, subject: Subject) -> list[Finding]:
                 problems.append(_failed(one, found))
             else:
                 evidence.update(found)
-    except Inapplicable as error:
+    except InapplicableError as error:
         stopped = _not_checked(one, "left_out", str(error))
     except OnnxvizError as error:
         stopped = _not_checked(one, "refused", str(error))

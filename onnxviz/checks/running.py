@@ -16,6 +16,7 @@ from onnxviz.checks.subject import Subject
 from onnxviz.errors import CheckError
 
 if TYPE_CHECKING:
+    from onnxviz.runtime.collect import Reduce
     from onnxviz.runtime.record import Capture
     from onnxviz.runtime.session import Session
 
@@ -98,7 +99,7 @@ def repeatable(subject: Subject) -> None:
         raise CheckError(f"two runs on the same input differ in output {names[0]!r}, so a comparison says nothing")
 
 
-def observe(model: ir.Model, subject: Subject, observer: Observer | None = None, **options: Any) -> Capture:
+def observe(model: ir.Model, subject: Subject, observer: Reduce | None = None, **options: Any) -> Capture:
     """Run a model node by node on all batches and keep what an observer makes of each tensor."""
     from onnxviz.runtime.capture import capture
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxviz.checks.axes import Dimension, batch_dimension, dimensions, sized
-from onnxviz.checks.finding import Inapplicable, Problem, tensor_place
+from onnxviz.checks.finding import InapplicableError, Problem, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import CheckError
@@ -30,8 +30,8 @@ _SECONDS = 20.0
     why="The empty batch, the sentence of one word and the long document come in production first.",
     remedy="Guard such inputs before the model, or export so that shapes follow from the inputs; look for sizes that "
     "were constants at export.",
-    false_positives="Networks with strides need a least size, and some a multiple of 32; positions end where their table "
-    "does. That only size 0 fails is information.",
+    false_positives="Networks with strides need a least size, and some a multiple of 32; positions end where their "
+    "table does. That only size 0 fails is information.",
 )
 def odd_sizes(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the dimensions that fail at some size."""
@@ -40,7 +40,7 @@ def odd_sizes(subject: Subject) -> Iterator[Problem | Evidence]:
     if batch is not None:
         every = [batch, *(d for d in every if not set(d.axes.items()) <= set(batch.axes.items()))]
     if not every:
-        raise Inapplicable("the model has no open dimension")
+        raise InapplicableError("the model has no open dimension")
     feeds = subject.inputs.feeds
     chosen = every[:_MOST_DIMENSIONS]
     plan = [(d, size) for d in chosen for size in _sizes(d.size(feeds)) if _fits(feeds, d, size)]
@@ -57,7 +57,8 @@ def odd_sizes(subject: Subject) -> Iterator[Problem | Evidence]:
         if failed:
             yield _problem(dimension, failed, dimension.size(feeds))
     yield {
-        "dimensions": {d.name: _sizes(d.size(feeds)) for d in chosen}, "left_out": [d.name for d in every[_MOST_DIMENSIONS:]],
+        "dimensions": {d.name: _sizes(d.size(feeds)) for d in chosen},
+        "left_out": [d.name for d in every[_MOST_DIMENSIONS:]],
         "only_together": sorted({name for name, _ in together}),
     }  # fmt: skip
 

@@ -148,8 +148,8 @@ def _breach(subject: Subject, text: str) -> Problem:
     "declared type or shape is wrong",
     needs=Need.PROTO,
     what="Infers types and shapes from the inputs alone and compares them with what the file declares of its outputs "
-    "and intermediate tensors; unless `--static` was given, runs it and compares the declarations with what every tensor "
-    "really was.",
+    "and intermediate tensors; unless `--static` was given, runs it and compares the declarations with what every "
+    "tensor really was.",
     why="Callers and compilers allocate what is declared. A wrong declaration is a wrong buffer, a failed build, or a "
     "warning in every log.",
     remedy="Let the declarations be inferred anew (onnx.shape_inference on a model without value_info), or export "

@@ -50,6 +50,15 @@ def check(
     save_baseline: Annotated[
         Path | None, typer.Option("--save-baseline", metavar="FILE.json", help="Write what is found as a baseline.")
     ] = None,
+    latency_baseline: Annotated[
+        Path | None, typer.Option("--latency-baseline", metavar="FILE.json", help="Times that it must keep to: P05.")
+    ] = None,
+    save_latency: Annotated[
+        Path | None, typer.Option("--save-latency", metavar="FILE.json", help="Write how long a run takes now.")
+    ] = None,
+    repro: Annotated[
+        Path | None, typer.Option("--repro", metavar="FILE.onnx", help="Write the first node that gives NaN or Inf.")
+    ] = None,
     fix: Annotated[
         Path | None, typer.Option("--fix", metavar="OUT.onnx", help="Write a mended copy, each step proven by a run.")
     ] = None,
@@ -62,18 +71,21 @@ def check(
     from onnxviz.errors import InputError
     from onnxviz.graph.files import atomic_write, check_output
 
-    if static and (input or reference):
-        raise InputError("--static runs nothing", hint="leave it out, or --input and --reference")
+    if static and (input or reference or latency_baseline or save_latency or repro):
+        raise InputError("--static runs nothing", hint="leave it out, or what runs the model: --input, --reference …")
     if output is not None:
         check_output(output)
     if fix is not None:
         check_output(fix, (".onnx",))
+    if repro is not None:
+        check_output(repro, (".onnx",))
     del options["providers"]  # that of --provider, which this verb does not have
     asked = providers.split(",") if providers else ()
     result = api.check(
         model, input, reference=reference, target_opset=target_opset, providers=asked,
         max_memory=max_memory, only=_ids(only), skip=_ids(skip), static=static, baseline=baseline,
-        save_baseline=save_baseline, **options,
+        save_baseline=save_baseline, latency_baseline=latency_baseline, save_latency=save_latency, repro=repro,
+        **options,
     )  # fmt: skip
     text = render(result, format, fail_on)
     if output is None:
