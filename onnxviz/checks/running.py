@@ -93,7 +93,9 @@ def repeatable(subject: Subject) -> None:
     def second() -> list[str]:
         session = new_session(subject)
         again = flat(session.run(subject.inputs.feeds))
-        return [p.name for p in differences(outputs(subject, optimize=False)[0], again, 1.0) if p.problem]
+        return [
+            p.name for p in differences(outputs(subject, optimize=False)[0], again, model=subject.inferred) if p.problem
+        ]
 
     if names := subject.shared("outputs that differ from run to run", second):
         raise CheckError(f"two runs on the same input differ in output {names[0]!r}, so a comparison says nothing")
@@ -145,16 +147,13 @@ def tolerance(model: ir.Model, dtype: str) -> float:
     return limit * max(1.0, math.sqrt(nodes / _DEEP))
 
 
-def differences(
-    expected: Arrays, found: Arrays, factor: float = 0.0, model: ir.Model | None = None
-) -> list[OutputParity]:
+def differences(expected: Arrays, found: Arrays, model: ir.Model | None = None) -> list[OutputParity]:
     """Compare outputs by name: strict about shapes, types and NaN.
 
     Args:
         expected: What they should be.
         found: What they are.
-        factor: Relative error of floats that passes; 0 for :func:`tolerance` of ``model``.
-        model: Tells the tolerance.
+        model: Tells the :func:`tolerance`; None takes that of the type alone.
     """
     results = []
     for name, array in expected.items():
@@ -163,7 +162,7 @@ def differences(
             problem = "is missing"
             results.append(OutputParity(name, str(array.dtype), (), np.inf, np.inf, np.inf, 0.0, 0.0, problem))
             continue
-        limit = factor or (0.0 if model is None else tolerance(model, str(array.dtype)))
+        limit = 0.0 if model is None else tolerance(model, str(array.dtype))
         results.append(compare(name, array, other, limit or None, peak=10))
     return results
 
