@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         attention_weights,
         capture,
         check,
+        compare,
         convert,
         doctor,
         expose,
@@ -48,13 +49,15 @@ if TYPE_CHECKING:
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "activations", "attention", "attention_weights", "capture", "check", "convert", "doctor", "expose", "features",
+    "activations", "attention", "attention_weights", "capture", "check", "compare", "convert", "doctor", "expose",
+    "features",
     "flow", "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
     "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model",
     "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
-    "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "check", "convert",
+    "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "check", "compare",
+    "convert",
     "doctor", "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
     "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "weight_table",
     "weights",

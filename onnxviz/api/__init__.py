@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from onnxviz.api.attention import attention, attention_weights
 from onnxviz.api.check import check, mend
 from onnxviz.api.common import PICTURES, batches_for, check_outputs, reducer, save_view
+from onnxviz.api.compare import compare
 from onnxviz.api.features import features
 from onnxviz.api.flow import flow, flow_numbers
 from onnxviz.api.gradient import gradient
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "activations", "attention", "attention_weights", "capture", "check", "convert", "doctor", "expose", "features",
+    "activations", "attention", "attention_weights", "capture", "check", "compare", "convert", "doctor", "expose",
+    "features",
     "flow", "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
     "open_model", "plan", "pooling", "profile", "project", "projection", "report", "save_model", "weight_table",
     "weights",

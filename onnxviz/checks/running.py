@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.analysis.comparison import TOLERANCE, OutputParity, compare
+from onnxviz.analysis.comparison import OutputParity, compare
+from onnxviz.analysis.rounding import tolerance
 from onnxviz.checks.observed import Observed, Observer
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import CheckError
@@ -37,8 +37,6 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 #: Batches that outputs are compared on; all of them are observed.
 MOST_BATCHES = 8
-_QUANTISED = 5e-2  # a code that is rounded the other way moves what follows by a step
-_DEEP = 100  # nodes from which rounding errors that add up are allowed for
 
 
 def flat(results: Mapping[str, Any]) -> Arrays:
@@ -123,26 +121,6 @@ def observed(subject: Subject) -> Mapping[str, Observed]:
         return {name: record.statistics for name, record in captured.items() if record.statistics is not None}
 
     return subject.shared("observed", run)
-
-
-def tolerance(model: ir.Model, dtype: str) -> float:
-    """Return the relative error that rounding may make of an output: by its type, the model's types and its depth.
-
-    Types count by their coarsest: a float32 output of a model that computes in float16 or in codes of 8 bits is no
-    better than those. Errors of independent roundings add up as the square root of their number.
-    """
-    limit = TOLERANCE.get(dtype, 0.0)
-    if not limit:
-        return 0.0
-    nodes = 0
-    for node in model.graph.all_nodes():
-        nodes += 1
-        if "Quantize" in node.op_type or node.op_type.startswith("QLinear") or node.op_type.endswith("Integer"):
-            limit = max(limit, _QUANTISED)
-        for value in node.outputs:
-            if value.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
-                limit = max(limit, TOLERANCE[value.dtype.name.lower()])
-    return limit * max(1.0, math.sqrt(nodes / _DEEP))
 
 
 def differences(expected: Arrays, found: Arrays, model: ir.Model | None = None) -> list[OutputParity]:

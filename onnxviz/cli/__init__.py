@@ -17,6 +17,7 @@ from onnxviz.cli.activations import activations
 from onnxviz.cli.attention import attention
 from onnxviz.cli.capture import capture
 from onnxviz.cli.check import check
+from onnxviz.cli.compare import compare
 from onnxviz.cli.convert import convert
 from onnxviz.cli.doctor import doctor
 from onnxviz.cli.expose import expose
@@ -60,6 +61,7 @@ for verb in (
     flow,
     profile,
     check,
+    compare,
     report,
     doctor,
 ):
