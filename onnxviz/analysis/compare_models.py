@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnxviz.runtime.batches import Batches
     from onnxviz.runtime.record import Capture
 
-__all__ = ["compare_models"]
+__all__ = ["compare_models", "passed_on"]
 
 Array = npt.NDArray[Any]
 _ALIKE = 0.95  # cosine similarity from which tensors of one shape may stand for each other
@@ -107,6 +107,7 @@ class _Run:
         self.pairs: dict[str, tuple[str, How]] | None = None
         self.unmatched: dict[str, str] = {}
         self.renamed = _renamed(self.reference, self.model)
+        self.passed = passed_on(self.model)
 
     def compared(self, feeds: Mapping[str, Any]) -> Iterator[ComparedTensor]:
         """Run both on one batch and compare what is paired."""
@@ -121,7 +122,8 @@ class _Run:
         for node in self.model.graph:
             for value in node.outputs:
                 name = str(value.name or "")
-                if name in known and name in self.pairs:
+                unread = not value.uses() and name not in self.outputs
+                if name in known and name in self.pairs and not unread:
                     yield self._one(node, value, ours, known)
 
     def _paired(self, ours: Capture, theirs: Capture) -> dict[str, tuple[str, How]]:
@@ -132,9 +134,11 @@ class _Run:
         for one, other in zip(self.model.graph.outputs, self.reference.graph.outputs, strict=False):
             if str(one.name) in ours and str(other.name) in theirs:  # outputs stand for each other whatever their shape
                 pairs.setdefault(str(one.name), (str(other.name), "name" if one.name == other.name else "weights"))
-        pairs |= _by_activations(ours, theirs, pairs)
+        read = {name: str(value.name) for name, value in self.passed.items()}
+        pairs |= _by_activations(ours, theirs, pairs, read)
+        told = {*pairs, *(str(value.name) for value in self.passed.values())}
         for name, record in ours.items():
-            if name not in pairs and record.kept is not None and is_numeric(record.kept.dtype):
+            if name not in told and record.kept is not None and is_numeric(record.kept.dtype):
                 self.unmatched[name] = "no tensor of the reference has its name, its weights or its values"
         return pairs
 
@@ -150,16 +154,21 @@ class _Run:
             if is_numeric(there.dtype) and is_numeric(here.dtype):
                 turn = _turn(there.shape, here.shape)
                 known[name] = there.transpose(turn) if turn else there
+                if name in self.passed:
+                    known[str(self.passed[name].name)] = known[name]
         return known
 
     def _one(self, node: ir.Node, value: ir.Value, ours: Capture, known: Mapping[str, Array]) -> ComparedTensor:
         name = str(value.name)
         assert self.pairs is not None
-        here, there = ours[name].array, known[name]
+        value = self.passed.get(name, value)  # what is read of it: a quantisation may hold a Relu
+        here, there = ours[str(value.name)].array, known[name]
         twin, how = self.pairs[name]
         limit = self._limit(name, str(here.dtype), str(there.dtype))
         parity = _parity(name, there, here, limit)
-        local = _local(self.model, value, {n: a for n, a in known.items() if n != name}, ours, there)
+        local = _local(
+            self.model, value, {n: a for n, a in known.items() if n not in (name, str(value.name))}, ours, there
+        )
         turn = _turn(np.shape(there), here.shape) or ()
         return ComparedTensor(
             name, twin, node.name or node.op_type, node.op_type, how, here.shape, str(here.dtype), turn,
@@ -172,6 +181,24 @@ class _Run:
         coarsest = max((TOLERANCE.get(dtype, 0.0) for dtype in dtypes), default=0.0)
         whole = tolerance(self.types, "float32") if coarsest else 0.0
         return max(deepened(coarsest, self.depth.get(name, 0)), whole if whole > 2e-3 else 0.0)
+
+
+def passed_on(model: ir.Model) -> dict[str, ir.Value]:
+    """Return tensors that are quantised -> what DequantizeLinear makes of their codes, which is what others read.
+
+    A quantiser leaves out a Relu or Clip whose range its codes have: the tensor before the codes then holds other
+    numbers than the one of its name in the float model.
+    """
+    found: dict[str, ir.Value] = {}
+    outputs = set(model.graph.outputs)
+    for node in model.graph:
+        source = node.inputs[0] if node.op_type == "QuantizeLinear" else None
+        if source is None or source.producer() is None or source in outputs:
+            continue
+        readers = [user for user in node.outputs[0].consumers() if user.op_type == "DequantizeLinear"]
+        if readers and all(user is node for user in source.consumers()):
+            found[str(source.name)] = readers[0].outputs[0]
+    return found
 
 
 def _renamed(reference: ir.Model, model: ir.Model) -> dict[str, str]:
@@ -198,17 +225,20 @@ def _parity(name: str, there: Array, here: Array, limit: float) -> OutputParity:
     return compare(name, there, here, limit or None, peak=10)
 
 
-def _by_activations(ours: Capture, theirs: Capture, pairs: Mapping[str, object]) -> dict[str, tuple[str, How]]:
+def _by_activations(
+    ours: Capture, theirs: Capture, pairs: Mapping[str, tuple[str, How]], read: Mapping[str, str]
+) -> dict[str, tuple[str, How]]:
     """Pair tensors of the same shape that hold nearly the same; each at most once, the best first."""
-    taken = {twin for twin, _ in pairs.values()}  # type: ignore[misc,attr-defined]
+    taken = {twin for twin, _ in pairs.values()}
     units = {name: unit for name, r in theirs.items() if name not in taken and (unit := _unit(r.kept)) is not None}
     shapes: dict[tuple[int, ...], list[str]] = {}
     for name in units:
         shapes.setdefault(theirs[name].shape, []).append(name)
+    hidden = set(read.values())
     found: list[tuple[float, str, str]] = []
     for name, record in ours.items():
-        candidates = shapes.get(record.shape, []) if name not in pairs else []
-        own = _unit(record.kept) if candidates else None
+        candidates = shapes.get(record.shape, []) if name not in pairs and name not in hidden else []
+        own = _unit(ours[read.get(name, name)].kept) if candidates else None
         if own is not None:
             found += [(cosine, name, twin) for twin in candidates if (cosine := float(own @ units[twin])) >= _ALIKE]
     matched: dict[str, tuple[str, How]] = {}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxviz.analysis.compare_models import passed_on
 from onnxviz.checks.clipping import Clipping
 from onnxviz.checks.finding import InapplicableError, Problem, place_of, tensor_place
 from onnxviz.checks.reading import read_array
@@ -141,13 +142,25 @@ def float_twin(model: ir.Model) -> tuple[ir.Model, int]:
             or node.outputs[0] in outputs
         ):
             continue
+        kept = source.inputs[0]
+        if _rectifies(source):
+            rectifier = ir.node("Relu", [kept])
+            rectifier.outputs[0].name = f"{kept.name}_rectified_{count}"
+            copy.graph.insert_before(node, rectifier)
+            kept = rectifier.outputs[0]
         for user, index in list(node.outputs[0].uses()):
-            user.replace_input_with(index, source.inputs[0])
+            user.replace_input_with(index, kept)
         copy.graph.remove(node, safe=True)
         count += 1
         if not source.outputs[0].uses() and source.outputs[0] not in outputs:
             copy.graph.remove(source, safe=True)
     return copy, count
+
+
+def _rectifies(node: ir.Node) -> bool:
+    """Whether the codes of a QuantizeLinear end at 0: quantisers then leave out the Relu before it."""
+    limits = _limits(node)
+    return limits is not None and -limits[0] < 1e-2 * limits[1]
 
 
 def _errors(subject: Subject, reference: ir.Model) -> Mapping[str, Error]:
@@ -162,22 +175,25 @@ def _errors(subject: Subject, reference: ir.Model) -> Mapping[str, Error]:
         return {}
     from onnxviz.runtime.capture import capture
 
+    passed = passed_on(subject.inlined) if subject.options.reference is not None else {}
+    ours_of = {name: str(passed[name].name) if name in passed else name for name in names}
     totals: dict[str, Error] = {}
     for place in range(min(len(subject.batches), 8)):
         feeds = subject.batches.batch(place).feeds
         ours, theirs = (
             capture(
-                model, feeds, [_exact(n) for n in names], bodies=False, providers="cpu",
+                model, feeds, [_exact(n) for n in wanted], bodies=False, providers="cpu",
                 op_library=subject.options.op_library,
             )
-            for model in (subject.inlined, reference)
+            for model, wanted in ((subject.inlined, list(ours_of.values())), (reference, names))
         )  # fmt: skip
         for name in names:
-            if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape:
+            here, there = ours.get(ours_of[name]), theirs.get(name)
+            if here is None or there is None or here.shape != there.shape:
                 continue
-            if "float" not in ours[name].dtype or "float" not in theirs[name].dtype:
+            if "float" not in here.dtype or "float" not in there.dtype:
                 continue
-            error = _error(theirs[name].array, ours[name].array)
+            error = _error(there.array, here.array)
             totals[name] = totals[name].merge(error) if name in totals else error
     return {name: totals[name] for name in names if name in totals}
 
@@ -201,6 +217,7 @@ def clipped_activations(subject: Subject) -> Iterator[Problem | Evidence]:
         if n.op_type == "QuantizeLinear" and n.inputs[0] is not None and constant_tensor(n.inputs[0]) is None
     }  # fmt: skip
     limits = {name: ends for name, node in nodes.items() if (ends := _limits(node)) is not None}
+    limits |= {name: (-np.inf, limits[name][1]) for name in limits if _rectifies(nodes[name])}  # a Relu, on purpose
     if not limits:
         return
     counts: dict[str, Clipping] = {}

@@ -37,6 +37,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 #: Batches that outputs are compared on; all of them are observed.
 MOST_BATCHES = 8
+#: Nodes up to which every tensor is looked at: each node is a session of its own.
+MOST_NODES = 10_000
 
 
 def flat(results: Mapping[str, Any]) -> Arrays:
@@ -117,6 +119,8 @@ def observed(subject: Subject) -> Mapping[str, Observed]:
     """
 
     def run() -> Mapping[str, Observed]:
+        if (nodes := sum(1 for _ in subject.inlined.graph)) > MOST_NODES:
+            raise CheckError(f"{nodes:,} nodes are too many to look at one by one; the most are {MOST_NODES:,}")
         captured = observe(subject.model, subject, Observer.of(subject.inferred))
         return {name: record.statistics for name, record in captured.items() if record.statistics is not None}
 

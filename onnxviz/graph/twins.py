@@ -14,7 +14,7 @@ from onnxviz.graph.constants import constant_tensor
 
 __all__ = ["match_tensors"]
 
-_NUMBERED = re.compile(r"[\W_]*[A-Za-z]{0,2}[\W_]*\d+[\W_]*|val_\d+|[A-Z]\w*_\d+_?(out|output)?_?\d*", re.IGNORECASE)
+_NUMBERED = re.compile(r"[\W_]*[A-Za-z]{0,2}[\W_]*\d+[\W_]*|val_\d+")
 _LEAST = 4  # elements of a weight from which it tells a node
 
 

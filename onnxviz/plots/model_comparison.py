@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from onnxviz.analysis.model_comparison import ComparedTensor, ModelComparison
@@ -45,27 +46,42 @@ def plot_comparison(comparison: ModelComparison) -> Figure:
     _draw(axes, tensors)
     _furnish(axes, tensors, named=named)
     _name(axes, comparison)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1.0), ncols=3, frameon=False, fontsize=8, borderaxespad=0.2)
+    axes.legend(
+        handles=_legend(),
+        loc="lower right",
+        bbox_to_anchor=(1, 1.0),
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+        borderaxespad=0.2,
+    )
     return figure
 
 
 def _draw(axes: Axes, tensors: Sequence[ComparedTensor]) -> None:
     x = list(range(len(tensors)))
     limits = [_height(one.tolerance) for one in tensors]
-    axes.plot(x, limits, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1, label="tolerance")
+    axes.plot(x, limits, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     axes.plot(x, [_height(one.relative_l2) for one in tensors], color=_TOTAL, linewidth=1, alpha=0.45, zorder=2)
     axes.scatter(
-        x, [_height(one.relative_l2) for one in tensors], s=16, zorder=4, label="error of the tensor",
+        x, [_height(one.relative_l2) for one in tensors], s=16, zorder=4,
         color=[_BAD if one.problem else _TOTAL for one in tensors],
     )  # fmt: skip
     own = [(i, one) for i, one in enumerate(tensors) if one.local is not None]
     axes.scatter(
         [i for i, _ in own], [_height(one.local) for _, one in own], s=18, marker="D", facecolor="none", zorder=3,
-        edgecolor=[_BAD if one.made_here else _OWN for _, one in own], linewidth=0.9, label="made by its own nodes",
+        edgecolor=[_BAD if one.made_here else _OWN for _, one in own], linewidth=0.9,
     )  # fmt: skip
-    for key, color in ((1, _TOTAL), (2, _OWN)):
-        handle = axes.get_legend_handles_labels()[0][key]
-        handle.set_color(color) if key == 1 else handle.set_edgecolor(color)
+
+
+def _legend() -> list[Line2D]:
+    marks = {"linestyle": "none", "markersize": 4.5}
+    return [
+        Line2D([], [], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label="tolerance"),
+        Line2D([], [], marker="o", color=_TOTAL, label="error of the tensor", **marks),
+        Line2D([], [], marker="D", markerfacecolor="none", color=_OWN, label="made by its own nodes", **marks),
+        Line2D([], [], marker="o", color=_BAD, label="beyond the tolerance", **marks),
+    ]
 
 
 def _name(axes: Axes, comparison: ModelComparison) -> None:
