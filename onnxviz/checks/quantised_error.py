@@ -188,12 +188,12 @@ def _errors(subject: Subject, reference: ir.Model) -> Mapping[str, Error]:
             for model, wanted in ((subject.inlined, list(ours_of.values())), (reference, names))
         )  # fmt: skip
         for name in names:
-            here, there = ours.get(ours_of[name]), theirs.get(name)
-            if here is None or there is None or here.shape != there.shape:
+            own, other = ours.get(ours_of[name]), theirs.get(name)
+            if own is None or other is None or own.shape != other.shape:
                 continue
-            if "float" not in here.dtype or "float" not in there.dtype:
+            if "float" not in own.dtype or "float" not in other.dtype:
                 continue
-            error = _error(there.array, here.array)
+            error = _error(other.array, own.array)
             totals[name] = totals[name].merge(error) if name in totals else error
     return {name: totals[name] for name in names if name in totals}
 

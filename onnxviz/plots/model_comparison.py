@@ -75,12 +75,20 @@ def _draw(axes: Axes, tensors: Sequence[ComparedTensor]) -> None:
 
 
 def _legend() -> list[Line2D]:
-    marks = {"linestyle": "none", "markersize": 4.5}
     return [
         Line2D([], [], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label="tolerance"),
-        Line2D([], [], marker="o", color=_TOTAL, label="error of the tensor", **marks),
-        Line2D([], [], marker="D", markerfacecolor="none", color=_OWN, label="made by its own nodes", **marks),
-        Line2D([], [], marker="o", color=_BAD, label="beyond the tolerance", **marks),
+        Line2D([], [], marker="o", color=_TOTAL, label="error of the tensor", linestyle="none", markersize=4.5),
+        Line2D(
+            [],
+            [],
+            marker="D",
+            markerfacecolor="none",
+            color=_OWN,
+            label="made by its own nodes",
+            linestyle="none",
+            markersize=4.5,
+        ),
+        Line2D([], [], marker="o", color=_BAD, label="beyond the tolerance", linestyle="none", markersize=4.5),
     ]
 
 
