@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from PIL import Image
 
 from onnxviz.checks.axes import batch_dimension, row_axis, varied
 from onnxviz.checks.finding import Finding
@@ -19,6 +20,7 @@ from onnxviz.checks.placement import copies_in
 from onnxviz.checks.run import run_checks
 from onnxviz.checks.running import tolerance
 from onnxviz.checks.subject import Options, Subject
+from onnxviz.runtime.preprocess import Preprocessing
 from onnxviz.runtime.providers import provider_problems
 from onnxviz.runtime.session import Session
 from onnxviz.runtime.trial import source_of, trial
@@ -294,3 +296,15 @@ def test_a_folder_of_samples_is_taken(tmp_path: Path) -> None:
     rows = net("h = Log(x) y = Neg(h)", "float[1, 2] x", "float[1, 2] y")
     (finding,) = found("N01", rows, inputs=[str(tmp_path)])
     assert finding.evidence["samples"] == 3
+
+
+def test_a_picture_that_is_scaled_otherwise_than_in_training_is_told_by_the_first_normalisation(tmp_path: Path) -> None:
+    source = net("c = Conv<kernel_shape = [1, 1]>(x, w) y = BatchNormalization(c, s, b, m, v)", "float[1, 3, 16, 16] x",
+                 "float[1, 1, 16, 16] y", "float[1, 3, 1, 1] w = {1, 1, 1}, float[1] s = {1}, float[1] b = {0}, "
+                 "float[1] m = {380}, float[1] v = {16000}")  # fmt: skip
+    path = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    (finding,) = found("C04", source, inputs=[str(path)])
+    assert finding.evidence["best"] == "scaled to 0 … 255"
+    (finding,) = found("C04", source, inputs=[str(path)], preprocessing=Preprocessing(scale=1.0))
+    assert finding.verdict == "pass"

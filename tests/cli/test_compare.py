@@ -26,7 +26,7 @@ def test_models_that_agree_end_with_0(onnxviz: Onnxviz, here: Path) -> None:
     assert "random" in run.out
 
 
-def test_models_that_differ_end_with_1_and_the_first_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_that_differ_end_with_1_and_the_first_is_told(onnxviz: Onnxviz, here: Path) -> None:
     one = written(here, "one.onnx", "h = Exp(x) y = Neg(h)")
     other = written(here, "other.onnx", "h = Exp(x) y = Abs(h)")
     picture, data = here / "difference.svg", here / "difference.json"
