@@ -13,7 +13,7 @@ from onnxviz.analysis.comparison import OutputParity, compare
 from onnxviz.checks.axes import Dimension, batch_dimension, row_axis, rows_of, varied
 from onnxviz.checks.finding import InapplicableError, Problem, Severity, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
-from onnxviz.checks.running import Arrays, flat, in_words, new_session, repeatable, tolerance
+from onnxviz.checks.running import MOST_NODES, Arrays, flat, in_words, new_session, repeatable, tolerance
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import CheckError, ExecutionError, InputError
 from onnxviz.graph.model import copy_model
@@ -120,6 +120,10 @@ def _declared_only(subject: Subject) -> Iterator[Problem | Evidence]:
     if len(batches) != 1 or not isinstance(batch := next(iter(batches)), int):
         raise InapplicableError("no dimension of the inputs counts samples")
     axes = {str(v.name): 0 for v, s in zip(inputs, shapes, strict=True) if len(s) > 1}
+    if (nodes := sum(1 for _ in subject.inlined.graph)) > MOST_NODES:
+        raise CheckError(
+            f"with {nodes:,} nodes it is not tried whether only its declaration fixes the batch at {batch}"
+        )
     count = 2 * batch + 1
     result = _tried_opened(subject, Dimension("batch", axes), count)
     if not isinstance(result, str) and all(a.shape[:1] == (count,) for a in result.values() if a.ndim):
