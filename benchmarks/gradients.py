@@ -1,14 +1,25 @@
-"""Forward and backward to the input: onnxviz's graph in onnxruntime beside PyTorch and onnx-ad, in turn on one machine.
+"""Forward and backward: onnxviz's graph in onnxruntime beside PyTorch and onnx-ad, in turn on one machine.
 
-``python benchmarks/gradients.py [resnet18 vit]``. The networks are written in PyTorch and exported; each peer runs in
+``python benchmarks/gradients.py [resnet18 vit …]``. The networks are written in PyTorch and exported; each peer runs in
 a process of its own, with two threads and float32, so that the peak of resident memory is its own; rounds alternate,
-so that a noisy machine disturbs all alike. Memory is what the process held at most beyond what it held with the model
-loaded and nothing run. onnx-ad is optional (``pip install onnx-ad``). Last, the time to build a ResNet-50's backward.
+so that a noisy machine disturbs all alike. Both are printed: wall-clock time, and the processor time of all threads,
+waiting ones included. On a busy machine two threads wait for each other, PyTorch's most of all, and only
+``THREADS=1 python benchmarks/gradients.py`` with its processor times is fair. Memory is what the process held at most
+beyond what it held with the model loaded and nothing run.
+
+Cases: ``resnet18`` is the network as it is trained, with BatchNorm, which the exporter folds into the convolutions;
+``-kept`` keeps them in the file, ``-folded`` has none in PyTorch either. ``-open`` has a symbolic batch size;
+``-weights`` asks for the gradients of all weights instead of the input's.
+
+Peers: ``torch-nhwc`` is PyTorch with ``channels_last``; ``forward`` is the model alone in onnxruntime, a lower bound:
+the convolutions of the way back multiply as much as those of the way there. onnx-ad is optional
+(``pip install onnx-ad``). Last, the time to build a ResNet-50's backward.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,9 +30,13 @@ from typing import Any
 
 import numpy as np
 
-CASES = [("resnet18", 1), ("resnet18", 8), ("vit", 1), ("vit", 8)]
-PEERS = ("torch", "onnxviz", "onnx-ad")
-ROUNDS, RUNS, WARMUP, THREADS = 3, 5, 2, 2
+CASES = [
+    ("resnet18", 1), ("resnet18", 8), ("resnet18-kept", 1), ("resnet18-kept", 8), ("resnet18-folded", 1),
+    ("resnet18-folded", 8), ("resnet18-open", 8), ("resnet18-weights", 8), ("vit", 1), ("vit", 8), ("vit-open", 8),
+]  # fmt: skip
+PEERS = ("torch", "torch-nhwc", "onnxviz", "onnx-ad", "forward")
+ROUNDS, RUNS, WARMUP = 3, 5, 2
+THREADS = int(os.environ.get("THREADS", "2"))
 TARGETS = {("resnet18", "torch"): 0.75, ("resnet18", "onnx-ad"): 0.6, ("vit", "torch"): 1.0}
 
 
@@ -30,23 +45,28 @@ def network(name: str) -> Any:
 
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)
-    return (_resnet18() if name == "resnet18" else _vit()).eval().requires_grad_(False)
+    made = _resnet18(folded="-folded" in name) if name.startswith("resnet18") else _vit()
+    return made.eval().requires_grad_(name.endswith("-weights"))
 
 
-def _resnet18() -> Any:
-    """He et al. 2015, table 1, with BatchNorm folded as exporters do."""
+def _resnet18(*, folded: bool) -> Any:
+    """He et al. 2015, table 1; ``folded`` has convolutions alone, as what exporters make of it."""
     from torch import nn
+
+    def conv(channels: int, width: int, kernel: int, stride: int) -> Any:
+        made = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=folded)
+        return made if folded else nn.Sequential(made, nn.BatchNorm2d(width))
 
     class Block(nn.Module):
         def __init__(self, channels: int, width: int, stride: int) -> None:
             super().__init__()
-            self.a, self.b = nn.Conv2d(channels, width, 3, stride, 1), nn.Conv2d(width, width, 3, 1, 1)
-            self.skip = nn.Conv2d(channels, width, 1, stride) if channels != width else nn.Identity()
+            self.a, self.b = conv(channels, width, 3, stride), conv(width, width, 3, 1)
+            self.skip = conv(channels, width, 1, stride) if channels != width else nn.Identity()
 
         def forward(self, x: Any) -> Any:
             return (self.b(self.a(x).relu()) + self.skip(x)).relu()
 
-    layers: list[Any] = [nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    layers: list[Any] = [conv(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     channels = 64
     for stage in range(4):
         for place in range(2):
@@ -94,28 +114,40 @@ def _vit() -> Any:
 def export(name: str, batch: int, path: Path) -> None:
     import torch
 
-    torch.onnx.export(network(name), (torch.zeros(batch, 3, 224, 224),), path, input_names=["x"],
-                      output_names=["y"], dynamo=True, external_data=False, verbose=False)  # fmt: skip
+    opened = ({0: torch.export.Dim("batch")},) if name.endswith("-open") else None
+    torch.onnx.export(network(name).requires_grad_(False), (torch.zeros(batch, 3, 224, 224),), path, input_names=["x"],
+                      output_names=["y"], dynamo=True, optimize="-kept" not in name, external_data=False, verbose=False,
+                      dynamic_shapes=opened)  # fmt: skip
 
 
 def feed(batch: int) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((batch, 3, 224, 224), np.float32)
 
 
-def by_torch(name: str, batch: int, path: Path) -> Callable[[], np.ndarray]:
+def by_torch(name: str, batch: int, path: Path, *, nhwc: bool = False) -> Callable[[], np.ndarray]:
     import torch
 
-    made, x = network(name), torch.tensor(feed(batch), requires_grad=True)
+    layout = torch.channels_last if nhwc else torch.contiguous_format
+    made, x = network(name).to(memory_format=layout), torch.tensor(feed(batch)).to(memory_format=layout)
+    wrt = [weight for key, weight in made.named_parameters() if weight.requires_grad and key.endswith("weight")]
+    wrt = wrt or [x.requires_grad_(True)]
 
     def run() -> np.ndarray:
-        (grad,) = torch.autograd.grad(made(x).sum(), x)
-        return np.asarray(grad)
+        return np.asarray(torch.autograd.grad(made(x).sum(), wrt)[0])
 
     return run
 
 
+def by_torch_nhwc(name: str, batch: int, path: Path) -> Callable[[], np.ndarray]:
+    return by_torch(name, batch, path, nhwc=True)
+
+
 def by_onnxviz(name: str, batch: int, path: Path) -> Callable[[], np.ndarray]:
-    return _session(path.with_suffix(".gradient.onnx"), "x.grad", {"x": feed(batch), "y.grad": _ones(batch)})
+    return _session(path.with_suffix(".gradient.onnx"), ".grad", {"x": feed(batch), "y.grad": _ones(batch)})
+
+
+def by_forward(name: str, batch: int, path: Path) -> Callable[[], np.ndarray]:
+    return _session(path, "y", {"x": feed(batch)})
 
 
 def by_onnx_ad(name: str, batch: int, path: Path) -> Callable[[], np.ndarray]:
@@ -133,7 +165,8 @@ def _session(path: Path, output: str, feeds: dict[str, np.ndarray]) -> Callable[
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = THREADS, 3
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda: np.asarray(session.run([output], feeds)[0])
+    wanted = [value.name for value in session.get_outputs() if value.name.endswith(output)]
+    return lambda: np.asarray(session.run(wanted, feeds)[0])
 
 
 def build(path: Path) -> float:
@@ -146,7 +179,8 @@ def build(path: Path) -> float:
 
     model = open_model(path)
     start = time.perf_counter()
-    made = gradient_model(model, "y", ["x"])
+    weights = [key for key in model.graph.initializers if key.endswith(".weight")]
+    made = gradient_model(model, "y", weights if "-weights" in path.name else ["x"])
     seconds = time.perf_counter() - start
     onnx.save(to_proto(made.model), path.with_suffix(".gradient.onnx"))
     return seconds
@@ -169,16 +203,21 @@ def build_onnx_ad(path: Path) -> str | None:
 
 def measure(peer: str, name: str, batch: int, path: Path) -> None:
     """Print what one process measures."""
-    run = {"torch": by_torch, "onnxviz": by_onnxviz, "onnx-ad": by_onnx_ad}[peer](name, batch, path)
+    run = MAKERS[peer](name, batch, path)
     before = _memory("VmRSS")
-    seconds = []
+    wall, cpu = [], []
     for _ in range(WARMUP + RUNS):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         grad = run()
-        seconds.append(time.perf_counter() - start)
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - used)
     np.save(path.with_suffix(f".{peer}.npy"), grad)
     peak = _memory("VmHWM")  # ru_maxrss is inherited from the process that started this one
-    print(json.dumps({"seconds": seconds[WARMUP:], "peak": peak, "more": peak - before}))
+    print(json.dumps({"wall": wall[WARMUP:], "cpu": cpu[WARMUP:], "peak": peak, "more": peak - before}))
+
+
+MAKERS = {"torch": by_torch, "torch-nhwc": by_torch_nhwc, "onnxviz": by_onnxviz, "onnx-ad": by_onnx_ad,
+          "forward": by_forward}  # fmt: skip
 
 
 def _memory(field: str) -> float:
@@ -192,7 +231,10 @@ def compare(name: str, batch: int, folder: Path) -> None:
     export(name, batch, path)
     print(f"\n{name}, batch {batch}: backward built in {build(path):.2f} s")
     peers = list(PEERS)
-    if (why := build_onnx_ad(path)) is not None:
+    if name.startswith("vit"):
+        peers.remove("torch-nhwc")
+    why = "it takes no weights" if name.endswith("-weights") else build_onnx_ad(path)
+    if why is not None:
         peers.remove("onnx-ad")
         print(f"  onnx-ad: {why}")
     found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
@@ -205,19 +247,28 @@ def compare(name: str, batch: int, folder: Path) -> None:
                 peers.remove(peer)
                 continue
             found[peer].append(json.loads(done.stdout.splitlines()[-1]))
+    report(name, found, path)
+
+
+def report(name: str, found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Print a line for each peer; ratios are onnxviz's medians by its."""
     reference = np.load(path.with_suffix(".torch.npy")).astype(np.float64)
-    ours = float(np.median([t for r in found["onnxviz"] for t in r["seconds"]]))
-    for peer in peers:
-        runs = found[peer]
-        median = float(np.median([t for r in runs for t in r["seconds"]]))
-        grad = np.load(path.with_suffix(f".{peer}.npy")).reshape(reference.shape)
-        error = np.linalg.norm(grad - reference) / np.linalg.norm(reference)
-        target = TARGETS.get((name, peer))
-        ratio = "" if peer == "onnxviz" else f"  onnxviz takes {ours / median:.2f} of it" + (
-            f" (at most {target})" if target else ""
-        )  # fmt: skip
+    ours = {key: _median(found["onnxviz"], key) for key in ("wall", "cpu")}
+    for peer, runs in ((peer, runs) for peer, runs in found.items() if runs):
+        wall, cpu = _median(runs, "wall"), _median(runs, "cpu")
         peak, more = (float(np.median([r[key] for r in runs])) for key in ("peak", "more"))
-        print(f"  {peer:8} {1e3 * median:8.1f} ms  peak {peak:6.0f} MB (+{more:5.0f})  error {error:.1e}{ratio}")
+        line = f"  {peer:10} wall {1e3 * wall:7.1f} ms  cpu {1e3 * cpu:7.1f} ms  peak {peak:5.0f} MB (+{more:4.0f})"
+        if peer != "forward":
+            grad = np.load(path.with_suffix(f".{peer}.npy")).reshape(reference.shape)
+            line += f"  error {np.linalg.norm(grad - reference) / np.linalg.norm(reference):.0e}"
+        if peer != "onnxviz":
+            line += f"  onnxviz: {ours['wall'] / wall:.2f} of its wall, {ours['cpu'] / cpu:.2f} of its cpu"
+        target = None if name.endswith("-weights") else TARGETS.get((name.split("-")[0], peer))
+        print(line + (f" (at most {target})" if target else ""))
+
+
+def _median(runs: list[dict[str, Any]], key: str) -> float:
+    return float(np.median([value for r in runs for value in r[key]]))
 
 
 def main(names: list[str]) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         features,
         flow,
         flow_numbers,
+        gradient_statistics,
         graph_diff,
         inspect,
         mend,
@@ -50,17 +51,15 @@ if TYPE_CHECKING:
 
 _VERBS = (
     "activations", "attention", "attention_weights", "capture", "check", "compare", "convert", "doctor", "expose",
-    "features",
-    "flow", "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model",
-    "weight_table", "weights",
+    "features", "flow", "flow_numbers", "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "mend",
+    "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection",
+    "report", "save_model", "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "check", "compare",
-    "convert",
-    "doctor", "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "weight_table",
-    "weights",
+    "convert", "doctor", "expose", "features", "flow", "flow_numbers", "gradient_statistics", "graph_diff",
+    "inspect", "mend", "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile",
+    "project", "projection", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ HEAVY = (
 )
 VERBS = (
     "inspect", "convert", "expose", "capture", "graph", "features", "activations", "pooling", "weights", "attention",
-    "report", "doctor", "check", "mend",
+    "gradient", "report", "doctor", "check", "mend", "compare",
 )  # fmt: skip
 
 
@@ -81,8 +81,8 @@ def test_unknown_names_are_attribute_errors() -> None:
 
 def test_the_project_file_names_every_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    inits = (ROOT / "onnxviz").rglob("__init__.py")
-    packages = {".".join(path.relative_to(ROOT).parent.parts) for path in inits}
+    folders = [p.parent.relative_to(ROOT) for p in (ROOT / "onnxviz").rglob("__init__.py")]
+    packages = {".".join(folder.parts) for folder in folders} - {"onnxviz.converters"}
     assert set(project["tool"]["setuptools"]["packages"]) == packages | {"onnxviz.converters"}
     assert (ROOT / "onnxviz" / "py.typed").exists()
     extras = set(project["project"]["optional-dependencies"])

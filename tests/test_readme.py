@@ -61,6 +61,7 @@ def test_every_verb_has_an_example_and_ci_runs_the_two_commands() -> None:
         "weights",
         "attention",
         "flow",
+        "gradient",
         "profile",
         "report",
         "doctor",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ from onnxviz.graph.kinds import KINDS
 from onnxviz.graph.quantised import codes_to_numbers
 from onnxviz.runtime.record import Capture
 
+if TYPE_CHECKING:
+    from onnxviz.analysis.gradient_flow import GradientTrend
+    from onnxviz.analysis.gradient_statistics import GradientStatistics
+
 __all__ = [
     "QUANTILE_ERROR", "SHARES", "Flow", "FlowReader", "LayerNumbers", "Series", "activation_series", "layer_numbers",
     "weight_series",
@@ -39,6 +43,9 @@ QUANTILE_ERROR = 1 / 16
 @dataclass(frozen=True)
 class LayerNumbers:
     """What is told of the values of one layer; None where it is not known.
+
+    Of gradients, ``quantiles`` are of the magnitudes that are not 0, the first one as exact as the others, and ``dead``
+    channels those whose gradient is 0 throughout.
 
     Attributes:
         count: Number of finite values.
@@ -115,6 +122,8 @@ class Flow:
         paths: Shares of the outputs by node, and the best path to each output; None where they were not asked for.
         not_drawn: Layers without values, and why.
         notes: What a reader should know.
+        gradients: All that was measured of the gradients; None where they were not asked for.
+        trend: How gradients change from the target back to the inputs.
     """
 
     model_name: str
@@ -124,6 +133,8 @@ class Flow:
     paths: KeyPaths | None = None
     not_drawn: tuple[NotDrawn, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    gradients: GradientStatistics | None = None
+    trend: GradientTrend | None = None
 
 
 class FlowReader:
@@ -161,6 +172,10 @@ class FlowReader:
     def tensors(self) -> list[str]:
         """The tensors that are needed."""
         return list(self._readers)
+
+    def channel_axis(self, name: str) -> int | None:
+        """Return which axis of a layer holds its channels; None where there are none."""
+        return self._readers[name].channel_axis if name in self._readers else None
 
     def __call__(self, name: str, array: npt.NDArray[Any]) -> FlowTally:
         """Return the tally of one tensor of a batch."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxviz.analysis.flow import QUANTILE_ERROR, SHARES, Flow, LayerNumbers
+
+if TYPE_CHECKING:
+    from onnxviz.analysis.gradient_flow import GradientTrend
+    from onnxviz.analysis.gradient_statistics import GradientStatistics
 
 __all__ = ["flow_data"]
 
@@ -22,6 +26,11 @@ def flow_data(flow: Flow) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     ``rms``, ``zero`` … are ``(layers,)`` float64 with NaN for what is not known; ``count``, ``nan``, ``inf`` …
     are ``(layers,)`` int64 with -1. ``depth`` is ``(layers,)`` int64. ``score_tensors`` and ``scores`` hold the share
     of the outputs that comes through each node, by its first tensor.
+
+    With gradients: ``weight_gradients/norm`` … are ``(weights,)`` float64 and ``weight_gradients/channel_norms/I`` is
+    ``(outputs,)`` of weight I; ``channel_gradients/quantiles/I`` is ``(channels, 7)`` of layer I's magnitudes that are
+    not 0, and ``channel_gradients/dead/I`` lists its channels without gradient. The manifest's ``gradients`` names
+    weights and layers in that order.
     """
     arrays: dict[str, np.ndarray] = {"depth": np.array([stage.depth for stage in flow.stages], np.int64)}
     for series in flow.series:
@@ -31,6 +40,8 @@ def flow_data(flow: Flow) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             arrays[f"{series.name}/{name}"] = np.array([_number(row, name) for row in rows], np.float64)
         for name in _COUNTS:
             arrays[f"{series.name}/{name}"] = np.array([_count(row, name) for row in rows], np.int64)
+    if flow.gradients is not None:
+        arrays |= _gradients(flow.gradients)
     if flow.paths is not None:
         arrays["score_tensors"] = np.array(list(flow.paths.scores), np.str_)
         arrays["scores"] = np.array(list(flow.paths.scores.values()), np.float64)
@@ -53,7 +64,43 @@ def _manifest(flow: Flow) -> dict[str, Any]:
         ],
         "thresholds": asdict(flow.thresholds), "key_paths": paths, "notes": list(flow.notes),
         "not_drawn": [one.to_dict() for one in flow.not_drawn],
+        "gradients": None if flow.gradients is None else _told(flow.gradients, flow.trend),
     }  # fmt: skip
+
+
+def _gradients(found: GradientStatistics) -> dict[str, np.ndarray]:
+    """Return a row a learned tensor, and what there is of channels, one array a layer or tensor."""
+    arrays = {
+        "weight_gradients/norm": np.array([one.norm for one in found.weights], np.float64),
+        "weight_gradients/weight_norm": np.array([one.weight_norm for one in found.weights], np.float64),
+        "weight_gradients/deviation": np.array([_known(one.deviation) for one in found.weights], np.float64),
+        "weight_gradients/not_finite": np.array([one.not_finite for one in found.weights], np.float64),
+        "weight_gradients/noise": np.array([_known(one.noise) for one in found.weights], np.float64),
+    }
+    for place, one in enumerate(found.weights):
+        if one.outputs:
+            arrays[f"weight_gradients/channel_norms/{place}"] = one.channel_norms
+    for place, layer in enumerate(found.layers):
+        if layer.summary.channels is not None:
+            arrays[f"channel_gradients/quantiles/{place}"] = layer.channel_quantiles(SHARES)
+            arrays[f"channel_gradients/dead/{place}"] = np.array(layer.dead, np.int64)
+    return arrays
+
+
+def _told(found: GradientStatistics, trend: GradientTrend | None) -> dict[str, Any]:
+    return {
+        "target": found.target, "target_in_words": found.said, "samples": found.samples,
+        "layers": [{"name": one.name, "layer": one.layer, "norm": one.norm} for one in found.layers],
+        "weights": [
+            {"tensor": one.tensor, "layer": one.layer, "role": one.role, "batches": len(one.counts)}
+            for one in found.weights
+        ],
+        "trend": None if trend is None else asdict(trend), "cuts": list(found.cuts),
+    }  # fmt: skip
+
+
+def _known(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
 def _quantiles(row: LayerNumbers | None) -> list[float]:

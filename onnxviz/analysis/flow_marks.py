@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from onnxviz.analysis.flow import LayerNumbers
     from onnxviz.analysis.flow_plan import Stage
 
-__all__ = ["KINDS_OF_MARKS", "Mark", "Thresholds", "activation_marks", "read_thresholds", "trend_marks", "value_marks"]
+__all__ = [
+    "KINDS_OF_MARKS", "Mark", "Thresholds", "activation_marks", "meaning", "read_thresholds", "runs_of", "trend_marks",
+    "value_marks",
+]  # fmt: skip
 
 #: Kind -> what it means, in the order in which pictures show them.
 KINDS_OF_MARKS = {
@@ -28,8 +31,24 @@ KINDS_OF_MARKS = {
     "same tokens": "all tokens of a sample the same",
     "zero": "all values are 0",
 }
+_OF_GRADIENTS = {
+    "not finite": "NaN or infinite gradients",
+    "exploding": "the L2 norm of a sample's gradient grows layer by layer on its way back",
+    "vanishing": "the L2 norm of a sample's gradient falls layer by layer on its way back",
+    "dead": "channels whose gradient is 0 for all samples",
+    "zero": "all gradients are 0",
+}
 _SETBACK = 1 / 2  # a fall ends where the RMS rises again by a decade and by this part of the fall, in decades
 _MOST_OF_ONE = 0.5  # share of a fall (in decades) that one layer may have
+
+
+def meaning(kind: str, series: str) -> str:
+    """Return what a mark means in a series.
+
+    >>> meaning("dead", "gradients")
+    'channels whose gradient is 0 for all samples'
+    """
+    return _OF_GRADIENTS.get(kind, KINDS_OF_MARKS[kind]) if series == "gradients" else KINDS_OF_MARKS[kind]
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,10 @@ class Thresholds:
         variation: Part of the RMS that differs between samples (or tokens), at most.
         rank: Effective rank of the samples, at most.
         rank_limit: The largest rank that must have been possible for that.
+        gradient_vanishing: L2 norm of a sample's gradient at the end of a stretch, towards the inputs, by that at its
+            start, towards the target, at most.
+        gradient_exploding: The same, at least.
+        gradient_dead: Share of channels whose gradient is 0 for all samples, at least.
     """
 
     vanishing: float = 1e-3
@@ -59,6 +82,9 @@ class Thresholds:
     variation: float = 1e-3
     rank: float = 1.2
     rank_limit: int = 8
+    gradient_vanishing: float = 1e-3
+    gradient_exploding: float = 1e3
+    gradient_dead: float = 0.5
 
 
 def read_thresholds(given: Sequence[str]) -> Thresholds:
@@ -130,7 +156,7 @@ def activation_marks(
     def scan(kind: str, number: Callable[[LayerNumbers], float | None], limit: float, say: str, *, low: bool) -> None:
         nonlocal marks
         judged = [None if n is None or not _judged(s, kind) else number(n) for s, n in zip(stages, layers, strict=True)]
-        marks += _runs(kind, judged, limit, say, low=low)
+        marks += runs_of(kind, judged, limit, say, low=low)
 
     scan("saturated", lambda n: None if n.rectifier else n.flat, by.saturated, "{:.0%} of inputs flat", low=False)
     scan("silent", lambda n: n.flat if n.rectifier else None, by.silent, "{:.1%} of inputs flat", low=False)
@@ -180,12 +206,12 @@ def value_marks(layers: Sequence[LayerNumbers | None]) -> tuple[Mark, ...]:
         return (numbers.nan + numbers.inf) / max(numbers.count + numbers.nan + numbers.inf, 1)
 
     finite = [None if n is None or not bad(n) else bad(n) for n in layers]
-    found = _runs("not finite", finite, 0.0, "{:.2%} of values NaN or infinite", low=False)
+    found = runs_of("not finite", finite, 0.0, "{:.2%} of values NaN or infinite", low=False)
     zeros = [None if n is None or n.zero < 1 else n.zero for n in layers]
-    return found + _runs("zero", zeros, 1.0, "all values are 0", low=False)
+    return found + runs_of("zero", zeros, 1.0, "all values are 0", low=False)
 
 
-def _runs(kind: str, numbers: Sequence[float | None], limit: float, say: str, *, low: bool) -> tuple[Mark, ...]:
+def runs_of(kind: str, numbers: Sequence[float | None], limit: float, say: str, *, low: bool) -> tuple[Mark, ...]:
     """Return runs of layers that pass a limit; layers that have no such number neither end a run nor begin one."""
     marks: list[Mark] = []
     run: list[int] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -11,7 +11,10 @@ import onnx_ir as ir
 from onnxviz.analysis.flow_plan import FlowPlan
 from onnxviz.graph.extract import reads
 
-__all__ = ["ENERGY", "KeyPath", "KeyPaths", "key_paths", "meeting_tensors"]
+__all__ = ["ENERGY", "KeyPath", "KeyPaths", "Weight", "key_paths", "meeting_tensors", "meetings"]
+
+#: Tensor -> its weight wherever it is read; or what gives the weight of a tensor as one node reads it.
+Weight = Mapping[str, float] | Callable[[ir.Node, ir.Value], float | None]
 
 #: What the shares are of, where nothing else is given.
 ENERGY = "energy at sums and joins"
@@ -59,17 +62,18 @@ class KeyPaths:
 
 def meeting_tensors(plan: FlowPlan) -> tuple[str, ...]:
     """Return the tensors that meet others in a sum or a concatenation: their energy is what shares are made of."""
-    found: dict[str, None] = {}
-    for node in plan.model.graph:
-        met = _met(plan, node)
-        if len(met) > 1 and node.op_type in _SUMS | _CONCATS:
-            found |= dict.fromkeys(str(value.name) for value in met)
-    return tuple(found)
+    return tuple(dict.fromkeys(str(value.name) for _, met in meetings(plan) for value in met))
+
+
+def meetings(plan: FlowPlan) -> list[tuple[ir.Node, list[ir.Value]]]:
+    """Return the sums and concatenations in which several tensors with values meet, and those tensors."""
+    found = [(node, _met(plan, node)) for node in plan.model.graph if node.op_type in _SUMS | _CONCATS]
+    return [(node, met) for node, met in found if len(met) > 1]
 
 
 def key_paths(
     plan: FlowPlan,
-    weight: Mapping[str, float],
+    weight: Weight,
     size: Mapping[str, float] | None = None,
     *,
     measure: str = ENERGY,
@@ -87,12 +91,14 @@ def key_paths(
 
     Args:
         plan: The graph.
-        weight: Tensor -> its weight, not negative. NaN, infinite and missing ones make the shares of a node equal.
+        weight: Tensor -> its weight, not negative, or a function that gives it for a node and a tensor that it reads.
+            NaN, infinite and missing ones make the shares of a node equal.
         size: Tensor -> its number of values, for concatenations; None where the weights are sums already.
         measure: What a weight is, for the reader.
         everywhere: Make shares by weight at every node, not only in sums and concatenations.
     """
-    shares = {node: _shares(plan, node, weight, size, everywhere) for node in plan.model.graph}
+    by = weight if callable(weight) else _of_tensors(weight)
+    shares = {node: _shares(plan, node, by, size, everywhere) for node in plan.model.graph}
     outputs = [value for value in plan.model.graph.outputs if value in plan.varying]
     traced: dict[ir.Value, float] = {}
     for value in outputs:
@@ -107,8 +113,8 @@ def key_paths(
             traced[value] = traced.get(value, 0.0) + through * share
     best = _best(plan, shares)
     paths = tuple(sorted((_path(plan, value, best) for value in outputs), key=lambda path: -path.share))
-    lost = sum(1 for s in shares.values() if len(s) > 1 and _unknown(s, weight))
-    notes = (f"equal shares at {lost} nodes whose tensors have no finite energy",) if lost else ()
+    lost = sum(1 for node, s in shares.items() if len(s) > 1 and _unknown(node, s, by))
+    notes = (f"equal shares at {lost} nodes whose tensors have no finite weight",) if lost else ()
     return KeyPaths(measure, dict(reversed(scores.items())), paths, notes)
 
 
@@ -124,8 +130,16 @@ def _is_whole(plan: FlowPlan, value: ir.Value) -> bool:
     return known is not None and known.dtype in _WHOLE
 
 
+def _of_tensors(weight: Mapping[str, float]) -> Callable[[ir.Node, ir.Value], float | None]:
+    return lambda node, value: weight.get(str(value.name))
+
+
 def _shares(
-    plan: FlowPlan, node: ir.Node, weight: Mapping[str, float], size: Mapping[str, float] | None, everywhere: bool
+    plan: FlowPlan,
+    node: ir.Node,
+    weight: Callable[[ir.Node, ir.Value], float | None],
+    size: Mapping[str, float] | None,
+    everywhere: bool,
 ) -> dict[ir.Value, float]:
     met = _met(plan, node)
     if len(met) < 2:
@@ -134,15 +148,18 @@ def _shares(
     if not (everywhere or joined or node.op_type in _SUMS):
         return dict.fromkeys(met, 1 / len(met))
     many = [size.get(str(value.name), 1.0) if joined and size is not None else 1.0 for value in met]
-    weights = [weight.get(str(value.name), math.nan) * times for value, times in zip(met, many, strict=True)]
+    given = [weight(node, value) for value in met]
+    weights = [(math.nan if one is None else one) * times for one, times in zip(given, many, strict=True)]
     total = sum(weights)
     if not 0 < total < math.inf:
         return dict.fromkeys(met, 1 / len(met))
     return {value: one / total for value, one in zip(met, weights, strict=True)}
 
 
-def _unknown(shares: Mapping[ir.Value, float], weight: Mapping[str, float]) -> bool:
-    known = [weight[str(value.name)] for value in shares if str(value.name) in weight]
+def _unknown(
+    node: ir.Node, shares: Mapping[ir.Value, float], weight: Callable[[ir.Node, ir.Value], float | None]
+) -> bool:
+    known = [one for value in shares if (one := weight(node, value)) is not None]
     return bool(known) and not 0 < sum(known) < math.inf
 
 

@@ -70,6 +70,11 @@ class LayerWeights:
         return self._node
 
     @property
+    def form(self) -> str:
+        """How it is stored, as :func:`onnxviz.analysis.weight_roles.orient` takes it; empty where it stays as it is."""
+        return self._slot.form
+
+    @property
     def bits(self) -> int:
         """Bits of a stored value; of packed codes (MatMulNBits) those of one code."""
         if self._slot.form == "nbits":

@@ -16,7 +16,7 @@ from onnxviz.api.check import check, mend
 from onnxviz.api.common import PICTURES, batches_for, check_outputs, reducer, save_view
 from onnxviz.api.compare import compare
 from onnxviz.api.features import features
-from onnxviz.api.flow import flow, flow_numbers
+from onnxviz.api.flow import flow, flow_numbers, gradient_statistics
 from onnxviz.api.gradient import gradient
 from onnxviz.api.graphs import graph, graph_diff
 from onnxviz.api.neurons import neuron_views, neurons
@@ -29,11 +29,13 @@ from onnxviz.graph.io import as_model, open_model, save_model
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from onnxviz.analysis.gradient_statistics import GradientStatistics
     from onnxviz.converters.parity import Parity
     from onnxviz.converters.registry import ConversionResult
     from onnxviz.graph.expose import Rewritten
     from onnxviz.graph.summary import ModelSummary
     from onnxviz.report.page import Report
+    from onnxviz.runtime.batches import Batches
     from onnxviz.runtime.capture import Feed
     from onnxviz.runtime.diagnosis import Diagnosis
     from onnxviz.runtime.inputs import Inputs
@@ -47,10 +49,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "activations", "attention", "attention_weights", "capture", "check", "compare", "convert", "doctor", "expose",
-    "features",
-    "flow", "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "profile", "project", "projection", "report", "save_model", "weight_table",
-    "weights",
+    "features", "flow", "flow_numbers", "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "mend",
+    "neuron_views", "neurons", "open_model", "plan", "pooling", "profile", "project", "projection", "report",
+    "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 
@@ -231,7 +232,7 @@ def report(
 ) -> Report:
     """Build the report: one self-contained HTML page with the model card, architecture, feature maps, views, weights.
 
-    The model is run once for all of it.
+    The model is run once for all of it, and once more, backward too, where it is small enough for gradients.
 
     Args:
         model: A path or an opened model.
@@ -256,10 +257,24 @@ def report(
     batches, run = batches_for(opened, inputs, None, options)
     captured = prepared.run(opened, lambda model: capture(model, batches, bodies=False, **run))
     several = batches if batches.samples > 1 and batches.names else None
-    page = build_report(opened, captured, labels=names, prepared=prepared, batches=several, sample_classes=classes)
+    page = build_report(
+        opened, captured, labels=names, prepared=prepared, batches=several, sample_classes=classes,
+        backward=lambda: _backward(opened, batches, run),
+    )  # fmt: skip
     if output is not None:
         page.save(output)
     return page
+
+
+def _backward(model: ir.Model, batches: Batches, run: Mapping[str, Any]) -> GradientStatistics:
+    """Return the gradients of the default target over batches."""
+    from onnxviz.analysis.flow_plan import plan_flow
+    from onnxviz.analysis.gradient_plan import plan_gradients
+    from onnxviz.analysis.gradient_run import run_gradients
+    from onnxviz.analysis.paired import observable
+
+    plan = plan_flow(observable(model, lambda node: True))
+    return run_gradients(plan, plan_gradients(plan), batches, **run)[0]
 
 
 def profile(

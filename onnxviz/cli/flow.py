@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Batch, Input, ModelFile, draws_a_picture, runs_a_model, tell
+from onnxviz.cli.options import (
+    AllowCut,
+    Batch,
+    Input,
+    ModelFile,
+    StraightThrough,
+    Target,
+    draws_a_picture,
+    runs_a_model,
+    tell,
+)
 from onnxviz.cli.progress import shown_progress
 
 
@@ -17,8 +27,19 @@ def flow(
     model: ModelFile,
     input: Input = None,
     on: Annotated[
-        Literal["activations", "weights", "both"], typer.Option("--on", help="Whose values; weights run nothing.")
+        Literal["activations", "weights", "both", "gradients"],
+        typer.Option("--on", help="Whose values; weights run nothing, gradients come beside both."),
     ] = "both",
+    target: Target = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", metavar="folders|FILE.csv",
+            help="Class of each sample, for gradients of the cross entropy: its folder, or lines of FILE,CLASS.",
+        ),
+    ] = None,
+    straight_through: StraightThrough = False,
+    allow_cut: AllowCut = False,
     architecture: Annotated[
         Path | None,
         typer.Option(
@@ -38,8 +59,8 @@ def flow(
     output: Path | None,
     data: Path | None,
     options: dict[str, Any],
-) -> None:
-    """Draw values layer after layer: quantiles, RMS, vanishing, exploding, saturated, dead and constant stretches."""
+) -> None:  # fmt: skip
+    """Draw values and gradients layer after layer: quantiles, RMS, what vanishes, explodes, saturates, dies."""
     from onnxviz.analysis.flow_marks import read_thresholds
     from onnxviz.api import flow as draw
 
@@ -47,5 +68,5 @@ def flow(
         draw(
             model, input, output, data=data, architecture=architecture, on=on, batch=batch,
             thresholds=read_thresholds(threshold or ()), progress=progress,
-            tell=tell, **options,
+            target=target, labels=labels, straight_through=straight_through, allow_cut=allow_cut, tell=tell, **options,
         )  # fmt: skip

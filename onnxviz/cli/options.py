@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from onnxviz.runtime.inputs import InputRecord
 
 __all__ = [
-    "Batch", "ChannelScore", "Data", "Dims", "Input", "Labels", "ModelFile", "MostChannels", "Sample", "Seed",
-    "Vocabulary", "console", "dims", "draws_a_picture", "echo_json", "picture_path", "runs_a_model",
-    "runs_on_providers", "tell", "tell_inputs",
+    "AllowCut", "Batch", "ChannelScore", "Data", "Dims", "Input", "Labels", "ModelFile", "MostChannels", "Sample",
+    "Seed", "StraightThrough", "Target", "Vocabulary", "console", "dims", "draws_a_picture", "echo_json",
+    "picture_path", "runs_a_model", "runs_on_providers", "tell", "tell_inputs",
 ]  # fmt: skip
 
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
@@ -66,6 +66,20 @@ Labels = Annotated[
         help="Class of each sample: its folder, or lines of FILE,CLASS; by default folders where there are several.",
     ),
 ]  # fmt: skip
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target", metavar="EXPR",
+        help="What is differentiated, a number for each sample: logits[:, 7], logits[argmax], "
+        "cross_entropy(logits, labels).",
+    ),
+]  # fmt: skip
+StraightThrough = Annotated[
+    bool, typer.Option("--straight-through", help="Gradients pass QuantizeLinear as if it did not round.")
+]
+AllowCut = Annotated[
+    bool, typer.Option("--allow-cut", help="Go on without paths through operators that have no gradient rule.")
+]
 Vocabulary = Annotated[
     Path | None, typer.Option("--tokens", metavar="FILE", help="Words of token ids: one a line, or tokenizer.json.")
 ]

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnxviz.gradient.build import holders, pull_back, reads
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.build import holders, pull_back
+from onnxviz.gradient.ops import Ops
+from onnxviz.gradient.step import Step
+from onnxviz.graph.extract import reads
 
-__all__ = ["close", "entry", "pull_body", "reach_back", "reach_forward"]
+__all__ = ["close", "entry", "pull_body", "reach_forward"]
 
 
 def pull_body(
@@ -113,13 +115,4 @@ def reach_forward(body: ir.Graph, start: Iterable[ir.Value]) -> set[ir.Value]:
     for node in body:
         if any(value in reached for value in reads(node)):
             reached.update(node.outputs)
-    return reached
-
-
-def reach_back(body: ir.Graph, ends: Iterable[ir.Value]) -> set[ir.Value]:
-    """Return what some values of a body depend on, those included."""
-    reached = set(ends)
-    for node in reversed(list(body)):
-        if any(output in reached for output in node.outputs):
-            reached.update(reads(node))
     return reached

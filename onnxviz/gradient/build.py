@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 
 from onnxviz.errors import GradientError
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops, label
 from onnxviz.gradient.registry import SHAPE_ONLY, Table, one
-from onnxviz.graph.extract import bodies_of, outer_values
+from onnxviz.gradient.step import Step
+from onnxviz.graph.extract import bodies_of, outer_values, reads
 
-__all__ = ["Cut", "Walk", "holders", "operator_version", "pull_back", "reads"]
+__all__ = ["Cut", "Walk", "holders", "operator_version", "pull_back"]
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
@@ -50,6 +52,8 @@ class Walk:
         allow_cut: Whether an operator without a rule cuts its paths instead of being an error.
         cuts: What was cut so far.
         straight_through: Whether quantisation passes gradients, as if it did not round.
+        plan: What the rules look up of the model as a whole; the table's method made it.
+        notes: What rules have to say of how they treated a node.
     """
 
     table: Table
@@ -57,6 +61,8 @@ class Walk:
     allow_cut: bool = False
     cuts: list[Cut] = field(default_factory=list)
     straight_through: bool = False
+    plan: Any = None
+    notes: list[str] = field(default_factory=list)
 
     def quantised(self, node: ir.Node) -> bool:
         """Whether the rule of a node is true of quantised tensors."""
@@ -72,8 +78,7 @@ class Walk:
     def cut(self, node: ir.Node, tensor: ir.Value, reason: str) -> None:
         """Note a cut."""
         name = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-        label = node.name or str(node.outputs[0].name)
-        self.cuts.append(Cut(label, name, operator_version(node, self.opsets), str(tensor.name), reason))
+        self.cuts.append(Cut(label(node), name, operator_version(node, self.opsets), str(tensor.name), reason))
 
 
 def operator_version(node: ir.Node, opsets: Mapping[str, int]) -> int:
@@ -182,12 +187,6 @@ def _span(
     return span[::-1], moved
 
 
-def reads(node: ir.Node) -> list[ir.Value]:
-    """Return what a node reads, tensors that its bodies take from outside included."""
-    own = [value for value in node.inputs if value is not None]
-    return own + outer_values(node) if any(True for _ in bodies_of(node)) else own
-
-
 def _may_be_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype in _FLOATS
 
@@ -195,8 +194,7 @@ def _may_be_float(value: ir.Value) -> bool:
 def _as_step(ops: Ops, node: ir.Node, active: set[ir.Value], inside: tuple[ir.Value, ...], walk: Walk) -> Step:
     """Return a node as its rule sees it."""
     needs = tuple(value in active for value in node.inputs)
-    around = outer_values(node) if any(True for _ in bodies_of(node)) else []
-    outside = tuple(value for value in around if value in active)
+    outside = tuple(value for value in outer_values(node) if value in active)
     return Step(ops, node, needs, operator_version(node, walk.opsets), walk, outside, inside)
 
 
@@ -221,7 +219,9 @@ def _apply(step: Step, incoming: Sequence[ir.Value | None], found: dict[ir.Value
             continue
         grad = made[place]
         if grad is None:
-            if not any(True for _ in bodies_of(node)):  # of those, the walk through the body has told
+            if place not in step.dropped and not any(
+                True for _ in bodies_of(node)
+            ):  # of those, the walk through the body has told
                 walk.cut(node, value, f"input {place} has no gradient")
             continue
         if grad.dtype is None and value.dtype is not None and _may_be_float(value):
@@ -234,11 +234,12 @@ def _apply(step: Step, incoming: Sequence[ir.Value | None], found: dict[ir.Value
 
 
 def _refuse(node: ir.Node, version: int, cut: Sequence[ir.Value], walk: Walk) -> None:
+    method = walk.table.method.name
     for value in cut:
-        walk.cut(node, value, "there is no gradient rule for it")
+        walk.cut(node, value, f"there is no {method} rule for it")
     if not walk.allow_cut:
         raise GradientError(
-            f"there is no gradient rule for {walk.cuts[-1].op_type if cut else node.op_type} (version {version}), "
-            f"which lies on the path at {node.name or node.outputs[0].name!r}",
+            f"there is no {method} rule for {walk.cuts[-1].op_type if cut else node.op_type} (version {version}), "
+            f"which lies on the path at {label(node)!r}",
             hint="--allow-cut goes on without the paths through it",
         )

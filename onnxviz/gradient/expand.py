@@ -10,15 +10,17 @@ import onnx_ir as ir
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient import multihead as _multihead  # noqa: F401 - enters its expansions
+from onnxviz.gradient import old as _old  # noqa: F401
 from onnxviz.gradient import sequences as _sequences  # noqa: F401
-from onnxviz.gradient.build import operator_version, reads
+from onnxviz.gradient.build import operator_version
 from onnxviz.gradient.fused import EXPANSIONS, Refused, Site
-from onnxviz.gradient.ops import Ops
+from onnxviz.gradient.ops import Ops, label
 from onnxviz.gradient.registry import Table, key
-from onnxviz.graph.extract import bodies_of
+from onnxviz.graph.extract import bodies_of, reads
+from onnxviz.graph.inference import infer_in_place
 from onnxviz.graph.model import summary_line
 from onnxviz.graph.select import all_tensors
-from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.tidy import fresh_name
 
 __all__ = ["expand"]
 
@@ -55,11 +57,12 @@ def expand(model: ir.Model, table: Table, of: str, wrt: Iterable[str]) -> ir.Mod
             (ready if typed else waiting).append(node)
         if not (nodes := ready or waiting):
             return model
+        taken = _names(model)
         for node in [node for node in nodes if key(node) in EXPANSIONS]:
-            _replace(model, node)
+            _replace(model, node, taken)
         if bodies := [node for node in nodes if key(node) not in EXPANSIONS]:
-            _inline(model, bodies)
-        model = infer_shapes(model)
+            _inline(model, bodies, taken)
+        infer_in_place(model)
 
 
 def _on_path(model: ir.Model, of: str, names: Sequence[str]) -> list[ir.Node]:
@@ -112,16 +115,16 @@ def _has_body(node: ir.Node, opsets: dict[str, int]) -> bool:
     return schema is not None and (schema.has_function or schema.has_context_dependent_function)
 
 
-def _replace(model: ir.Model, node: ir.Node) -> None:
-    """Put standard nodes in place of a fused one."""
+def _replace(model: ir.Model, node: ir.Node, taken: set[str]) -> None:
+    """Put standard nodes in place of a fused one; ``taken`` grows by their names."""
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    site = Site(Ops(graph, _names(model), str(node.name or node.outputs[0].name), node), node, model.opset_imports[""])
+    site = Site(Ops(graph, taken, label(node), node), node, model.opset_imports[""])
     try:
         made = EXPANSIONS[key(node)](site)
     except Refused as why:
         raise GradientError(
-            f"{node.domain}::{node.op_type} at {node.name or node.outputs[0].name!r} cannot be taken apart: {why}",
+            f"{node.domain}::{node.op_type} at {label(node)!r} cannot be taken apart: {why}",
             hint="differentiate the model from before its optimisation",
         ) from None
     for place, output in enumerate(node.outputs):
@@ -129,7 +132,7 @@ def _replace(model: ir.Model, node: ir.Node) -> None:
         if value is None:
             if output.uses() or output in graph.outputs:
                 raise GradientError(
-                    f"{node.domain}::{node.op_type} at {node.name or node.outputs[0].name!r} cannot be taken apart: "
+                    f"{node.domain}::{node.op_type} at {label(node)!r} cannot be taken apart: "
                     f"its output {place} is in use",
                     hint="differentiate the model from before its optimisation",
                 )
@@ -146,16 +149,15 @@ def _names(model: ir.Model) -> set[str]:
     return names | {str(node.name) for node in model.graph.all_nodes()}
 
 
-def _inline(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
+def _inline(model: ir.Model, nodes: Sequence[ir.Node], taken: set[str]) -> None:
     """Turn nodes into calls of functions that hold their bodies, and inline those, in place."""
     from onnx_ir.passes.common import InlinePass
 
-    taken = _names(model)
     for count, node in enumerate(nodes):
-        label = node.name or node.outputs[0].name
+        named = label(node)
         for output in node.outputs:
             if not output.name:
-                output.name = _free(f"{label}.unused", taken)
+                output.name = fresh_name(f"{named}.unused", taken)
         body = _body(node, model.opset_imports)
         del body.output[len(node.outputs) :]
         body.domain, body.name = _DOMAIN, f"{node.op_type}_{count}"
@@ -163,9 +165,9 @@ def _inline(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
         function.opset_imports.update(model.opset_imports)
         _unmask(function)
         for inner in function:
-            inner.name = f"{label}.{inner.name or inner.op_type}"
+            inner.name = f"{named}.{inner.name or inner.op_type}"
             for value in inner.outputs:
-                value.name = f"{label}.{value.name}"
+                value.name = f"{named}.{value.name}"
         node.domain, node.op_type = _DOMAIN, body.name
         model.functions[function.identifier()] = function
     InlinePass(criteria=lambda function: function.domain == _DOMAIN)(model)
@@ -198,14 +200,6 @@ def _zero(function: ir.Function) -> ir.Value:
     zero.outputs[0].name = "masked.Constant"
     function.insert_before(function[0], [zero])
     return zero.outputs[0]
-
-
-def _free(name: str, taken: set[str]) -> str:
-    free, count = name, 2
-    while free in taken:
-        free, count = f"{name}_{count}", count + 1
-    taken.add(free)
-    return free
 
 
 def _body(node: ir.Node, opsets: dict[str, int]) -> onnx.FunctionProto:
@@ -242,7 +236,6 @@ def _type(value: ir.Value) -> bytes:
 
 def _no_body(node: ir.Node, why: str) -> GradientError:
     return GradientError(
-        f"{node.op_type} at {node.name or node.outputs[0].name!r} has no rule, and no function body to differentiate: "
-        f"{why}",
+        f"{node.op_type} at {label(node)!r} has no rule, and no function body to differentiate: {why}",
         hint="give its inputs types and shapes, or differentiate another part of the model",
     )

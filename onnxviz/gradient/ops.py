@@ -1,27 +1,28 @@
-"""Writing nodes into a graph, and a forward node as its rule sees it."""
+"""Writing nodes into a graph."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.errors import GradientError
 from onnxviz.graph.constants import constant_tensor
 
-if TYPE_CHECKING:
-    from onnxviz.gradient.build import Walk
-
-__all__ = ["Ops", "Step", "same_shape", "static_shape"]
+__all__ = ["Ops", "label", "same_shape", "static_shape"]
 
 _BOOL = {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"}
 _INT64 = {"Shape", "Size", "NonZero", "ArgMax", "ArgMin"}
 _OPEN = {"If", "Loop", "Scan"}  # the bodies tell
-_SECOND = {"Where"}  # the type of the result is that of the second input
+_HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+_SECOND = {"Where", "DequantizeLinear"}  # the type of the result is that of the second input
+
+
+def label(node: ir.Node) -> str:
+    """Return what messages call a node: its name, or that of its first output."""
+    return str(node.name or node.outputs[0].name)
 
 
 def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
@@ -112,6 +113,9 @@ class Ops:
             return ir.DataType.INT64
         if op_type in _OPEN:
             return None
+        if op_type == "QuantizeLinear":
+            zero = inputs[2] if len(inputs) > 2 else None
+            return ir.DataType.UINT8 if zero is None else zero.dtype
         typed = inputs[1 if op_type in _SECOND else 0] if inputs else None
         return None if typed is None else typed.dtype
 
@@ -167,6 +171,15 @@ class Ops:
         end = None if axis == -1 else axis + 1
         return self.Shape(value, start=axis) if end is None else self.Shape(value, start=axis, end=end)
 
+    def without_axis(self, value: ir.Value, axis: int) -> ir.Value:
+        """Return the shape of a tensor without one axis, int64."""
+        front = self.Shape(value, start=0, end=axis)
+        return self.Concat(front, self.Shape(value, start=axis + 1), axis=0)
+
+    def samples(self, value: ir.Value) -> ir.Value:
+        """Return a tensor as a matrix: a row a sample, which the first axis counts."""
+        return self.Reshape(value, self.Concat(self.Shape(value, start=0, end=1), self.ints(-1), axis=0))
+
     def count(self, value: ir.Value, axes: Iterable[int], like: ir.Value | None = None) -> ir.Value:
         """Return the number of elements along axes, a scalar of the type of ``like`` (of ``value``)."""
         axes, sizes = list(axes), static_shape(value)
@@ -205,6 +218,76 @@ class Ops:
         """Return a tensor of one number, of a shape given as int64."""
         value = ir.tensor(np.array([number]).astype(_numpy(like)))
         return self.ConstantOfShape(shape, value=value)
+
+    # borders and places
+
+    def pad(self, value: ir.Value, pads: ir.Value, axes: ir.Value | None, rank: int | None) -> ir.Value:
+        """Put zeros around a tensor along some axes, or cut off there; the node gets pads of all axes.
+
+        onnxruntime's transpose optimiser loses the ``axes`` of a Pad, so that none is written.
+
+        Args:
+            value: The tensor.
+            pads: How many before each axis, then how many after, ``(2 K,)`` int64; below 0 to cut off.
+            axes: The axes, ``(K,)`` of integers, below 0 from the end; None for all.
+            rank: Of the tensor, where it is known.
+        """
+        return self.Pad(value, self.all_pads(value, pads, axes, rank))
+
+    def all_pads(self, value: ir.Value, pads: ir.Value, axes: ir.Value | None, rank: int | None) -> ir.Value:
+        """Return the pads of all axes of a tensor, ``(2 rank,)``; arguments as :meth:`pad`."""
+        if axes is None:
+            return pads
+        chosen, numbers = constant_tensor(axes), constant_tensor(pads)
+        if chosen is None or rank is None:
+            ranks = self.Shape(self.Shape(value)) if rank is None else self.ints(rank)
+            places = self.Mod(self.Cast(axes, to=int(ir.DataType.INT64)), ranks)
+            zeros = self.ConstantOfShape(
+                self.Mul(ranks, self.ints(2)), value=ir.tensor(np.zeros(1, np.int64))
+            )  # fmt: skip
+            return self.ScatterElements(zeros, self.Concat(places, self.Add(places, ranks), axis=0), pads, axis=0)
+        listed = [int(axis) % rank for axis in chosen.numpy()]
+        places_now = listed + [axis + rank for axis in listed]
+        if numbers is not None:
+            whole = np.zeros(2 * rank, np.int64)
+            whole[places_now] = numbers.numpy()
+            return self.ints(*whole)
+        source = np.full(2 * rank, len(places_now), np.int64)  # one past the end, where a 0 is
+        source[places_now] = np.arange(len(places_now))
+        return self.Gather(self.Concat(pads, self.ints(0), axis=0), self.constant(source))
+
+    def scatter_add(self, shape: ir.Value, indices: ir.Value, updates: ir.Value, axis: int | None) -> ir.Value:
+        """Return zeros with updates added at their places.
+
+        Half precision is summed in single: onnxruntime's CPU provider has no other kernel, and many small numbers that
+        meet would be lost.
+
+        Args:
+            shape: Of the result, ``(rank,)`` int64.
+            indices: As ScatterElements along ``axis`` takes them, or ScatterND where that is None.
+            updates: What is added.
+            axis: See ``indices``.
+        """
+        assert updates.dtype is not None
+        if updates.dtype not in _HALF:
+            return self.scatter(self.filled(shape, 0.0, updates), indices, updates, axis, "add")
+        wide = self.Cast(updates, to=int(ir.DataType.FLOAT))
+        made = self.scatter(self.filled(shape, 0.0, wide), indices, wide, axis, "add")
+        return self.Cast(made, to=int(updates.dtype))
+
+    def scatter(
+        self, into: ir.Value, indices: ir.Value, updates: ir.Value, axis: int | None, reduction: str = "none"
+    ) -> ir.Value:
+        """Return a tensor in which numbers are put, added or multiplied; arguments as :meth:`scatter_add`."""
+        half = into.dtype if into.dtype in _HALF and reduction != "none" else None
+        if half is not None:
+            wide = int(ir.DataType.FLOAT)
+            into, updates = self.Cast(into, to=wide), self.Cast(updates, to=wide)
+        if axis is None:
+            made = self.ScatterND(into, indices, updates, reduction=reduction)
+        else:
+            made = self.ScatterElements(into, indices, updates, axis=axis, reduction=reduction)
+        return made if half is None else self.Cast(made, to=int(half))
 
     # sums
 
@@ -264,88 +347,3 @@ def _numpy(like: ir.Value) -> np.dtype[Any]:
     assert like.dtype is not None, f"the type of {like.name} is not known"
     kind: np.dtype[Any] = like.dtype.numpy()
     return kind
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """A forward node as its rule sees it.
-
-    Attributes:
-        ops: Writes the backward nodes.
-        node: The forward node; opset 18 or later.
-        needs: For each input, whether its gradient is asked for.
-        version: Version of the operator: the opset in which it last changed.
-        walk: The walk, for rules that take one through the node's bodies.
-        outside: Tensors around the node that its bodies read and whose gradients are asked for.
-        inside: Tensors in its bodies whose gradients are asked for.
-        found: Takes the gradients of ``outside`` and ``inside``.
-    """
-
-    ops: Ops
-    node: ir.Node
-    needs: tuple[bool, ...]
-    version: int
-    walk: Walk
-    outside: tuple[ir.Value, ...] = ()
-    inside: tuple[ir.Value, ...] = ()
-    found: dict[ir.Value, ir.Value] = field(default_factory=dict)
-
-    def __getitem__(self, place: int) -> ir.Value:
-        """Return an input that the node has."""
-        value = self.input(place)
-        assert value is not None, f"input {place} of {self.node.op_type} is missing"
-        return value
-
-    def input(self, place: int) -> ir.Value | None:
-        """Return an input, or None where the node has none there."""
-        return self.node.inputs[place] if place < len(self.node.inputs) else None
-
-    def need(self, place: int) -> bool:
-        """Whether the gradient of an input is asked for."""
-        return place < len(self.needs) and self.needs[place]
-
-    @property
-    def y(self) -> ir.Value:
-        """The first output."""
-        return self.node.outputs[0]
-
-    def output(self, place: int) -> ir.Value:
-        """Return an output, which the node gets where it has none there."""
-        while len(self.node.outputs) <= place:
-            self.node.resize_outputs(len(self.node.outputs) + 1)
-        value = self.node.outputs[place]
-        if not value.name:
-            value.name = self.ops.name(f"{self.node.op_type}_{place}")
-        return value
-
-    def attr(self, name: str, default: Any = None) -> Any:
-        """Return the value of an attribute; lists as tuples, text as str."""
-        attribute = self.node.attributes.get(name)
-        if attribute is None:
-            return default
-        value = attribute.value
-        return tuple(value) if isinstance(value, (list, tuple)) else value
-
-    def rank(self, place: int = 0) -> int | None:
-        """Return the rank of an input, or None where it is not known."""
-        value = self.input(place)
-        return None if value is None or value.shape is None else len(value.shape)
-
-    def refuse(self, why: str) -> GradientError:
-        """Return the error of a form that the rule does not have; raise it."""
-        return GradientError(
-            f"there is no gradient of {self.node.op_type}-{self.version} at "
-            f"{self.node.name or self.node.outputs[0].name!r}: {why}",
-            hint="--allow-cut goes on without the paths through it",
-        )
-
-    def axis(self, default: int, name: str = "axis") -> int:
-        """Return an axis attribute, counted from the front where the rank is known."""
-        axis = int(self.attr(name, default))
-        rank = self.rank()
-        return axis + rank if axis < 0 and rank is not None else axis
-
-    def known(self, place: int) -> np.ndarray | None:
-        """Return the values of an input that is constant, else None."""
-        tensor = constant_tensor(self.input(place))
-        return None if tensor is None else np.asarray(tensor.numpy())

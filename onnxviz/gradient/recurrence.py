@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from onnxviz.gradient.activation import NUMBERS, Activation
 from onnxviz.gradient.bodies import close
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops
+from onnxviz.gradient.step import Step
 
 __all__ = ["Direction", "Layer", "Parts", "scan"]
 

@@ -6,10 +6,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
+from onnxviz.gradient.method import Method
+from onnxviz.gradient.step import Step
 
 __all__ = ["SHAPE_ONLY", "Grads", "Row", "Rule", "Table", "gradient", "no_gradient", "standard_table"]
 
@@ -48,10 +50,12 @@ class Table:
     Attributes:
         rows: ``(domain, operator)`` -> rules, by version.
         none: ``(domain, operator)`` -> why its gradient is zero or undefined everywhere.
+        method: What the rules are rules of.
     """
 
     rows: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
     none: dict[tuple[str, str], str] = field(default_factory=dict)
+    method: Method = field(default_factory=Method)
 
     def find(self, node: ir.Node, version: int) -> Row | None:
         """Return the rule of a node, whose operator has that version."""
@@ -65,7 +69,7 @@ class Table:
     def changed(self, rules: Mapping[tuple[str, str], Rule]) -> Table:
         """Return a table in which some operators have other rules, as guided backpropagation needs."""
         rows = {**self.rows, **{name: [Row(1, rule)] for name, rule in rules.items()}}
-        return Table(rows, {name: why for name, why in self.none.items() if name not in rules})
+        return Table(rows, {name: why for name, why in self.none.items() if name not in rules}, self.method)
 
 
 _TABLE = Table()
@@ -101,6 +105,7 @@ def no_gradient(why: str, *op_types: str, domain: str = "") -> None:
     _TABLE.none |= {(domain, op_type): why for op_type in op_types}
 
 
+@cache
 def standard_table() -> Table:
     """Return the table of true gradients, with all rules loaded."""
     rules = importlib.import_module("onnxviz.gradient.rules")

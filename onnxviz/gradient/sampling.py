@@ -171,4 +171,4 @@ def _scattered(ops: Ops, dy: ir.Value, x: ir.Value, reads: Sequence[tuple[tuple[
     updates = ops.Concat(*parts, axis=2) if len(parts) > 1 else parts[0]
     index = ops.Concat(*indices, axis=2) if len(indices) > 1 else indices[0]
     wide = ops.Expand(index, ops.Shape(updates))
-    return ops.ScatterElements(ops.zeros_like(x), wide, updates, axis=2, reduction="add")
+    return ops.scatter_add(ops.shape(x), wide, updates, 2)

@@ -8,18 +8,23 @@ at an input holds each sample's own.
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.errors import GradientError, SelectionError
-from onnxviz.gradient.ops import Ops
+from onnxviz.errors import GradientError
+from onnxviz.gradient.indices import Place, literal, number, pick, places
+from onnxviz.gradient.names import float_tensor
+from onnxviz.gradient.ops import Ops, same_shape, static_shape
 
-__all__ = ["target_value"]
+__all__ = ["TARGET", "target_value", "tensors_of"]
 
-_LAST = np.iinfo(np.int64).max
+#: Begins the names of what an expression appends. Its ``argmax`` says which entry is meant; no path leads through it.
+TARGET = "target"
+
 _EXAMPLES = "write such as logits[:, 7], logits[argmax], sum(features) or cross_entropy(logits, labels)"
 _OPERATORS: dict[type[ast.operator], str] = {
     ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul", ast.Div: "Div", ast.Pow: "Pow",
@@ -28,16 +33,21 @@ _FUNCTIONS = {"abs": "Abs", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "tanh": 
 _REDUCTIONS = {
     "sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax", "min": "ReduceMin", "norm": "ReduceL2",
 }  # fmt: skip
+_MOST = 20_000  # letters of an expression
 
 
 def target_value(ops: Ops, values: Mapping[str, ir.Value], expression: str, inputs: list[ir.Value]) -> ir.Value:
     """Append the nodes of an expression and return what it gives.
 
-    A tensor is written by its name, in quotes where that is no word: ``"fc/out:0"[:, 7]``. Indices are those of numpy;
-    ``argmax`` in the place of an index takes the largest value along that axis (``logits[argmax]``: along the last).
-    ``sum``, ``mean``, ``max``, ``min`` and ``norm`` reduce all axes but the first. ``cross_entropy(scores, labels)``
-    (of scores before the softmax; labels ``(N,)``, classes along axis 1) and ``mse(tensor, wanted)`` are losses; a name
-    that is no tensor's becomes an input of the model there.
+    A tensor is written by its name, in quotes where that is no word: ``"fc/out:0"[:, 7]``. Indices are those of numpy:
+    whole numbers, slices, ``...`` and ``None``; ``argmax`` in the place of an index takes the largest value along that
+    axis, and ``logits[argmax]`` the largest of each sample. ``sum``, ``mean``, ``max``, ``min`` and ``norm`` reduce all
+    axes but the first, which counts samples; ``abs``, ``exp``, ``log``, ``sqrt``, ``tanh`` and ``sigmoid`` are taken of
+    each element, and ``+ - * / **`` of tensors and numbers.
+
+    Losses of each sample: ``cross_entropy(scores, labels)`` (scores ``(N, C, …)`` before the softmax, labels of whole
+    numbers ``(N, …)``; the mean over positions) and ``mse(tensor, wanted)``. Labels and what is wanted are a number, a
+    list, a tensor, or a name that no tensor has: that becomes an input of the model, of int64 and of the tensor's type.
 
     Args:
         ops: Where the nodes go.
@@ -47,13 +57,39 @@ def target_value(ops: Ops, values: Mapping[str, ir.Value], expression: str, inpu
 
     Raises:
         GradientError: The text is no such expression.
-        SelectionError: A name is no tensor's.
+        SelectionError: A name is no tensor's, or the tensor is not of floating point.
     """
+    reader = _Reader(ops, values, expression, inputs)
     try:
-        tree = ast.parse(expression.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
+        return reader.read(_tree(expression))
+    except (RecursionError, MemoryError) as error:
+        raise GradientError(f"{expression!r} is no target: it nests too deep", hint=_EXAMPLES) from error
+
+
+def tensors_of(expression: str) -> set[str]:
+    """Return the words and texts in an expression, names of tensors among them.
+
+    >>> sorted(tensors_of("sum('fc/out:0' - y)"))
+    ['fc/out:0', 'sum', 'y']
+    """
+    found = set()
+    for part in ast.walk(_tree(expression)):
+        if isinstance(part, ast.Name):
+            found.add(part.id)
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+            found.add(part.value)
+    return found
+
+
+def _tree(expression: str) -> ast.expr:
+    if len(expression) > _MOST:
+        raise GradientError(f"the target has {len(expression):,} letters; at most {_MOST:,} are read", hint=_EXAMPLES)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a backslash in a name is none of Python's business
+            return ast.parse(expression.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise GradientError(f"{expression!r} is no target", hint=_EXAMPLES) from error
-    return _Reader(ops, values, expression, inputs).read(tree)
 
 
 class _Reader:
@@ -66,41 +102,48 @@ class _Reader:
     def read(self, tree: ast.expr) -> ir.Value:
         """Return the tensor that a part of the expression is."""
         if isinstance(tree, ast.Name):
-            return self.tensor(tree.id)
+            return float_tensor(self.values, tree.id)
         if isinstance(tree, ast.Constant) and isinstance(tree.value, str):
-            return self.tensor(tree.value)
+            return float_tensor(self.values, tree.value)
         if isinstance(tree, ast.Subscript):
             return self.index(self.read(tree.value), tree.slice)
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.keywords:
             return self.call(tree.func.id, tree.args)
         if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
-            return self.ops.Neg(self.read(tree.operand))
+            return self.each("Neg", self.read(tree.operand))
         if isinstance(tree, ast.BinOp) and type(tree.op) in _OPERATORS:
             return self.binary(_OPERATORS[type(tree.op)], tree.left, tree.right)
-        raise self.wrong(f"it has {ast.unparse(tree)!r}")
+        if isinstance(tree, ast.Attribute):
+            raise self.wrong(f"it has {ast.unparse(tree)!r}, and a name that is no word is written in quotes")
+        raise self.wrong(f"it has {ast.unparse(tree)!r}" if number(tree) is None else "it names no tensor")
 
     def wrong(self, why: str) -> GradientError:
         return GradientError(f"{self.text!r} is no target: {why}", hint=_EXAMPLES)
 
-    def tensor(self, name: str) -> ir.Value:
-        if name not in self.values:
-            raise SelectionError(
-                f"the target names {name!r}, and the model has no such tensor", hint="`onnxviz inspect` lists them"
-            )
-        return self.values[name]
-
     def binary(self, op_type: str, left: ast.expr, right: ast.expr) -> ir.Value:
-        numbers = [_number(side) for side in (left, right)]
+        numbers = number(left), number(right)
         if None not in numbers:
             raise self.wrong("it names no tensor")
-        sides = [
-            None if number is not None else self.read(side) for side, number in zip((left, right), numbers, strict=True)
-        ]
+        sides = [None if n is not None else self.read(s) for n, s in zip(numbers, (left, right), strict=True)]
         like = next(side for side in sides if side is not None)
-        made = [
-            self.ops.scalar(n, like) if s is None and n is not None else s for s, n in zip(sides, numbers, strict=True)
-        ]
-        return self.ops.node(op_type, *made)
+        made = [side if side is not None else self.scalar(n, like) for side, n in zip(sides, numbers, strict=True)]
+        if made[0].dtype != made[1].dtype:
+            raise self.wrong(f"it mixes {made[0].dtype} and {made[1].dtype}")
+        result = self.ops.node(op_type, *made)
+        if same_shape(*made) or None in sides:
+            result.shape = like.shape
+        return result
+
+    def each(self, op_type: str, value: ir.Value) -> ir.Value:
+        made = self.ops.node(op_type, value)
+        made.shape = value.shape
+        return made
+
+    def scalar(self, given: Any, like: ir.Value) -> ir.Value:
+        try:
+            return self.ops.scalar(float(given), like)
+        except OverflowError:
+            raise self.wrong("a number in it is too large") from None
 
     def call(self, name: str, arguments: list[ast.expr]) -> ir.Value:
         losses: dict[str, Callable[[ir.Value, ast.expr], ir.Value]] = {
@@ -110,98 +153,80 @@ class _Reader:
         if name in losses and len(arguments) == 2:
             return losses[name](self.read(arguments[0]), arguments[1])
         if name in _FUNCTIONS and len(arguments) == 1:
-            return self.ops.node(_FUNCTIONS[name], self.read(arguments[0]))
+            return self.each(_FUNCTIONS[name], self.read(arguments[0]))
         if name in _REDUCTIONS and len(arguments) == 1:
             return self.reduce(_REDUCTIONS[name], self.read(arguments[0]))
         known = ", ".join([*_REDUCTIONS, *_FUNCTIONS, *losses])
         raise self.wrong(f"there is no {name} of {len(arguments)} arguments; the functions are {known}")
 
     def reduce(self, op_type: str, value: ir.Value) -> ir.Value:
-        """Reduce all axes but the first, the samples'."""
-        ops = self.ops
-        flat = ops.Reshape(value, ops.Concat(ops.Shape(value, start=0, end=1), ops.ints(-1), axis=0))
-        return ops.node(op_type, flat, ops.ints(1), keepdims=0)
+        """Reduce all axes but the first, the samples'; a scalar is one sample."""
+        if (shape := static_shape(value)) is not None and not shape:
+            value = self.ops.Reshape(value, self.ops.ints(1))
+        made = self.ops.node(op_type, self.ops.samples(value), self.ops.ints(1), keepdims=0)
+        made.shape = ir.Shape([None if value.shape is None or not len(value.shape) else value.shape[0]])
+        return made
 
     def cross_entropy(self, scores: ir.Value, labels: ast.expr) -> ir.Value:
         """``-log softmax(scores)[label]`` of each sample; of dense labels, the mean over positions."""
-        ops = self.ops
-        given = self.given(labels, ir.DataType.INT64, None)
+        if scores.shape is not None and len(scores.shape) < 2:
+            raise self.wrong(f"cross_entropy takes scores (samples, classes, …), and these are {scores.shape}")
+        ops, given = self.ops, self.labels(scores, labels)
         picked = ops.GatherElements(ops.LogSoftmax(scores, axis=1), ops.Unsqueeze(given, ops.ints(1)), axis=1)
         return ops.Neg(self.reduce("ReduceMean", picked))
 
+    def labels(self, scores: ir.Value, tree: ast.expr) -> ir.Value:
+        shape = None if scores.shape is None else ir.Shape([d for i, d in enumerate(scores.shape) if i != 1])
+        if (numbers := literal(tree)) is None:
+            value = self.given(tree, ir.DataType.INT64, shape)
+            if value.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
+                raise self.wrong(f"labels are of type INT64 or INT32, and {ast.unparse(tree)} is {value.dtype}")
+            return value
+        classes = None if scores.shape is None else static_shape(scores)[1]  # type: ignore[index]
+        if numbers.dtype.kind != "i":
+            raise self.wrong(f"labels are whole numbers, and {ast.unparse(tree)} holds others")
+        if numbers.size and classes is not None and not 0 <= numbers.min() <= numbers.max() < classes:
+            raise self.wrong(f"labels lie in 0…{classes - 1}, and {ast.unparse(tree)} holds others")
+        whole = self.ops.constant(numbers.astype(np.int64))
+        return whole if numbers.ndim else self.ops.Expand(whole, self.ops.without_axis(scores, 1))
+
     def mse(self, value: ir.Value, wanted: ast.expr) -> ir.Value:
         """The mean squared difference of each sample."""
-        difference = self.ops.Sub(value, self.given(wanted, value.dtype or ir.DataType.FLOAT, value))
+        if (numbers := literal(wanted)) is not None:
+            other = self.ops.constant(numbers.astype(value.dtype.numpy() if value.dtype else np.float32))
+        else:
+            other = self.given(wanted, value.dtype or ir.DataType.FLOAT, value.shape)
+        if other.dtype != value.dtype:
+            raise self.wrong(f"it mixes {value.dtype} and {other.dtype}")
+        difference = self.ops.Sub(value, other)
         return self.reduce("ReduceMean", self.ops.Mul(difference, difference))
 
-    def given(self, tree: ast.expr, dtype: ir.DataType, like: ir.Value | None) -> ir.Value:
-        """Return what a loss is measured against: numbers, a tensor, or an input that the model gets."""
-        try:
-            return self.ops.constant(np.array(ast.literal_eval(tree)).astype(dtype.numpy()))
-        except (ValueError, TypeError, SyntaxError):
-            pass
-        name = tree.id if isinstance(tree, ast.Name) else None
-        if name is None or name in self.values:
+    def given(self, tree: ast.expr, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:
+        """Return what a loss is measured against: a tensor, or an input that the model gets."""
+        quoted = tree.value if isinstance(tree, ast.Constant) and isinstance(tree.value, str) else None
+        name = tree.id if isinstance(tree, ast.Name) else quoted
+        if name is None:
             return self.read(tree)
+        if name in self.values:
+            return self.values[name]
         for value in self.inputs:
             if value.name == name:
                 return value
-        made = ir.Value(name=name, type=ir.TensorType(dtype), shape=like.shape if like is not None else None)
-        if like is None:
-            made.shape = ir.Shape([None])
+        made = ir.Value(name=name, type=ir.TensorType(dtype), shape=None if shape is None else shape.copy())
         self.inputs.append(made)
         return made
 
     def index(self, value: ir.Value, tree: ast.expr) -> ir.Value:
-        """Apply indices of numpy: whole numbers, slices, ``...``, and ``argmax``."""
-        parts = list(tree.elts) if isinstance(tree, ast.Tuple) else [tree]
-        if len(parts) == 1 and _is_argmax(parts[0]):
-            return self.ops.ReduceMax(value, self.ops.ints(-1), keepdims=0)
-        if any(isinstance(part, ast.Constant) and part.value is Ellipsis for part in parts):
-            parts = self.without_ellipsis(value, parts)
-        axis = 0
-        for part in parts:
-            if isinstance(part, ast.Slice):
-                value = self.slice(value, part, axis)
-                axis += 1
-            elif _is_argmax(part):
-                value = self.ops.ReduceMax(value, self.ops.ints(axis), keepdims=0)
-            elif (place := _number(part)) is not None and float(place).is_integer():
-                value = self.ops.Gather(value, self.ops.integer(int(place)), axis=axis)
-            else:
-                raise self.wrong(f"{ast.unparse(part)!r} is no index")
-        return value
+        """Apply indices of numpy, and ``argmax``."""
+        try:
+            found = places(tree, None if value.shape is None else len(value.shape))
+            if found == [Place.ARGMAX]:
+                return self.largest(value)
+            return pick(self.ops, value, found)
+        except ValueError as error:
+            raise self.wrong(str(error)) from None
 
-    def without_ellipsis(self, value: ir.Value, parts: list[ast.expr]) -> list[ast.expr]:
-        if value.shape is None:
-            raise self.wrong("'...' needs a tensor whose rank is known")
-        place = next(i for i, part in enumerate(parts) if isinstance(part, ast.Constant) and part.value is Ellipsis)
-        whole: list[ast.expr] = [ast.Slice() for _ in range(len(value.shape) - len(parts) + 1)]
-        return [*parts[:place], *whole, *parts[place + 1 :]]
-
-    def slice(self, value: ir.Value, part: ast.Slice, axis: int) -> ir.Value:
-        bounds = [None if b is None else _number(b) for b in (part.lower, part.upper, part.step)]
-        if any(b is not None and n is None for b, n in zip((part.lower, part.upper, part.step), bounds, strict=True)):
-            raise self.wrong(f"{ast.unparse(part)!r} is no slice of whole numbers")
-        if bounds == [None] * 3:
-            return value
-        start, end, step = (None if n is None else int(n) for n in bounds)
-        step = 1 if step is None else step
-        first, last = (0, _LAST) if step > 0 else (_LAST, -_LAST)
-        ends = [first if start is None else start, last if end is None else end]
-        return self.ops.Slice(
-            value, self.ops.ints(ends[0]), self.ops.ints(ends[1]), self.ops.ints(axis), self.ops.ints(step)
-        )
-
-
-def _is_argmax(tree: ast.expr) -> bool:
-    return isinstance(tree, ast.Name) and tree.id == "argmax"
-
-
-def _number(tree: ast.expr) -> Any:
-    """Return the number that a part is, or None."""
-    try:
-        number = ast.literal_eval(tree)
-    except (ValueError, TypeError, SyntaxError):
-        return None
-    return number if isinstance(number, (int, float)) and not isinstance(number, bool) else None
+    def largest(self, value: ir.Value) -> ir.Value:
+        """Return the largest entry of each sample, of a vector the largest of all; the first of equals."""
+        flat = value if value.shape is not None and len(value.shape) == 1 else self.ops.samples(value)
+        return pick(self.ops, flat, [Place.ARGMAX] if flat is value else [slice(None), Place.ARGMAX])

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.ops import Ops, static_shape
+from onnxviz.gradient.step import Step
+from onnxviz.gradient.subpixel import few_numbers, subpixel
 from onnxviz.graph.constants import constant_tensor
 
-__all__ = ["Window", "input_grad", "rank_of", "spatial", "spread", "weight_grad", "window_counts", "window_of"]
+__all__ = ["Window", "input_grad", "rank_of", "rest_of", "spatial", "spread", "window_counts", "window_of"]
 
 #: Elements of weights that are turned round: a runtime keeps both, and larger ones cost more memory than they save time
 _TURNED = 700_000
@@ -106,7 +108,7 @@ def same_pads(ops: Ops, window: Window, x: ir.Value, y: ir.Value, *, lower: bool
     return Window(window.kernel, window.strides, window.dilations, None, begin_value, ops.Sub(total, begin_value))
 
 
-def _rest(window: Window, x: ir.Value, y: ir.Value) -> list[int | None]:
+def rest_of(window: Window, x: ir.Value, y: ir.Value) -> list[int | None]:
     """Return for each axis how much of the padded input the last window leaves over; below 0 where it hangs over."""
     assert window.pads is not None
     rank = len(window.kernel)
@@ -144,7 +146,7 @@ def input_grad(
         whole = ops.ConvTranspose(dy, w, **sliding, **({"output_padding": more} if any(more) else {}))
         ends = ops.Add(begin, ops.Shape(x, start=2))
         return ops.Slice(whole, begin, ends, ops.ints(*window.axes))
-    rest = [left for left in _rest(window, x, y) if left is not None]
+    rest = [left for left in rest_of(window, x, y) if left is not None]
     begin_pads = window.pads[:rank]
     if len(rest) < rank:
         whole = ops.ConvTranspose(dy, w, **sliding, pads=[*begin_pads, *[0] * rank], output_padding=more)
@@ -155,6 +157,10 @@ def input_grad(
     fixed = weights is not None and weights.size <= _TURNED and static_shape(w) is not None
     if fixed and set(window.strides) == {1} and min(turned) >= 0:
         return ops.Conv(dy, _turned(ops, w, group), pads=turned, dilations=window.dilations, group=group)
+    if fixed and group == 1 and set(window.dilations) == {1} and few_numbers(w, window.strides):
+        known = ([size or 0 for size in spatial(value, rank)] for value in (x, y))
+        if (made := subpixel(ops, dy, w, window.strides[0], begin_pads, *known)) is not None:
+            return made
     missing = [max(-tail, 0) for tail in tails]
     if any(missing):
         sliding["output_padding"] = missing
@@ -182,34 +188,6 @@ def _turned(ops: Ops, w: ir.Value, group: int) -> ir.Value:
     return ops.Slice(
         swapped, ops.ints(*[-1] * count), ops.ints(*[lowest] * count), ops.ints(*reverse), ops.ints(*[-1] * count)
     )
-
-
-def weight_grad(ops: Ops, dy: ir.Value, x: ir.Value, window: Window, y: ir.Value, group: int = 1) -> ir.Value:
-    """Return the gradient of a convolution's weights, ``(M, C / group, …)``; arguments as :func:`input_grad`."""
-    rank = len(window.kernel)
-    swap = [1, 0, *window.axes]
-    pads, crop = window.pads, True
-    padded = x
-    if pads is None:
-        begin, end = window.pad_values(ops)
-        padded = ops.Pad(x, ops.Concat(ops.ints(0, 0), begin, ops.ints(0, 0), end, axis=0), ops.scalar(0, x))
-    else:
-        rest = _rest(window, x, y)
-        crop = any(left is None or left >= d for left, d in zip(rest, window.dilations, strict=True))
-    if group > 1:
-        sizes = ops.Shape(padded, start=2)
-        parts = ops.Reshape(padded, ops.Concat(ops.ints(0, group, -1), sizes, axis=0))
-        parts = ops.Transpose(parts, perm=[2, 1, 0, *(axis + 1 for axis in window.axes)])
-        turned = ops.Reshape(parts, ops.Concat(ops.ints(0, -1), sizes, axis=0))
-    else:
-        turned = ops.Transpose(padded, perm=swap)
-    made = ops.Conv(
-        turned, ops.Transpose(dy, perm=swap), group=group, strides=window.dilations, dilations=window.strides,
-        pads=pads or (0,) * (2 * rank),
-    )  # fmt: skip
-    if crop:
-        made = ops.Slice(made, ops.ints(*[0] * rank), ops.ints(*window.kernel), ops.ints(*window.axes))
-    return ops.Transpose(made, perm=swap)
 
 
 def spread(ops: Ops, part: ir.Value, window: Window, x: ir.Value, y: ir.Value) -> ir.Value:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxviz.graph.constants import constant_tensor
 
-__all__ = ["Piece", "bodies_of", "cut", "embed", "outer_values", "piece_proto", "reads"]
+__all__ = ["Piece", "ancestors", "bodies_of", "cut", "embed", "outer_values", "piece_proto", "reads"]
 
 Constant = Callable[[ir.Value], ir.TensorProtocol | None]
 
@@ -71,6 +71,20 @@ def outer_values(node: ir.Node) -> list[ir.Value]:
 def reads(node: ir.Node) -> list[ir.Value]:
     """Return the tensors that a node reads, those that only its bodies read included."""
     return [*(value for value in node.inputs if value is not None), *outer_values(node)]
+
+
+def ancestors(nodes: Iterable[ir.Node], ends: Iterable[ir.Value]) -> set[ir.Value]:
+    """Return what some values depend on, those included.
+
+    Args:
+        nodes: Of one graph, in its order.
+        ends: The values.
+    """
+    found = set(ends)
+    for node in reversed(list(nodes)):
+        if found.intersection(node.outputs):
+            found.update(reads(node))
+    return found
 
 
 def cut(nodes: Sequence[ir.Node], keep: Collection[ir.Value], constant: Constant = constant_tensor) -> Piece:

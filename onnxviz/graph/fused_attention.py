@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxviz.errors import printable
-from onnxviz.graph.fused_weights import OLDEST, FusedSite, KeepsWeightsError, WeightsBuilder, fresh_name, same_type
+from onnxviz.graph.fused_weights import OLDEST, FusedSite, KeepsWeightsError, WeightsBuilder, same_type
 from onnxviz.graph.node_attributes import int_attribute, node_label
 from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.tidy import fresh_name
 
 __all__ = ["FUSED", "FusedSite", "RefusedAttention", "expand_fused"]
 

@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.graph.node_attributes import float_attribute, int_attribute, ints_attribute
+from onnxviz.graph.tidy import fresh_name
 
-__all__ = ["OLDEST", "FusedSite", "KeepsWeightsError", "WeightsBuilder", "fresh_name", "same_type"]
+__all__ = ["OLDEST", "FusedSite", "KeepsWeightsError", "WeightsBuilder", "same_type"]
 
 #: Oldest opset that the nodes are written for.
 OLDEST = 11
@@ -45,15 +46,6 @@ def same_type(value: ir.Value, other: ir.Value) -> None:
     """Give a value the element type of another, where that is known."""
     if other.dtype is not None:
         value.dtype = other.dtype
-
-
-def fresh_name(name: str, taken: set[str]) -> str:
-    """Return a name that is not taken yet, and take it."""
-    count, fresh = 2, name
-    while fresh in taken:
-        fresh, count = f"{name}_{count}", count + 1
-    taken.add(fresh)
-    return fresh
 
 
 class WeightsBuilder:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from onnxviz.graph.ceiled import correct_ceiled, forget_shapes
 from onnxviz.graph.contents import is_made_up
 from onnxviz.graph.model import copy_model, to_proto
 from onnxviz.graph.propagation import propagate
@@ -18,6 +19,7 @@ from onnxviz.graph.propagation import propagate
 __all__ = ["infer_in_place"]
 
 _LONGEST_VECTOR = 1_000_000  # elements of a vector up to which onnx may follow values
+_MOST_POOLS = 64  # that are corrected, each at the price of an inference
 _SMALL = 1024  # bytes of a constant that shape inference may need to see
 
 #: operator without a schema -> (standard operator of the same first output's shape and type, the inputs it takes)
@@ -52,7 +54,13 @@ _STAND_INS: dict[str, tuple[str, tuple[int, ...]]] = {
     "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,)),
 }
 #: input that gives the element type of the first output, where it is not the first one
-_TYPE_INPUT = {"EmbedLayerNormalization": 2, "DequantizeLinear": 1, "MatMulIntegerToFloat": 2, "QAttention": 3}
+_TYPE_INPUT = {
+    "EmbedLayerNormalization": 2,
+    "QuantizeLinear": 2,
+    "DequantizeLinear": 1,
+    "MatMulIntegerToFloat": 2,
+    "QAttention": 3,
+}
 _FLOATS = ("tensor(float", "tensor(double", "tensor(bfloat16")
 
 
@@ -103,7 +111,12 @@ def _stand_in(node: onnx.NodeProto) -> None:
 def _run(model: ir.Model) -> None:
     graphs = list(model.graphs())
     try:
-        proto = _inferred(_skeleton(model))
+        skeleton = _skeleton(model)
+        proto = _inferred(skeleton)
+        for _ in range(_MOST_POOLS):
+            if not correct_ceiled(skeleton, proto):
+                break
+            proto = _inferred(skeleton)
         if len(graphs) == 1:  # only what is asked for of a large graph is made into objects
             found = [_declared(proto.graph)]
         else:
@@ -133,8 +146,7 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=values)
     except onnx.shape_inference.InferenceError as error:
         if "differ" in str(error):  # what the file declares of intermediate tensors is wrong: infer without it
-            for info in proto.graph.value_info:
-                info.type.tensor_type.ClearField("shape")
+            forget_shapes(proto)
         return onnx.shape_inference.infer_shapes(proto, strict_mode=False, data_prop=values)
 
 

@@ -100,14 +100,18 @@ def select(
     if inputs:
         names = {**{value: str(value.name) for value in model_inputs(model)}, **names}
     candidates = list(names)
+    exact: dict[str, list[ir.Value]] = {}
+    for value, name in names.items():
+        exact.setdefault(name, []).append(value)
     chosen: dict[ir.Value, None] = {}
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     for position, pattern in enumerate(patterns):
-        exclude = pattern.startswith("!") and pattern not in names.values()
+        exclude = pattern.startswith("!") and pattern not in exact
         if exclude and position == 0:
             chosen = dict.fromkeys(candidates)
         try:
-            matches = _match(names, pattern[1:] if exclude else pattern)
+            asked = pattern[1:] if exclude else pattern
+            matches = exact[asked] if asked in exact and asked != "*" else _match(names, asked)
         except SelectionError as error:
             if not bodies and _in_a_body(model, pattern):
                 error.hint = "it lies in the body of an If, Loop or Scan: only `capture` reaches it there"
@@ -128,9 +132,6 @@ def _match(names: Mapping[ir.Value, str], pattern: str) -> list[ir.Value]:
     candidates = list(names)
     if pattern == "*":
         return candidates
-    exact = [v for v in candidates if names[v] == pattern]
-    if exact:
-        return exact
     if pattern.startswith("source:"):
         return _match_source(candidates, pattern.removeprefix("source:"))
     if pattern.startswith("@"):

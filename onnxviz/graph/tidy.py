@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["add_initializer", "drop_unread", "free_name"]
+__all__ = ["add_initializer", "drop_unread", "free_name", "fresh_name"]
 
 
 def free_name(graph: ir.Graph, wanted: str) -> str:
@@ -17,6 +17,19 @@ def free_name(graph: ir.Graph, wanted: str) -> str:
     return next(
         name for name in itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(1))) if name not in taken
     )
+
+
+def fresh_name(name: str, taken: set[str]) -> str:
+    """Return a name that is not taken yet, and take it.
+
+    >>> fresh_name("x", {"x", "x_2"})
+    'x_3'
+    """
+    count, fresh = 2, name
+    while fresh in taken:
+        fresh, count = f"{name}_{count}", count + 1
+    taken.add(fresh)
+    return fresh
 
 
 def add_initializer(graph: ir.Graph, array: npt.NDArray[np.generic], wanted: str) -> ir.Value:

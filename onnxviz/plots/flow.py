@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onnxviz.analysis.flow import QUANTILE_ERROR, Flow, Series
-from onnxviz.analysis.flow_marks import KINDS_OF_MARKS
+from onnxviz.analysis.flow_marks import KINDS_OF_MARKS, meaning
 from onnxviz.plots.flow_axes import (
     bands,
     depth_axis,
@@ -24,12 +24,13 @@ from onnxviz.plots.flow_axes import (
     spread,
     strip,
 )
+from onnxviz.plots.flow_gradients import GRADIENTS, RATIOS, ZEROS, magnitude_axis, weight_ratios, zero_shares
 from onnxviz.plots.pairs import MARGIN, footer_lines, head
 from onnxviz.plots.style import ACCENT, FONT, INK, MUTED, figure_text, inch_axes, new_figure, safe, wrap_caption
 
 __all__ = ["plot_flow"]
 
-_COLORS = {"activations": ACCENT, "weights": "#8a5a9e", "gradients": "#1b7f5c"}
+_COLORS = {"activations": ACCENT, "weights": "#8a5a9e", "gradients": GRADIENTS}
 _OTHER = "#8c6d31"
 _MARKED = {
     "not finite": "#7b2cbf", "exploding": "#c92a2a", "vanishing": "#1864ab", "saturated": "#d9822b",
@@ -48,7 +49,8 @@ def plot_flow(flow: Flow) -> Figure:
     A panel a series: nested ribbons from the smallest to the largest value, 1 to 99 % and 25 to 75 %, the median as a
     line, on an axis that is logarithmic on both sides of a linear middle; a series that many layers have no part in is
     drawn as bars. Below them RMS and standard deviation on a logarithmic axis, and a lane for each kind of stretch that
-    was marked.
+    was marked. Gradients have a logarithmic axis, for the magnitudes that are not 0; the share that is exactly 0 stands
+    below it as bars, and the norm of each weight's gradient by that of the weight, with its deviation between batches.
 
     Args:
         flow: What to draw; any number of series.
@@ -63,7 +65,10 @@ def plot_flow(flow: Flow) -> Figure:
     top = 0.58 + 0.18 * len(lines) + (_BAND + 0.05 if groups else 0.0)
     under = 0.1 + 0.062 * max(map(len, labels), default=0)
     below = under + 0.2 + 0.17 * len(texts) + 0.25
-    body = len(flow.series) * (_RIBBON + _GAP) + _LEGEND + _RMS + _GAP + _LANE * max(len(lanes), 1) + 0.1 + _STRIP
+    more = ZEROS + RATIOS + 2 * _GAP if flow.gradients is not None else 0.0
+    body = (
+        len(flow.series) * (_RIBBON + _GAP) + more + _LEGEND + _RMS + _GAP + _LANE * max(len(lanes), 1) + 0.1 + _STRIP
+    )
     figure = new_figure(width, top + body + below)
     head(figure, f"Flow through the depth of {flow.model_name}", lines)
     across = width - _LEFT - _RIGHT
@@ -75,6 +80,12 @@ def plot_flow(flow: Flow) -> Figure:
         _ribbons(axes, series)
         _finish(axes, flow, groups)
         at += _RIBBON + _GAP
+        if series.name == "gradients" and flow.gradients is not None:
+            for draw, high in ((zero_shares, ZEROS), (weight_ratios, RATIOS)):
+                axes = inch_axes(figure, _LEFT, at, across, high)
+                draw(axes, flow, _step(count))
+                _finish(axes, flow, groups)
+                at += high + _GAP
     at += _LEGEND
     axes = inch_axes(figure, _LEFT, at, across, _RMS)
     _rms(axes, flow)
@@ -123,7 +134,11 @@ def _ribbons(axes: Axes, series: Series) -> None:
     color, step = _color(series), _step(len(series.layers))
     rows = [row.quantiles if row is not None and row.quantiles else None for row in series.layers]
     single = np.array([row if row is not None else [np.nan] * 7 for row in rows], np.float64).reshape(-1, 7)
-    ribbon_axis(axes, single[~np.isnan(single[:, 0])], [r.rms for r in series.layers if r is not None and r.rms])
+    some = single[~np.isnan(single[:, 0])]
+    if series.name == "gradients" and (not len(some) or some.min() > 0):
+        magnitude_axis(axes, some)
+    else:
+        ribbon_axis(axes, some, [r.rms for r in series.layers if r is not None and r.rms])
     table, places = envelope(single, step), (np.arange(0, len(single), step) + (step - 1) / 2)
     known = ~np.isnan(table[:, 0])
     whole = known.sum() > 0.8 * len(known)
@@ -142,7 +157,8 @@ def _ribbons(axes: Axes, series: Series) -> None:
         axes.text(
             0.5, 0.5, f"no layer has {series.name}", transform=axes.transAxes, ha="center", color=MUTED, fontsize=9
         )
-    axes.set_ylabel(series.name, fontsize=9, color=INK, fontfamily=FONT)
+    name = "|gradients|, not 0" if series.name == "gradients" and len(some) and some.min() > 0 else series.name
+    axes.set_ylabel(name, fontsize=9, color=INK, fontfamily=FONT)
 
 
 def _rms(axes: Axes, flow: Flow) -> None:
@@ -151,6 +167,8 @@ def _rms(axes: Axes, flow: Flow) -> None:
     step = _step(len(flow.stages))
     for series in flow.series:
         for name, style, wide in (("rms", "-", 1.3), ("std", ":", 1.0)):
+            if name == "std" and series.name == "gradients":
+                continue  # their mean is next to 0, so it would lie on the RMS
             points = [(i, value) for i, row in enumerate(series.layers) if row and (value := getattr(row, name))]
             if not points:
                 continue
@@ -169,7 +187,7 @@ def _rms(axes: Axes, flow: Flow) -> None:
     axes.set_ylabel("RMS, std", fontsize=9, color=INK, fontfamily=FONT)
     if every:
         axes.legend(
-            loc="upper right", bbox_to_anchor=(1.0, 1.2), ncols=4, fontsize=6.5, frameon=False, borderpad=0.1,
+            loc="upper right", bbox_to_anchor=(1.0, 1.2), ncols=5, fontsize=6.5, frameon=False, borderpad=0.1,
             handlelength=1.8, columnspacing=1.2,
         )  # fmt: skip
 
@@ -198,9 +216,16 @@ def _lanes(
     per = across / max(len(flow.stages), 1)
     for row, (series, kind) in enumerate(lanes):
         color = _MARKED[kind]
-        name = kind if series.name == "activations" else f"{kind} {series.name}"
+        short = {"activations": "", "gradients": " grad."}.get(series.name, f" {series.name}")  # as wide as the margin
         figure_text(
-            figure, _LEFT - 0.08, at + (row + 0.5) * _LANE, name, fontsize=7, color=color, ha="right", va="center"
+            figure,
+            _LEFT - 0.08,
+            at + (row + 0.5) * _LANE,
+            kind + short,
+            fontsize=7,
+            color=color,
+            ha="right",
+            va="center",
         )
         ends = [mark.first for mark in series.marks if mark.kind == kind] + [len(flow.stages)]
         for number, mark in enumerate(m for m in series.marks if m.kind == kind):
@@ -226,7 +251,7 @@ def _texts(flow: Flow) -> list[str]:
     for series in flow.series:
         for mark in series.marks:
             where = names[mark.first] if mark.first == mark.last else f"{names[mark.first]} to {names[mark.last]}"
-            what = KINDS_OF_MARKS[mark.kind]
+            what = meaning(mark.kind, series.name)
             limit = f", threshold {mark.threshold:.3g}" if mark.kind not in ("not finite", "zero") else ""
             found.append(f"{mark.kind} {series.name} ({what}): {where}: {mark.text}{limit}")
     more = len(found) - _MOST_TEXTS

@@ -176,15 +176,23 @@ def _power(sign: int, power: int) -> str:
     return f"−{text}" if sign < 0 else text
 
 
-def log_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Give axes a logarithmic scale with ticks at decades, at least one decade high."""
+def log_axis(axes: Axes, values: Sequence[float], most: int = 6) -> None:
+    """Give axes a logarithmic scale with ticks at decades, at least one decade high and with ``most`` ticks at most.
+
+    Where only one decade falls inside, there are ticks at 2 and 5 as well: one number is no scale.
+    """
     axes.set_yscale("log")
     low, high = (min(values), max(values)) if values else (0.1, 1.0)
     middle = math.sqrt(low) * math.sqrt(high)
     axes.set_ylim(min(low / 1.5, middle / 4), max(high * 1.5, middle * 4))
     bottom, top = (math.log10(end) for end in axes.get_ylim())
     powers = range(math.ceil(bottom), math.floor(top) + 1)
-    step = max(1, -(-len(powers) // 6))
+    step = max(1, -(-len(powers) // most))
     shown = [p for p in powers if p % step == 0] or list(powers)
-    axes.set_yticks([10.0**p for p in shown], [_power(1, p) for p in shown])
+    ticks = [(10.0**p, _power(1, p)) for p in shown]
+    if len(ticks) < 2:
+        between = [(digit, p) for p in range(math.floor(bottom), math.floor(top) + 1) for digit in (1, 2, 5)]
+        ticks = [(digit * 10.0**p, f"{digit * 10.0**p:g}") for digit, p in between]
+        ticks = [(at, text) for at, text in ticks if axes.get_ylim()[0] <= at <= axes.get_ylim()[1]]
+    axes.set_yticks([at for at, _ in ticks], [text for _, text in ticks])
     axes.minorticks_off()

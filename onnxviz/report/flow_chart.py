@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
-from onnxviz.analysis.flow import Flow, LayerNumbers, Series
+from onnxviz.analysis.flow import Flow, Series
 from onnxviz.analysis.flow_marks import KINDS_OF_MARKS
 from onnxviz.plots.flow_axes import envelope, linear_middle
 from onnxviz.report.formats import number, short
@@ -20,6 +20,7 @@ __all__ = ["flow_svg", "places_of"]
 _LEFT, _RIGHT, _WIDE, _EACH = 92, 12, 1060, 44  # px
 _RIBBON, _RMS, _LANE, _GAP = 170, 90, 17, 22
 _PLACES, _NAMES = 400, 60  # most places across, and most names below them
+_DECADES = 12  # of magnitudes, at most
 _LINEAR = 0.6  # decades that the linear middle takes on either side
 _LETTER = 5.8  # px of a name
 
@@ -76,20 +77,16 @@ def _table(series: Series) -> Doubles:
 def _ribbons(series: Series, wide: float, step: int) -> list[str]:
     single = _table(series)
     known = single[~np.isnan(single[:, 0])]
-    middle = linear_middle(
-        np.asarray(known, np.float64), [row.rms for row in series.layers if row is not None and row.rms]
-    )
-    ends = [_bent(float(v), middle) for v in (known.min(initial=0.0), known.max(initial=0.0))]
-    low, high = ends[0] - 0.15, ends[1] + 0.15
-
-    def at(value: float) -> float:
-        return _RIBBON * (1 - (_bent(value, middle) - low) / (high - low))
-
+    at, ticks = _magnitudes(known) if _is_magnitude(series) else _both_signs(series, known)
     table = envelope(np.asarray(single, np.float64), step)
     per = wide / len(series.layers)
     x = (np.arange(0, len(single), step) + step / 2) * per
-    parts = [f'<text x="{-_LEFT + 2}" y="-3" class="name">{escape(series.name)}</text>']
-    parts += _ticks(middle, (float(known.min(initial=0.0)), float(known.max(initial=0.0))), at, wide)
+    title = f"|{series.name}|" if _is_magnitude(series) else series.name
+    parts = [f'<text x="{-_LEFT + 2}" y="-3" class="name">{escape(title)}</text>']
+    for value in ticks:
+        y = at(value)
+        parts.append(f'<path class="{"axis" if not value else "grid"}" d="M0 {y:.1f}H{wide:.0f}"/>')
+        parts.append(f'<text x="-5" y="{y + 3:.1f}" text-anchor="end">{number(value)}</text>')
     whole = np.count_nonzero(~np.isnan(table[:, 0])) > 0.8 * len(table)
     draw = _areas if whole else _bars
     for ring, columns in enumerate(((0, 6), (1, 5), (2, 4))):
@@ -113,17 +110,38 @@ def _bent(value: float, middle: float) -> float:
     return math.copysign(_LINEAR * size if size <= 1 else _LINEAR + math.log10(size), value)
 
 
-def _ticks(middle: float, ends: tuple[float, float], at: Callable[[float], float], wide: float) -> list[str]:
+def _is_magnitude(series: Series) -> bool:
+    """Whether a series is of magnitudes that are not 0, which have a logarithmic axis."""
+    known = [row.quantiles[0] for row in series.layers if row is not None and row.quantiles]
+    return series.name == "gradients" and min(known, default=1.0) > 0
+
+
+def _both_signs(series: Series, known: Doubles) -> tuple[Callable[[float], float], list[float]]:
+    """Return where a value lies, in px, on an axis linear about 0 and logarithmic beyond; and its ticks."""
+    middle = linear_middle(
+        np.asarray(known, np.float64), [row.rms for row in series.layers if row is not None and row.rms]
+    )
+    ends = (float(known.min(initial=0.0)), float(known.max(initial=0.0)))
+    low, high = _bent(ends[0], middle) - 0.15, _bent(ends[1], middle) + 0.15
     first = round(math.log10(middle))
     reach = [(sign, math.floor(math.log10(end))) for sign, end in ((-1, -ends[0]), (1, ends[1])) if end >= middle]
     step = max(1, -(-sum(last - first + 1 for _, last in reach) // 7))
     powers = [sign * 10.0**p for sign, last in reach for p in range(first, last + 1) if (p - first) % step == 0]
-    parts = []
-    for value in (0.0, *powers):
-        y = at(value)
-        parts.append(f'<path class="{"axis" if not value else "grid"}" d="M0 {y:.1f}H{wide:.0f}"/>')
-        parts.append(f'<text x="-5" y="{y + 3:.1f}" text-anchor="end">{number(value)}</text>')
-    return parts
+    return lambda value: _RIBBON * (1 - (_bent(value, middle) - low) / (high - low)), [0.0, *powers]
+
+
+def _magnitudes(known: Doubles) -> tuple[Callable[[float], float], list[float]]:
+    """Return where a magnitude lies on a logarithmic axis, from the smallest 1 % quantile on; and its ticks."""
+    top = float(known[:, -1].max(initial=1e-300)) if len(known) else 1.0
+    bottom = max(float(known[:, 1].min()) if len(known) else 0.1, top * 10.0**-_DECADES)
+    low, high = math.log10(bottom) - 0.15, math.log10(top) + 0.15
+    powers = range(math.ceil(low), math.floor(high) + 1)
+    ticks = [10.0**p for p in powers if p % max(1, -(-len(powers) // 7)) == 0]
+
+    def at(value: float) -> float:
+        return _RIBBON * min(1.0, 1 - (math.log10(max(value, 1e-300)) - low) / (high - low))
+
+    return at, ticks
 
 
 def _areas(x: Doubles, ends: Doubles, at: Callable[[float], float], wide: float) -> str:
@@ -172,7 +190,7 @@ def _rms(flow: Flow, wide: float, step: int) -> list[str]:
     count = len(flow.stages)
     lines: dict[tuple[str, str], Doubles] = {}
     for series in flow.series:
-        for what in ("rms", "std"):
+        for what in ("rms", "std") if series.name != "gradients" else ("rms",):
             values = np.array([(getattr(row, what) if row is not None else None) or np.nan for row in series.layers])
             if np.isfinite(values).any():
                 lines[series.name, what] = values.astype(np.float64)
@@ -210,8 +228,8 @@ def _lanes(flow: Flow, wide: float, top: float) -> list[str]:
     parts = []
     for row, (series, kind) in enumerate(lanes):
         y = top + row * _LANE
-        name = kind if series.name == "activations" else f"{kind} {series.name}"
-        parts.append(f'<text x="-5" y="{y + 10}" text-anchor="end">{escape(short(name, 18))}</text>')
+        whose = {"activations": "", "gradients": " grad."}.get(series.name, f" {series.name}")
+        parts.append(f'<text x="-5" y="{y + 10}" text-anchor="end">{escape(short(kind + whose, 18))}</text>')
         for mark in (m for m in series.marks if m.kind == kind):
             left, right = mark.first * per, (mark.last + 1) * per
             parts.append(
@@ -244,7 +262,7 @@ def _readings(flow: Flow, wide: float, top: float, step: int) -> list[str]:
         if step > 1:
             last = min(first + step, len(flow.stages)) - 1
             lines[0] += f", the first of {last - first + 1} here"
-        lines += [f"{series.name}: {_told(series.layers[first])}" for series in flow.series if series.layers[first]]
+        lines += [f"{series.name}: {_told(series, first)}" for series in flow.series if series.layers[first]]
         title = escape("\n".join(lines))
         parts.append(
             f'<rect class="hit" x="{first * per:.1f}" y="0" width="{per * step:.1f}" height="{top:.0f}">'
@@ -253,10 +271,12 @@ def _readings(flow: Flow, wide: float, top: float, step: int) -> list[str]:
     return parts
 
 
-def _told(row: LayerNumbers | None) -> str:
+def _told(series: Series, place: int) -> str:
+    row = series.layers[place]
+    magnitude = _is_magnitude(series)
     if row is None or not row.quantiles:
-        return "no finite values"
+        return "all 0" if magnitude and row is not None and row.zero == 1 else "no finite values"
     found = [f"{number(row.quantiles[0])} … {number(row.quantiles[-1])}", f"median {number(row.quantiles[3])}"]
-    found += [f"RMS {number(row.rms)}", f"std {number(row.std)}"]
+    found += [f"RMS {number(row.rms)}", f"{100 * row.zero:.3g} % are 0" if magnitude else f"std {number(row.std)}"]
     found += [f"{100 * row.flat:.3g} % enter where {short(row.function, 30)} is flat"] if row.flat is not None else []
     return ", ".join(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -17,6 +17,7 @@ import onnx_ir as ir
 from markupsafe import Markup
 
 from onnxviz._version import __version__
+from onnxviz.analysis.gradient_statistics import GradientStatistics
 from onnxviz.analysis.statistics import statistics
 from onnxviz.analysis.weight_table import WeightTable, weight_table
 from onnxviz.diagram.html import content_hash, page_environment, save_page
@@ -95,6 +96,7 @@ def build_report(
     prepared: Prepared | None = None,
     batches: Batches | None = None,
     sample_classes: str | os.PathLike[str] | None = None,
+    backward: Callable[[], GradientStatistics] | None = None,
 ) -> Report:
     """Build the page of a model and one run of it.
 
@@ -110,6 +112,8 @@ def build_report(
             that read an input and fused attention can be shown only then.
         batches: What was fed, where it was several samples: neurons and projections are shown only then.
         sample_classes: A CSV file with the class of each sample; None takes their folders, where there are several.
+        backward: Runs the model backward over the same inputs, so that the flow has gradients; called where the model
+            is small enough.
 
     Raises:
         ModelError: A function of the model calls itself, or weights that are joined do not fit together.
@@ -123,7 +127,7 @@ def build_report(
     '<!doctype html>'
     """
     prepared = prepare(model) if prepared is None else prepared
-    seen = Seen(model, prepared, captured, batches, sample_classes)
+    seen = Seen(model, prepared, captured, batches, sample_classes, backward)
     sections = make_sections(VIEWS, seen)
     captured = without_extras(captured, prepared.extras)
     summary = inspect_model(model, fed_dims(model, captured))

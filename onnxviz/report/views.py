@@ -18,6 +18,7 @@ from typing import Any
 import onnx_ir as ir
 from markupsafe import Markup
 
+from onnxviz.analysis.gradient_statistics import GradientStatistics
 from onnxviz.analysis.paired import NotDrawn
 from onnxviz.analysis.weights import LayerWeights, layer_weights
 from onnxviz.errors import OnnxvizError, printable
@@ -41,6 +42,7 @@ class Seen:
         captured: The run, with what only the prepared model has.
         batches: What was fed, where it was several samples; their names and pictures.
         labels: A CSV file with the class of each sample; None takes their folders, where there are several.
+        backward: Runs the model backward over the same inputs; None where that is not wanted.
     """
 
     model: ir.Model
@@ -48,6 +50,7 @@ class Seen:
     captured: Capture
     batches: Batches | None = None
     labels: str | os.PathLike[str] | None = None
+    backward: Callable[[], GradientStatistics] | None = None
 
     @cached_property
     def weights(self) -> list[LayerWeights]:

@@ -15,7 +15,7 @@ from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.liveness import tensor_bytes
 from onnxviz.graph.model import copy_model, model_name
 from onnxviz.graph.select import all_tensors, select
-from onnxviz.graph.shapes import infer_shapes, open_dims
+from onnxviz.graph.shapes import infer_shapes, model_inputs, open_dims
 from onnxviz.runtime.batches import Batches, load_batches
 from onnxviz.runtime.collect import Collector, Reduce
 from onnxviz.runtime.inputs import Inputs
@@ -197,6 +197,12 @@ def batches_of(
     if isinstance(inputs, Sequence) and not isinstance(inputs, str) and inputs and isinstance(inputs[0], Mapping):
         parts = [load_batches(model, part, batch=batch, **options) for part in inputs]  # type: ignore[arg-type]
         return Batches.of(model, [one for part in parts for one, _ in part])
+    given: Any = inputs  # whatever the annotation says
+    if isinstance(given, np.ndarray):
+        names = [str(value.name) for value in model_inputs(model)]
+        raise InputError(
+            "an array alone does not say which input it is", hint=f"give {{{names[0]!r}: array}}" if names else None
+        )
     sources: Any = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs or ()
     return load_batches(model, sources, batch=batch, **options)
 

@@ -240,4 +240,4 @@ def test_thresholds_are_read_and_refused() -> None:
         with pytest.raises(InputError, match="NAME=VALUE"):
             read_thresholds([wrong])
     with pytest.raises(InputError, match="no flow of"):
-        numbers(mlp(normal(1.0)), on="gradients")
+        numbers(mlp(normal(1.0)), on="kernels")

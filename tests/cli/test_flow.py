@@ -60,3 +60,35 @@ def test_what_cannot_be_done_is_one_line(onnxviz: Onnxviz, arguments: tuple[str,
     assert run.code == 2
     assert run.err.count("\n") == 1
     assert line in run.err
+
+
+def test_gradients_by_labels_with_data(onnxviz: Onnxviz, here: Path) -> None:
+    (here / "labels.csv").write_text("".join(f"digit_{i}.png,{i}\n" for i in range(10)) + "hard_8_123.png,8\n"
+                                     "hard_9_1038.png,9\n")  # fmt: skip
+    files = ("--labels", "labels.csv", "-o", "g.svg", "--data", "g.npz", "--architecture", "k.svg")
+    run = onnxviz("flow", LENET, "--input", "models/samples", "--on", "gradients", *files)
+    assert (run.code, run.err) == (0, "")
+    assert "cross entropy" in (here / "g.svg").read_text()
+    assert 'id="key-paths"' in (here / "k.svg").read_text()
+    with np.load(here / "g.npz") as data:
+        manifest = json.loads(str(data["__onnxviz__"]))
+        assert manifest["gradients"]["target"] == "cross_entropy(output, labels)"
+        assert len(data["weight_gradients/norm"]) == 10
+        assert (data["weight_gradients/noise"] > 0).all()
+    onnxviz("flow", LENET, "--input", "models/samples", "--on", "gradients", "--labels", "labels.csv", "-o", "h.svg")
+    assert (here / "h.svg").read_bytes() == (here / "g.svg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--target", "output[argmax]"), "ask for them: --on gradients"),
+        (("--on", "gradients", "--target", "nothing[:, 0]"), "'nothing'"),
+        (("--on", "gradients", "--target", "output"), "not a number for each sample"),
+        (("--on", "gradients", "--labels", "none.csv"), "none.csv"),
+    ],
+)
+def test_gradients_that_cannot_be_had_are_one_line(onnxviz: Onnxviz, arguments: tuple[str, ...], line: str) -> None:
+    run = onnxviz("flow", LENET, "--input", "models/samples/digit_3.png", *arguments, "-o", "f.png")
+    assert (run.code, run.err.count("\n")) == (2, 1)
+    assert line in run.err

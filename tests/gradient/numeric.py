@@ -15,8 +15,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
-from onnxviz.gradient.model import gradient_model
+from onnxviz.gradient.model import GradientModel, gradient_model
+from onnxviz.gradient.prepare import prepare
 from onnxviz.graph.model import from_proto, to_proto
+from tests.gradient.reference_ops import reference
 
 Arrays = Mapping[str, Any]
 NEWEST = 26  # the newest opset that onnxruntime 1.31 runs
@@ -38,15 +40,18 @@ class Disagreement:
         return abs(self.gradient - self.measured) / max(self.size, 1e-4)
 
 
-def gradients(model: ir.Model, feeds: Arrays, of: str, wrt: Sequence[str], seed: np.ndarray, **options: Any) -> Any:
-    """Return the gradients that the built model computes in onnxruntime, and what was built."""
-    made = gradient_model(model, of, wrt, **options)
+def gradients(
+    model: ir.Model, feeds: Arrays, of: str, wrt: Sequence[str], seed: np.ndarray, *, built: GradientModel | None = None,
+    **options: Any,
+) -> Any:  # fmt: skip
+    """Return the gradients that the built model computes in onnxruntime, and what was built, now or before."""
+    made = built or gradient_model(model, of, wrt, **options)
     proto = to_proto(made.model)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except onnx.shape_inference.InferenceError:
         onnx.checker.check_model(proto)
-        if _infers(to_proto(model)):  # some node tests are beyond onnx's own inference
+        if _infers(to_proto(prepare(model))):  # some node tests are beyond onnx's own inference
             raise
     given = {value.name for value in proto.graph.input}
     fed = {k: v for k, v in {**feeds, made.seed: seed}.items() if k in given}
@@ -62,7 +67,7 @@ def _run(proto: onnx.ModelProto, names: list[str], feeds: Arrays, forward: onnx.
     given = dict(feeds)
     try:
         wanted = {value.name for value in forward.graph.input}
-        results = ReferenceEvaluator(forward).run(None, {k: v for k, v in feeds.items() if k in wanted})
+        results = reference(forward).run(None, {k: v for k, v in feeds.items() if k in wanted})
         given |= dict(zip([value.name for value in forward.graph.output], results, strict=True))
     except Exception:  # noqa: BLE001 - then the forward nodes stay
         results = []
@@ -72,7 +77,7 @@ def _run(proto: onnx.ModelProto, names: list[str], feeds: Arrays, forward: onnx.
         return list(_session(alone).run(names, fed))
     except (NotImplemented_, InvalidGraph, Fail, InvalidArgument, RuntimeError):
         try:
-            return list(ReferenceEvaluator(alone).run(names, fed))
+            return list(reference(alone).run(names, fed))
         except Exception:  # noqa: BLE001 - what onnxruntime said is worth more
             raise first from None
 
@@ -110,7 +115,7 @@ def _session(proto: onnx.ModelProto) -> ort.InferenceSession:
 
 def compare(
     model: onnx.ModelProto, feeds: Arrays, of: str, wrt: Sequence[str], *, directions: int = 2, step: float = 1e-6,
-    **options: Any,
+    built: GradientModel | None = None, **options: Any,
 ) -> list[Disagreement]:  # fmt: skip
     """Compare gradients with ``(f(x + h v) - f(x - h v)) / 2h`` along random directions v, in float64."""
     rng = np.random.default_rng(7)
@@ -121,7 +126,7 @@ def compare(
     kind = next(o for o in model.graph.output if o.name == of).type.tensor_type.elem_type
     found, _ = gradients(
         from_proto(onnx.ModelProto.FromString(model.SerializeToString())), feeds, of, wrt,
-        seed.astype(onnx.helper.tensor_dtype_to_np_dtype(kind)), **options,
+        seed.astype(onnx.helper.tensor_dtype_to_np_dtype(kind)), built=built, **options,
     )  # fmt: skip
     results = []
     for name in wrt:
@@ -146,18 +151,21 @@ class _Forward:
         self.feeds, self.step = {name: _double(given) for name, given in feeds.items()}, step
         self.single = False
         self.evaluator: ReferenceEvaluator | None = None
-        random = any(node.op_type in _RANDOM for node in model.graph.node)
+        base = None
+        if not any(node.op_type in _RANDOM for node in model.graph.node):  # each has random numbers of its own
+            base = self._by_reference()
+        if base is None or not _agrees(base, model, feeds, place):  # the gradient is that of what onnxruntime computes
+            self.evaluator, self.feeds, self.single = None, dict(feeds), True
+            base = self.run({})
+        self.base = base
+
+    def _by_reference(self) -> np.ndarray | None:
+        """Return what the reference evaluator computes; None where it lacks an operator or a type."""
         try:
-            if random:
-                raise NotImplementedError("each has random numbers of its own")
-            self.evaluator = ReferenceEvaluator(model)
-            self.base = self.run({})
-            if not _agrees(self.base, model, feeds, place):
-                raise NotImplementedError("the gradient is that of what onnxruntime computes")
-        except Exception:  # noqa: BLE001 - it lacks many an operator and type; onnxruntime may have it
-            self.evaluator, self.feeds = None, dict(feeds)
-            self.base = self.run({})
-            self.single = True
+            self.evaluator = reference(self.model)
+            return self.run({})
+        except Exception:  # noqa: BLE001 - it raises all kinds of errors; onnxruntime may have the operator
+            return None
 
     def run(self, changed: Arrays) -> np.ndarray:
         if self.evaluator is not None:
@@ -194,6 +202,38 @@ def _agrees(base: np.ndarray, model: onnx.ModelProto, feeds: Arrays, place: int)
         return True
     size = np.abs(base[np.isfinite(base)]).max(initial=1)
     return other.shape == base.shape and bool(np.allclose(other, base, rtol=0, atol=0.01 * size, equal_nan=True))
+
+
+def answers_differently(model: onnx.ModelProto, built: ir.Model, feeds: Arrays, seed: str | None) -> str:
+    """Return the output that a built model gives otherwise than the model that it was made of; "" where none."""
+    if any(node.op_type in _RANDOM for node in model.graph.node):
+        return ""
+    names, proto = [value.name for value in model.graph.output], to_proto(built)
+    fed = dict(feeds)
+    try:
+        expected = _session(model).run(None, fed)
+        if seed is not None:
+            place = names.index(seed.removesuffix(".grad"))
+            fed[seed] = np.zeros_like(expected[place])
+        found = _session(proto).run(names, fed)
+    except (NotImplemented_, InvalidGraph, Fail, InvalidArgument, RuntimeError):
+        return ""  # onnxruntime runs one of the two, or none
+    off = [name for name, a, b in zip(names, found, expected, strict=True) if not _close(a, b)]
+    if off:  # onnxruntime's own kernel may be what differs from the operator's definition
+        try:
+            second = dict(zip(names, reference(model).run(None, dict(feeds)), strict=True))
+        except Exception:  # noqa: BLE001 - it knows no such form: then onnxruntime's word stands
+            return ", ".join(off)
+        off = [name for name, a in zip(names, found, strict=True) if name in off and not _close(a, second[name])]
+    return ", ".join(off)
+
+
+def _close(a: Any, b: Any) -> bool:
+    if isinstance(a, list) or np.asarray(a).dtype.kind not in "fiub":
+        return True
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    size = np.abs(b[np.isfinite(b)]).max(initial=1)
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=1e-3 * size, equal_nan=True))
 
 
 def _double(given: Any) -> Any:

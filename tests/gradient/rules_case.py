@@ -71,7 +71,8 @@ def _rank(model: onnx.ModelProto, feeds: Arrays) -> int:
 def session(model: ir.Model) -> Any:
     proto = to_proto(model)
     opset = proto.opset_import[0].version
-    if not any(onnx.defs.get_schema(node.op_type, opset, "").deprecated for node in proto.graph.node):
+    standard = [node.op_type for node in proto.graph.node if not node.domain]
+    if not any(onnx.defs.get_schema(op_type, opset, "").deprecated for op_type in standard):
         onnx.checker.check_model(proto, full_check=True)
     options = ort.SessionOptions()
     options.log_severity_level = 4

@@ -256,3 +256,12 @@ def test_real_models(corpus: Path, path: str, op: str | None) -> None:
         assert abs((4 * slopes[1] - slopes[0]) / 3 - terms.sum()) < 1e-2 * np.abs(terms).sum()
         checked += 1
     assert checked
+
+
+def test_a_scan_that_gathers_nothing_is_written_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    text = """(double[2] s, double[3, 2] x) => (double[2] y) {
+      y = Scan <num_scan_inputs = 1, body = b (double[2] a, double[2] r) => (double[2] d) {d = Mul(a, r)}>(s, x)}"""
+    result, _ = made(text, "y", ["s"])
+    backward = [node for node in result.model.graph if node.op_type == "Scan"][-1]
+    assert "scan_output_axes" not in backward.attributes
+    assert not caplog.records

@@ -94,6 +94,51 @@ def test_only_the_span_is_walked_and_intermediate_tensors_may_be_asked() -> None
         gradient_model(ir.from_onnx_text(text), "b", ["c"])
 
 
+def test_a_way_of_truth_values_alone_is_told_from_none() -> None:
+    text = HEAD + (
+        "(float[2] x, float[2] z) => (float[2] y, float[1] n) {b = Less(x, z) f = Cast <to = 1> (b) y = Neg(f)"
+        " s = Shape(x) n = Cast <to = 1> (s)}"
+    )
+    model = ir.from_onnx_text(text)
+    with pytest.raises(GradientError, match=r"nodes such as Less at 'b' \(its result is of truth values\); ask for"):
+        gradient_model(model, "y", ["x"])
+    with pytest.raises(GradientError, match=r"nodes such as Shape at 's' \(it reads the shape alone\)"):
+        gradient_model(model, "n", ["x"])
+    with pytest.raises(GradientError, match=r"n does not depend on it; name a tensor"):
+        gradient_model(model, "n", ["z"])
+
+
+def test_a_seed_of_another_batch_does_not_broadcast() -> None:
+    model = ir.from_onnx_text(HEAD + "(float[N, 3] x) => (float[N, 3] y) {y = Tanh(x)}")
+    made = gradient_model(model, "y")
+    with pytest.raises(Exception, match="y.grad has the shape of y"):
+        run(made, {"x": np.ones((2, 3), np.float32), "y.grad": np.ones((1, 3), np.float32)})
+    fixed = gradient_model(ir.from_onnx_text(HEAD + "(float[2, 3] x) => (float[2, 3] y) {y = Tanh(x)}"), "y")
+    assert "Reshape" not in [node.op_type for node in fixed.model.graph]
+
+
+def test_inputs_to_which_no_gradient_leads_are_left_out_unless_they_are_named() -> None:
+    text = (
+        HEAD
+        + "(float[2] x, float[2] z, float[2] r) => (float[2] y, float[2] q) {f = Round(r) y = Mul(x, f) q = Neg(z)}"
+    )
+    made = gradient_model(ir.from_onnx_text(text), "y")
+    assert (made.gradients, made.left_out) == ({"x": "x.grad"}, ("z", "r"))
+    assert [str(cut) for cut in made.cuts] == ["Round-11 at 'f': it is constant between its steps"]
+    with pytest.raises(GradientError, match="no gradient leads from y to z"):
+        gradient_model(ir.from_onnx_text(text), "y", ["x", "z"])
+
+
+@pytest.mark.parametrize(("of", "wrt", "gradients"), [
+    ("y", ["y"], {"y": "y.grad_2"}), ("x", ["x"], {"x": "x.grad_2"}), ("y", ["x", "x"], {"x": "x.grad"}),
+])  # fmt: skip
+def test_a_tensor_with_respect_to_itself_and_twice_the_same(of: str, wrt: list[str], gradients: dict[str, str]) -> None:
+    made = gradient_model(ir.from_onnx_text(HEAD + "(float[2] x) => (float[2] y) {y = Neg(x)}"), of, wrt)
+    assert made.gradients == gradients
+    found = run(made, {"x": np.ones(2, np.float32), f"{of}.grad": np.float32([1, 2])})[next(iter(gradients.values()))]
+    assert found.tolist() == ([1, 2] if wrt == [of] else [-1, -2])
+
+
 def test_what_is_cut_is_reported_where_another_path_is_open() -> None:
     text = HEAD + "(float[2] x) => (float[2] y) {a = Floor(x) y = Mul(a, x)}"
     made = gradient_model(ir.from_onnx_text(text), "y")
@@ -161,7 +206,7 @@ def softmax(y: np.ndarray) -> np.ndarray:
     ("expression", "error", "message"),
     [
         ("y", GradientError, r"gives a tensor of shape \[N,3\], not a number for each sample; take one entry"),
-        ("z[:, 0]", SelectionError, "names 'z', and the model has no such tensor"),
+        ("z[:, 0]", SelectionError, "the model has no tensor 'z'"),
         ("y[:, 'a']", GradientError, "is no index"),
         ("__import__('os')", GradientError, "there is no __import__ of 1 arguments"),
         ("y.shape", GradientError, "it has 'y.shape'"),
@@ -184,3 +229,23 @@ def test_bad_names() -> None:
         gradient_model(model, "n")
     with pytest.raises(GradientError, match="nothing is differentiated"):
         gradient_model(model)
+    with pytest.raises(GradientError, match="no tensor is named whose gradient is asked for"):
+        gradient_model(model, "y", [])
+
+
+def test_a_node_that_lacks_an_input_is_refused() -> None:
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["": 18]>
+      g (float[1, 1, 4, 4] x) => (float[1, 1, 4, 4] y) {y = Conv (x)}""")
+    with pytest.raises(GradientError, match=r"Conv-11 at 'y': it has no input 1"):
+        gradient_model(model, "y")
+
+
+def test_a_seed_of_other_sizes_and_as_many_elements_is_refused() -> None:
+    model = ir.from_onnx_text(HEAD + "(float[N, M] x) => (float[N, M] y) {y = Tanh (x)}")
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    session = ort.InferenceSession(to_proto(gradient_model(model, "y").model).SerializeToString(), settings)
+    feeds = {"x": np.zeros((3, 2), np.float32)}
+    np.testing.assert_array_equal(session.run(["x.grad"], {**feeds, "y.grad": np.ones((3, 2), np.float32)})[0], 1)
+    with pytest.raises(Exception, match=r"y\.grad has the shape of y"):
+        session.run(["x.grad"], {**feeds, "y.grad": np.ones((2, 3), np.float32)})

@@ -9,7 +9,7 @@ import pytest
 
 from onnxviz.errors import GradientError
 from onnxviz.gradient.model import gradient_model
-from tests.gradient.rules_case import differences, grads, node_model, relative
+from tests.gradient.rules_case import differences, grads, node_model, relative, run
 
 RNG = np.random.default_rng(1)
 
@@ -160,17 +160,55 @@ def test_grid_sample_of_volumes_as_torch() -> None:
     assert max(relative(f, e.numpy()) for f, e in zip(found, expected, strict=True)) < 1e-5
 
 
-@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize("mode", ["avg", "max"])
+@pytest.mark.parametrize("ratio", [0, 1, 2])
 @pytest.mark.parametrize("half", ["half_pixel", "output_half_pixel"])
-def test_roi_align(ratio: int, half: str) -> None:
+def test_roi_align(mode: str, ratio: int, half: str) -> None:
     rois = np.array([[0.3, 1, 4.2, 6], [2, 0, 3.1, 0.4], [-2, -3, 20, 5.5]], np.float32)
     feeds = {"x": noise(2, 3, 8, 7), "rois": rois, "batch": np.array([1, 0, 1])}
     given = {"output_height": 3, "output_width": 2, "spatial_scale": 0.9, "coordinate_transformation_mode": half}
-    check("RoiAlign", feeds, ["x"], sampling_ratio=ratio, **given)
-    with pytest.raises(GradientError, match="no gradient of RoiAlign-16 at 'y': mode = max"):
-        gradient_model(node_model("RoiAlign", feeds, mode="max"), "y", ["x"])
+    check("RoiAlign", feeds, ["x"], sampling_ratio=ratio, mode=mode, **given)
     with pytest.raises(GradientError, match="input 1 has no gradient"):
         gradient_model(node_model("RoiAlign", feeds, **given), "y", ["rois"])
+
+
+ROIS = [[0, 0.3, 1, 4.2, 6], [1, 2, 0, 3.1, 0.4], [1, -2.5, -3, 20, 5.5], [0, 6, 6, 6, 6], [0, 20, 20, 30, 30]]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize("opened", [False, True])
+def test_max_roi_pool(scale: float, opened: bool) -> None:
+    """As onnxruntime: whole elements, halves away from 0, bins that overlap, 0 for a bin without elements."""
+    feeds = {"x": noise(2, 3, 8, 7), "rois": np.array(ROIS, np.float32)}
+    feeds["x"][0, 1] = 2  # ties: the first gets it
+    model = node_model("MaxRoiPool", feeds, opened=opened, pooled_shape=[3, 2], spatial_scale=scale)
+    seed = noise(5, 3, 3, 2)
+    (found,), _ = grads(model, feeds, ["x"], seed)
+    expected, pooled = np.zeros_like(feeds["x"]), np.zeros_like(seed)
+    for r, (batch, *corners) in enumerate(ROIS):
+        x1, y1, x2, y2 = (int(np.sign(c) * np.floor(abs(np.float32(c * scale)) + 0.5)) for c in corners)
+        sizes = np.float32(max(y2 - y1 + 1, 1)) / np.float32(3), np.float32(max(x2 - x1 + 1, 1)) / np.float32(2)
+        for c, h, w in np.ndindex(3, 3, 2):
+            rows, columns = (
+                np.arange(size)[max(int(np.floor(i * s)) + first, 0) : max(int(np.ceil((i + 1) * s)) + first, 0)]
+                for i, s, first, size in ((h, sizes[0], y1, 8), (w, sizes[1], x1, 7))
+            )
+            if len(rows) and len(columns):
+                part = feeds["x"][int(batch), c][np.ix_(rows, columns)]
+                i, j = np.unravel_index(part.argmax(), part.shape)
+                pooled[r, c, h, w] = part[i, j]
+                expected[int(batch), c, rows[i], columns[j]] += seed[r, c, h, w]
+    np.testing.assert_allclose(run(model, feeds)[0], pooled)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(found).sum() > 0
+
+
+def test_regions_that_are_none() -> None:
+    feeds = {"x": noise(2, 3, 8, 7), "rois": np.zeros((0, 4), np.float32), "batch": np.zeros(0, np.int64)}
+    for mode in ("avg", "max"):
+        for ratio in (0, 2):
+            model = node_model("RoiAlign", feeds, mode=mode, sampling_ratio=ratio)
+            assert not grads(model, feeds, ["x"], np.zeros((0, 3, 1, 1), np.float32))[0][0].any()
 
 
 def test_layouts() -> None:

@@ -129,3 +129,16 @@ def test_one_sample_has_neither(lenet: Report) -> None:
 def test_weights_are_looked_for_once(example: Example) -> None:
     seen: Any = Seen(example.model, prepare(example.model), capture(example.model, providers="cpu"))
     assert seen.weights is seen.weights
+
+
+def test_small_models_have_gradients_and_larger_ones_say_why_not(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxviz.report import view_flow
+
+    made = api.report(models / "lenet5.onnx", models / "samples" / "digit_3.png", providers="cpu").html
+    assert "Activations, weights and gradients" in made
+    assert '<g class="gradients"' in made
+    assert "largest class in &#39;output&#39;" in made
+    monkeypatch.setattr(view_flow, "_MOST_NODES", 5)
+    made = api.report(models / "lenet5.onnx", models / "samples" / "digit_3.png", providers="cpu").html
+    assert "gradients are left out" in made
+    assert '<g class="gradients"' not in made

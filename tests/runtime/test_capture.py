@@ -56,6 +56,11 @@ def test_arrays_cannot_be_changed_by_accident(small_cnn: ir.Model) -> None:
         result["c"].array[:] = 0
 
 
+def test_an_array_alone_is_refused_with_the_way_out(small_cnn: ir.Model) -> None:
+    with pytest.raises(InputError, match=r"give \{'x': array\}"):
+        capture(small_cnn, np.zeros((2, 1, 8, 8), np.float32), providers="cpu")  # type: ignore[arg-type]
+
+
 def test_only_what_was_asked(small_cnn: ir.Model) -> None:
     assert list(capture(small_cnn, tensors=["@conv", "fc1"], providers="cpu")) == ["c", "y"]
     with pytest.raises(SelectionError):

@@ -6,8 +6,8 @@ import math
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.registry import Grads, gradient, no_gradient
+from onnxviz.gradient.step import Step
 
 no_gradient("it is constant between its steps", "Hardmax")
 

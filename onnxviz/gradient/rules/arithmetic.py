@@ -6,8 +6,8 @@ from functools import reduce
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 
 
 @gradient("Add", broadcasts=True)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.bodies import close, entry, pull_body, reach_back, reach_forward
-from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.bodies import close, entry, pull_body, reach_forward
+from onnxviz.gradient.ops import Ops, static_shape
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
+from onnxviz.graph.extract import ancestors
 
 _LEAST = int(np.iinfo(np.int64).min)
 
@@ -93,7 +96,7 @@ class _Round:
         size = -1
         while size != len(moved) + len(needed):
             size = len(moved) + len(needed)
-            ahead, back = reach_forward(self.body, moved), reach_back(self.body, needed)
+            ahead, back = reach_forward(self.body, moved), ancestors(self.body, needed)
             for entered, left in map(self.state, range(self.states)):
                 moved |= {entered} if left in ahead else set()
                 needed |= {left} if entered in back else set()
@@ -230,11 +233,14 @@ def scan(s: Step, *dys: ir.Value | None) -> Grads:
     read = [side[1] if side[1] is not None else r.tape(tapes[side[0]]) for side in sides]
     places = {value: i for i, value in enumerate(body.inputs)}
     scanned = [places.get(value) for value in stacked]
+    sliced: dict[str, Any] = {
+        "scan_input_axes": [side[2] for side in sides], "scan_input_directions": [side[3] for side in sides],
+        "scan_output_axes": [0 if i is None else axes[i - states] for i in scanned],
+        "scan_output_directions": [1 if i is None else 1 - ways[i - states] for i in scanned],
+    }  # fmt: skip
     made = s.ops.nodes(
         "Scan", len(graph.outputs), *back.initial, *read, body=graph, num_scan_inputs=len(read),
-        scan_input_axes=[side[2] for side in sides], scan_input_directions=[side[3] for side in sides],
-        scan_output_axes=[0 if i is None else axes[i - states] for i in scanned],
-        scan_output_directions=[1 if i is None else 1 - ways[i - states] for i in scanned],
+        **{name: numbers for name, numbers in sliced.items() if numbers},
     )  # fmt: skip
     return _results(s, made, carried, summed, stacked, 0, places)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step, static_shape
+from onnxviz.gradient.correlation import weight_grad
+from onnxviz.gradient.ops import static_shape
 from onnxviz.gradient.registry import Grads, gradient
-from onnxviz.gradient.windows import Window, input_grad, spatial, weight_grad, window_of
+from onnxviz.gradient.step import Step
+from onnxviz.gradient.windows import Window, input_grad, spatial, window_of
 
 
 def _kernel(s: Step) -> tuple[int, ...]:

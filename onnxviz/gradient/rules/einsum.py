@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 
 
 @dataclass(frozen=True)

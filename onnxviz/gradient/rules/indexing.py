@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.rules.tracing import add_along, added_at, int64, traced
+from onnxviz.gradient.step import Step
 
 _Put = Callable[[ir.Value, ir.Value, str], ir.Value]
 _Take = Callable[[ir.Value], ir.Value]
@@ -26,14 +26,19 @@ def gather(s: Step, dy: ir.Value) -> Grads:
         size = ops.dim(s[0], axis)
         before = ops.ints(place) if place >= 0 else ops.Add(size, ops.ints(place))
         after = ops.ints(-1 - place) if place < 0 else ops.Sub(size, ops.ints(place + 1))
-        return ops.Pad(part, ops.Concat(before, after, axis=0), None, ops.ints(axis))
+        known_ends = [value.const_value for value in (before, after)]
+        if all(tensor is not None for tensor in known_ends):
+            ends = ops.ints(*(int(tensor.numpy()[0]) for tensor in known_ends if tensor is not None))
+        else:
+            ends = ops.Concat(before, after, axis=0)
+        return ops.pad(part, ends, ops.ints(axis), rank)
     return add_along(ops, dy, s[1], axis, s[0], index_rank)
 
 
 @gradient("GatherElements")
 def gather_elements(s: Step, dy: ir.Value) -> Grads:
     ops = s.ops
-    return ops.ScatterElements(ops.zeros_like(s[0]), s[1], dy, axis=s.attr("axis", 0), reduction="add")
+    return ops.scatter_add(ops.shape(s[0]), s[1], dy, s.attr("axis", 0))
 
 
 @gradient("GatherND")
@@ -41,7 +46,7 @@ def gather_nd(s: Step, dy: ir.Value) -> Grads:
     ops, batches = s.ops, s.attr("batch_dims", 0)
     if batches:
         return traced(s, dy, lambda places: ops.GatherND(places, s[1], batch_dims=batches))
-    return ops.ScatterND(ops.zeros_like(s[0]), s[1], dy, reduction="add")
+    return ops.scatter_add(ops.shape(s[0]), s[1], dy, None)
 
 
 @gradient("ScatterElements", "Scatter")
@@ -49,7 +54,7 @@ def scatter_elements(s: Step, dy: ir.Value) -> Grads:
     ops, axis = s.ops, s.attr("axis", 0)
 
     def put(into: ir.Value, updates: ir.Value, reduction: str) -> ir.Value:
-        return ops.ScatterElements(into, s[1], updates, axis=axis, reduction=reduction)
+        return ops.scatter(into, s[1], updates, axis, reduction)
 
     return _scattered(s, dy, put, lambda source: ops.GatherElements(source, s[1], axis=axis))
 
@@ -59,7 +64,7 @@ def scatter_nd(s: Step, dy: ir.Value) -> Grads:
     ops = s.ops
 
     def put(into: ir.Value, updates: ir.Value, reduction: str) -> ir.Value:
-        return ops.ScatterND(into, s[1], updates, reduction=reduction)
+        return ops.scatter(into, s[1], updates, None, reduction)
 
     return _scattered(s, dy, put, lambda source: ops.GatherND(source, s[1]))
 
@@ -148,7 +153,7 @@ def top_k(s: Step, dy: ir.Value | None, *rest: ir.Value | None) -> Grads:
     if dy is None:
         return None
     ops = s.ops
-    return ops.ScatterElements(ops.zeros_like(s[0]), s.output(1), dy, axis=s.attr("axis", -1), reduction="add")
+    return ops.scatter_add(ops.shape(s[0]), s.output(1), dy, s.attr("axis", -1))
 
 
 @gradient("Unique")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.rules.tracing import int64
+from onnxviz.gradient.step import Step
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _weights_grad(s: Step, labels: _Labels, log_probability: ir.Value) -> ir.Val
     if labels.ignored is not None:
         own = ops.Where(labels.ignored, ops.scalar(0, own), own)
     flat = [ops.Reshape(value, ops.ints(-1)) for value in (labels.index, own)]
-    return ops.ScatterElements(ops.zeros_like(s[2]), *flat, axis=0, reduction="add")
+    return ops.scatter_add(ops.shape(s[2]), flat[0], flat[1], 0)
 
 
 @gradient("NegativeLogLikelihoodLoss", since=12)

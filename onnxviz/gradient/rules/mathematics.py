@@ -8,8 +8,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.registry import SHAPE_ONLY, Grads, gradient, no_gradient
+from onnxviz.gradient.step import Step
 
 no_gradient("it is constant between its steps", "Ceil", "Floor", "Round", "Sign")
 no_gradient(SHAPE_ONLY, "Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.ops import Ops, static_shape
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 from onnxviz.gradient.windows import rank_of
 
 _NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)

@@ -14,3 +14,9 @@ no_gradient("it draws at random", "Multinomial", "RandomNormal", "RandomUniform"
 no_gradient("it has no input of floating point", "Constant", "ConstantOfShape", "BlackmanWindow", "HammingWindow",
             "HannWindow", "ImageDecoder", "SequenceEmpty")  # fmt: skip
 no_gradient("it takes text", "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer")
+no_gradient("it is constant between its steps", "Binarizer", "TreeEnsemble", "TreeEnsembleClassifier",
+            "TreeEnsembleRegressor", domain="ai.onnx.ml")  # fmt: skip
+no_gradient("it maps categories", "CastMap", "CategoryMapper", "DictVectorizer", "LabelEncoder", "OneHotEncoder",
+            "ZipMap", domain="ai.onnx.ml")  # fmt: skip
+no_gradient("it is a step of training, no part of a model", "Adagrad", "Adam", "Gradient", "Momentum",
+            domain="ai.onnx.preview.training")  # fmt: skip

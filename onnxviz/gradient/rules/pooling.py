@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 from onnxviz.gradient.windows import rank_of, spread, window_counts, window_of
 
 
@@ -26,8 +26,7 @@ def max_pool(s: Step, dy: ir.Value, *rest: ir.Value | None) -> Grads:
 def _put(s: Step, indices: ir.Value, dy: ir.Value) -> ir.Value:
     """Add numbers at places of the flat input."""
     ops, line = s.ops, s.ops.ints(-1)
-    zeros = ops.filled(_length(s), 0.0, dy)
-    made = ops.ScatterElements(zeros, ops.Reshape(indices, line), ops.Reshape(dy, line), axis=0, reduction="add")
+    made = ops.scatter_add(_length(s), ops.Reshape(indices, line), ops.Reshape(dy, line), 0)
     return ops.Reshape(made, ops.shape(s[0]), allowzero=1)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 
 
 @gradient("MatMul")

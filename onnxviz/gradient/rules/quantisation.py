@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step, static_shape
+from onnxviz.gradient.ops import static_shape
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 
 _RANGES = {
     ir.DataType.INT8: (-128, 127), ir.DataType.UINT8: (0, 255),
@@ -66,7 +67,7 @@ def _to_scale(s: Step, value: ir.Value) -> ir.Value:
         return ops.sum(value, [i for i in range(rank) if i != axis])
     block, blocks = s.attr("block_size", 0), ops.dim(s[1], axis)
     missing = ops.Sub(ops.Mul(blocks, ops.ints(block)), ops.dim(s[0], axis))
-    padded = ops.Pad(value, ops.Concat(ops.ints(0), missing, axis=0), None, ops.ints(axis))
+    padded = ops.pad(value, ops.Concat(ops.ints(0), missing, axis=0), ops.ints(axis), rank)
     before, after = (ops.Slice(ops.shape(s[1]), ops.ints(a), ops.ints(b)) for a, b in ((0, axis), (axis + 1, rank)))
     parts = [before, blocks, ops.ints(block), after]
     return ops.sum(ops.Reshape(padded, ops.Concat(*parts, axis=0), allowzero=1), [axis + 1])

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.recurrence import Direction, Layer, Parts, scan
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 
 Values = Sequence[ir.Value]
 

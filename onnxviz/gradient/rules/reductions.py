@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step
 from onnxviz.gradient.registry import Grads, gradient, no_gradient
+from onnxviz.gradient.step import Step
 
 no_gradient("it returns positions", "ArgMax", "ArgMin", "NonZero")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step, static_shape
+from onnxviz.gradient.ops import static_shape
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 from onnxviz.gradient.windows import rank_of
 
 _KEPT = (

@@ -1,11 +1,11 @@
-"""Operators that read between elements: grids, deformed kernels, regions."""
+"""Operators that read between elements: grids, deformed kernels."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.ops import Ops, static_shape
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.sampling import (
     Tap,
@@ -16,6 +16,7 @@ from onnxviz.gradient.sampling import (
     sample_grads,
     sampled,
 )  # fmt: skip
+from onnxviz.gradient.step import Step
 from onnxviz.gradient.windows import rank_of
 
 
@@ -138,61 +139,3 @@ def _moved(s: Step, kernel: list[int], parts: int) -> tuple[list[list[Tap]], lis
         own = ops.Add(ops.Gather(split, ops.integer(axis), axis=2), base)
         taps.append(linear_taps(ops, ops.Reshape(own, ops.ints(0, -1)), sizes[axis]))
     return taps, sizes
-
-
-@gradient("RoiAlign", since=10)
-def roi_align(s: Step, dy: ir.Value) -> Grads:
-    """He et al. 2017: a mean of bilinear samples is a matrix along each axis; the regions themselves get none."""
-    if s.attr("mode", "avg") != "avg":
-        raise s.refuse(f"mode = {s.attr('mode')}")
-    ops, x = s.ops, s[0]
-    high = _roi_matrix(s, 1, s.attr("output_height", 1), ops.dim(x, 2))
-    wide = _roi_matrix(s, 0, s.attr("output_width", 1), ops.dim(x, 3))
-    rows = ops.MatMul(dy, ops.Unsqueeze(ops.cast(wide, dy), ops.ints(1)))  # (R, C, PH, W)
-    batch = ops.Range(ops.integer(0), ops.Squeeze(ops.dim(x, 0), ops.ints(0)), ops.integer(1))
-    own = ops.cast(ops.Equal(ops.Unsqueeze(batch, ops.ints(1)), ops.Cast(s[2], to=int(ir.DataType.INT64))), dy)
-    # (N, H, R · PH) times (R · PH, C · W)
-    flat = ops.Reshape(ops.Transpose(rows, perm=[0, 2, 1, 3]), ops.Concat(
-        ops.ints(-1), ops.Mul(ops.dim(x, 1), ops.dim(x, 3)), axis=0))  # fmt: skip
-    columns = ops.Transpose(ops.cast(high, dy), perm=[2, 0, 1])  # (H, R, PH)
-    chosen = ops.Mul(ops.Unsqueeze(columns, ops.ints(0)), ops.Unsqueeze(own, ops.ints(1, 3)))
-    total = ops.MatMul(ops.Reshape(chosen, ops.Concat(ops.ints(0, 0), ops.dim(flat, 0), axis=0), allowzero=0), flat)
-    apart = ops.Reshape(total, ops.Concat(ops.ints(0, 0), ops.dim(x, 1), ops.dim(x, 3), axis=0))
-    return ops.Transpose(apart, perm=[0, 2, 1, 3]), None, None
-
-
-def _roi_matrix(s: Step, axis: int, bins: int, size: ir.Value) -> ir.Value:
-    """Return ``(R, bins, size)``: how much each element counts in the mean of each bin."""
-    ops, rois = s.ops, s[1]
-    half = s.attr("coordinate_transformation_mode", "half_pixel" if s.version >= 16 else "output_half_pixel")
-    scale, zero, one = ops.scalar(s.attr("spatial_scale", 1.0), rois), ops.scalar(0, rois), ops.scalar(1, rois)
-    shift = ops.scalar(0.5 if half == "half_pixel" else 0, rois)
-    start, end = (
-        ops.Sub(ops.Mul(ops.Gather(rois, ops.ints(axis + offset), axis=1), scale), shift) for offset in (0, 2)
-    )  # (R, 1)
-    span = ops.Sub(end, start)
-    bin_size = ops.Div(span if half == "half_pixel" else ops.Max(span, one), ops.scalar(bins, rois))
-    ratio = s.attr("sampling_ratio", 0)
-    if ratio > 0:
-        samples = ops.scalar(ratio, rois)
-        most = ops.integer(ratio)
-    else:
-        samples = ops.Max(ops.Ceil(bin_size), one)
-        most = ops.Cast(ops.ReduceMax(samples, keepdims=0), to=int(ir.DataType.INT64))
-    step = ops.cast(ops.Range(ops.integer(0), most, ops.integer(1)), rois)
-    step = ops.Unsqueeze(step, ops.ints(0))  # (1, S)
-    within = ops.Mul(ops.Div(ops.Add(step, ops.scalar(0.5, rois)), samples), bin_size)  # (R, S)
-    first = ops.Add(start, ops.Mul(bin_size, ops.constant(np.arange(bins).astype(_kind(rois)))))  # (R, bins)
-    place = ops.Add(ops.Unsqueeze(first, ops.ints(2)), ops.Unsqueeze(within, ops.ints(1)))  # (R, bins, S)
-    length = ops.cast(size, rois)
-    counts = ops.And(ops.GreaterOrEqual(place, ops.Neg(one)), ops.LessOrEqual(place, length))
-    counts = ops.And(counts, ops.Unsqueeze(ops.Less(step, samples), ops.ints(1)))
-    held = ops.Max(ops.Min(place, ops.Sub(length, one)), zero)
-    elements = ops.cast(ops.Range(ops.integer(0), ops.Squeeze(size, ops.ints(0)), ops.integer(1)), rois)
-    away = ops.Abs(ops.Sub(ops.Unsqueeze(held, ops.ints(3)), elements))  # (R, bins, S, size)
-    weight = ops.Where(ops.Unsqueeze(counts, ops.ints(3)), ops.Max(ops.Sub(one, away), zero), zero)
-    return ops.Div(ops.sum(weight, [2]), samples if ratio > 0 else ops.Unsqueeze(samples, ops.ints(2)))
-
-
-def _kind(value: ir.Value) -> np.dtype[np.generic]:
-    return np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()

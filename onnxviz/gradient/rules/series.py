@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step
+from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.registry import Grads, gradient
+from onnxviz.gradient.step import Step
 
 
 @gradient("Range")
@@ -53,13 +54,13 @@ def fourier(s: Step, dy: ir.Value) -> Grads:
         return _inverse_of_real(s, dy, axis)
     own = _along(ops, s[0], axis)
     points = own if given is None else ops.Cast(ops.Reshape(given, ops.ints(1)), to=7)
-    whole = _resized(ops, dy, axis, points) if onesided else dy
+    whole = _resized(ops, dy, axis, points, rank) if onesided else dy
     back = _transformed(s, whole, axis, inverse=1 - inverse)
     count = ops.cast(ops.Squeeze(points), dy)
     back = ops.Div(back, count) if inverse else ops.Mul(back, count)
     if last == 1:
         back = ops.Slice(back, ops.ints(0), ops.ints(1), ops.ints(-1))
-    return back if given is None else _resized(ops, back, axis, own)
+    return back if given is None else _resized(ops, back, axis, own, rank)
 
 
 def _inverse_of_real(s: Step, dy: ir.Value, axis: ir.Value) -> ir.Value:
@@ -76,7 +77,7 @@ def _inverse_of_real(s: Step, dy: ir.Value, axis: ir.Value) -> ir.Value:
     shape = ops.ScatterElements(ones, ops.Where(ops.Less(axis, ops.ints(0)), ops.Add(axis, ops.Shape(ones)), axis),
                                 ops.Shape(factor), axis=0)  # fmt: skip
     scaled = ops.Div(ops.Mul(back, ops.Reshape(factor, shape)), ops.cast(ops.Squeeze(count), dy))
-    return _resized(ops, scaled, axis, _along(ops, s[0], axis))
+    return _resized(ops, scaled, axis, _along(ops, s[0], axis), s.rank())
 
 
 def _transformed(s: Step, value: ir.Value, axis: ir.Value, **attributes: int) -> ir.Value:
@@ -89,7 +90,7 @@ def _along(ops: Ops, value: ir.Value, axis: ir.Value) -> ir.Value:
     return ops.Gather(ops.shape(value), axis)
 
 
-def _resized(ops: Ops, value: ir.Value, axis: ir.Value, wanted: ir.Value) -> ir.Value:
+def _resized(ops: Ops, value: ir.Value, axis: ir.Value, wanted: ir.Value, rank: int | None) -> ir.Value:
     """Cut an axis off at its end, or continue it with zeros."""
     more = ops.Sub(wanted, ops.Gather(ops.Shape(value), axis))
-    return ops.Pad(value, ops.Concat(ops.ints(0), more, axis=0), None, axis)
+    return ops.pad(value, ops.Concat(ops.ints(0), more, axis=0), axis, rank)

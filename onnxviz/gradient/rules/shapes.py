@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step, static_shape
+from onnxviz.gradient.ops import static_shape
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.rules.tracing import traced
+from onnxviz.gradient.step import Step
 
 
 @gradient("Reshape", "Flatten", quantised=True)
@@ -81,13 +82,13 @@ def pad(s: Step, dy: ir.Value) -> Grads:
     ops, axes = s.ops, s.input(3)
     if s.attr("mode", "constant") != "constant":
         mode = s.attr("mode")
-        return traced(s, dy, lambda places: ops.Pad(places, s[1], None, axes, mode=mode))
+        return traced(s, dy, lambda places: ops.Pad(places, ops.all_pads(s[0], s[1], axes, s.rank()), mode=mode))
     known = s.known(1)
     back = ops.Neg(s[1]) if known is None else ops.ints(*(-int(n) for n in known))
-    inner = ops.Pad(dy, back, None, axes)
+    inner = ops.pad(dy, back, axes, s.rank())
     if not s.need(2):
         return inner
-    kept = ops.Pad(inner, s[1], None, axes)  # dy where the input lies, 0 on the borders
+    kept = ops.pad(inner, s[1], axes, s.rank())  # dy where the input lies, 0 on the borders
     border = ops.ReduceSum(ops.Sub(dy, kept), keepdims=0)
     return inner, None, ops.reshape(border, s[2])
 

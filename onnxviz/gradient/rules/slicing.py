@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Step, static_shape
+from onnxviz.gradient.ops import static_shape
 from onnxviz.gradient.registry import Grads, gradient
 from onnxviz.gradient.rules.tracing import int64, traced
+from onnxviz.gradient.step import Step
 
 
 @gradient("Slice", since=10)
@@ -22,7 +23,7 @@ def slice_(s: Step, dy: ir.Value) -> Grads:
     places = [(i, int(axis), int(step)) for i, (axis, step) in enumerate(zip(axes, steps, strict=True))]
     for i, axis, step in places:
         if step != 1:
-            zero_ended = ops.Pad(dy, ops.ints(0, 1), None, ops.ints(axis))
+            zero_ended = ops.pad(dy, ops.ints(0, 1), ops.ints(axis), s.rank())
             dy = ops.Gather(zero_ended, _sources(s, i, axis, step), axis=axis)
     borders = [(axis, *_borders(s, i, axis)) for i, axis, step in places if step == 1]
     borders = [(axis, before, after) for axis, before, after in borders if not (before is after is None)]
@@ -34,7 +35,7 @@ def slice_(s: Step, dy: ir.Value) -> Grads:
         joined = ops.ints(*(int(tensor.numpy()[0]) for tensor in known if tensor is not None))
     else:
         joined = ops.Concat(*pads, axis=0)
-    return ops.Pad(dy, joined, None, ops.ints(*(axis for axis, *_ in borders)))
+    return ops.pad(dy, joined, ops.ints(*(axis for axis, *_ in borders)), s.rank())
 
 
 def _count(s: Step) -> int | None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from onnxviz.gradient.ops import Ops, Step, static_shape
+from onnxviz.gradient.ops import Ops, static_shape
+from onnxviz.gradient.step import Step
 
 __all__ = ["add_along", "added_at", "int64", "places_of", "traced"]
 
@@ -32,9 +33,9 @@ def _size(ops: Ops, value: ir.Value) -> ir.Value:
 
 def added_at(ops: Ops, places: ir.Value, dy: ir.Value, like: ir.Value) -> ir.Value:
     """Return a tensor shaped as ``like`` of 0, with each number of ``dy`` added at its flat position."""
-    zeros = ops.filled(ops.Reshape(_size(ops, like), ops.ints(1)), 0.0, dy)
     flat = [ops.Reshape(value, ops.ints(-1)) for value in (places, dy)]
-    return ops.Reshape(ops.ScatterElements(zeros, *flat, axis=0, reduction="add"), ops.shape(like), allowzero=1)
+    made = ops.scatter_add(ops.Reshape(_size(ops, like), ops.ints(1)), flat[0], flat[1], 0)
+    return ops.Reshape(made, ops.shape(like), allowzero=1)
 
 
 def traced(s: Step, dy: ir.Value, run: Callable[[ir.Value], ir.Value]) -> ir.Value:
@@ -54,7 +55,7 @@ def add_along(ops: Ops, dy: ir.Value, indices: ir.Value, axis: int, like: ir.Val
     rank = len(like.shape)
     where = ops.Unsqueeze(int64(ops, indices), ops.ints(-1))
     if axis == 0:
-        return ops.ScatterND(ops.zeros_like(like), where, dy, reduction="add")
+        return ops.scatter_add(ops.shape(like), where, dy, None)
     first = [*range(axis, axis + index_rank), *range(axis), *range(axis + index_rank, rank + index_rank - 1)]
     order = [axis, *range(axis), *range(axis + 1, rank)]
     sizes = static_shape(like)
@@ -62,5 +63,5 @@ def add_along(ops: Ops, dy: ir.Value, indices: ir.Value, axis: int, like: ir.Val
         shape = ops.ints(*(size for i in order if (size := sizes[i]) is not None))
     else:
         shape = ops.Gather(ops.shape(like), ops.ints(*order))
-    front = ops.ScatterND(ops.filled(shape, 0.0, dy), where, ops.Transpose(dy, perm=first), reduction="add")
+    front = ops.scatter_add(shape, where, ops.Transpose(dy, perm=first), None)
     return ops.Transpose(front, perm=[*range(1, axis + 1), 0, *range(axis + 1, rank)])
