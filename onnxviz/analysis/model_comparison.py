@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import Any, Literal
 
 import numpy as np
 
+from onnxviz.analysis.error_metrics import ErrorMetrics
 from onnxviz.errors import printable
 
 __all__ = ["ComparedTensor", "How", "ModelComparison"]
 
-How = Literal["name", "weights", "activations"]
+How = Literal["name", "weights", "structure", "activations"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class ComparedTensor:
         dtype: In the model.
         transposed: The axes of the reference's tensor in the model's order; empty where they are the same.
         max_abs: Largest absolute difference of finite elements.
+        max_relative: ``max_abs`` over the largest magnitude of the reference.
         relative_l2: ``‖own - reference‖₂ / ‖reference‖₂``.
         cosine: Cosine similarity.
+        metrics: RMSE, PSNR and, for outputs, agreement of the largest elements.
         sqnr: ``20·log₁₀(‖reference‖₂ / ‖own - reference‖₂)`` in dB; infinite where they are equal.
         local: The relative error that is made here: ``relative_l2`` when the nodes since the nearest compared tensors
             read what the reference holds there. None where they could not be run.
@@ -50,8 +53,10 @@ class ComparedTensor:
     dtype: str
     transposed: tuple[int, ...]
     max_abs: float
+    max_relative: float
     relative_l2: float
     cosine: float
+    metrics: ErrorMetrics
     local: float | None
     tolerance: float
     problem: str | None
@@ -74,9 +79,20 @@ class ComparedTensor:
         """The node, and its operator."""
         return f"{self.node} ({self.op_type})" if self.node != self.op_type else f"{self.op_type} of {self.tensor}"
 
+    def worse(self, other: ComparedTensor) -> ComparedTensor:
+        """Return the worst numbers of two batches."""
+        locals_ = [each.local for each in (self, other) if each.local is not None]
+        return replace(
+            other, max_abs=max(self.max_abs, other.max_abs), max_relative=max(self.max_relative, other.max_relative),
+            relative_l2=max(self.relative_l2, other.relative_l2), cosine=min(self.cosine, other.cosine),
+            metrics=self.metrics.worse(other.metrics), local=max(locals_, default=None),
+            problem=self.problem or other.problem,
+        )  # fmt: skip
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; a number that is not finite is None."""
-        data = {**asdict(self), "sqnr": self.sqnr, "made_here": self.made_here}
+        data = {**asdict(self), **asdict(self.metrics), "sqnr": self.sqnr, "made_here": self.made_here}
+        del data["metrics"]
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in data.items()}
 
 
@@ -125,7 +141,7 @@ class ModelComparison:
 
     def counts(self) -> dict[str, int]:
         """Return how many tensors were paired in which way."""
-        ways: tuple[How, ...] = ("name", "weights", "activations")
+        ways: tuple[How, ...] = ("name", "weights", "structure", "activations")
         return {way: sum(one.matched == way for one in self.tensors) for way in ways}
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,7 +173,7 @@ class ModelComparison:
                 lines.append(f"largest error of its own: {_told(self.culprit)}")
         if self.worst is not None:
             lines.append(f"worst: {_told(self.worst)}")
-        told = [f"output {o.tensor}: {_numbers(o)}; {o.problem or 'agrees'}" for o in self.tensors if o.output]
+        told = [f"output {o.tensor}: {_measures(o)}; {o.problem or 'agrees'}" for o in self.tensors if o.output]
         return [*lines, *told, *self.notes]
 
     def _repr_html_(self) -> str:
@@ -175,7 +191,18 @@ class ModelComparison:
 
 def _told(one: ComparedTensor) -> str:
     own = "" if one.local is None else f", {one.local:.2g} of it made here" if one.local else ", none of it made here"
-    return f"{one.label}, tensor {one.tensor}: {_numbers(one)}{own}"
+    twin = "" if one.reference == one.tensor else f" ({one.reference} of the reference)"
+    return f"{one.label}, tensor {one.tensor}{twin}: {_numbers(one)}{own}"
+
+
+def _measures(one: ComparedTensor) -> str:
+    """Return the numbers of an output, with those that are measured of outputs only."""
+    found = one.metrics
+    parts = [_numbers(one), f"RMSE {found.rmse:.2g}"]
+    parts += [f"SQNR {one.sqnr:.1f} dB", f"PSNR {found.psnr:.1f} dB"] if math.isfinite(one.sqnr) else []
+    ranks = (("largest", found.top1), ("five largest", found.top5))
+    parts += [f"{name} the same in {share:.1%}" for name, share in ranks if share is not None]
+    return ", ".join(parts)
 
 
 def _numbers(one: ComparedTensor) -> str:

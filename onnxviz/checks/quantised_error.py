@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.analysis.compare_models import passed_on
+from onnxviz.analysis.held_numbers import passed_on
 from onnxviz.checks.clipping import Clipping
 from onnxviz.checks.finding import InapplicableError, Problem, place_of, tensor_place
 from onnxviz.checks.reading import read_array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,15 +18,23 @@ __all__ = ["replay"]
 
 
 def replay(
-    model: ir.Model, nodes: Sequence[ir.Node], values: Mapping[ir.Value, np.ndarray], output: ir.Value
+    model: ir.Model,
+    nodes: Sequence[ir.Node],
+    values: Mapping[ir.Value, np.ndarray],
+    output: ir.Value,
+    *,
+    providers: str | Sequence[str] = "cpu",
+    op_library: str | os.PathLike[str] | None = None,
 ) -> np.ndarray:
-    """Run nodes of one graph, nothing fused, on the CPU.
+    """Run nodes of one graph, nothing fused.
 
     Args:
         model: Where they are from.
         nodes: The nodes, in the graph's order.
         values: What they read from elsewhere and is not constant.
         output: What to return.
+        providers: As :func:`onnxviz.runtime.providers.resolve_providers` takes them.
+        op_library: A shared library of custom operators.
 
     Raises:
         ExecutionError: onnxruntime has no kernel, or a node fails.
@@ -47,7 +56,7 @@ def replay(
             initializers.append(ir.serde.serialize_tensor(held))
     proto = piece_proto(model, piece, {v: types.get(v, onnx.TypeProto()) for v in piece.inputs}, initializers)
     feeds = {str(value.name): values[value] for value in piece.inputs if value in values}
-    results = Session(from_proto(proto), "cpu").run(feeds)
+    results = Session(from_proto(proto), providers, op_library=op_library).run(feeds)
     return np.asarray(results[str(output.name)])
 
 

@@ -46,7 +46,7 @@ def test_a_model_agrees_with_itself() -> None:
     assert result.passed
     assert result.first is None
     assert [one.relative_l2 for one in result.tensors] == [0.0] * 6
-    assert result.counts() == {"name": 6, "weights": 0, "activations": 0}
+    assert result.counts() == {"name": 6, "weights": 0, "structure": 0, "activations": 0}
     assert str(result).splitlines()[1] == "all agree"
 
 
@@ -62,10 +62,10 @@ def test_the_planted_error_is_found_and_what_follows_only_inherits_it() -> None:
     assert not result.passed
 
 
-def test_other_names_are_matched_by_weights_then_by_what_they_hold() -> None:
+def test_other_names_are_matched_by_weights_then_by_structure() -> None:
     result = compared(layers(), layers("uvw"))
     assert {one.tensor: (one.reference, one.matched) for one in result.tensors} == {
-        "um": ("am", "weights"), "u": ("a", "activations"), "vm": ("bm", "weights"), "v": ("b", "activations"),
+        "um": ("am", "weights"), "u": ("a", "structure"), "vm": ("bm", "weights"), "v": ("b", "structure"),
         "wm": ("cm", "weights"), "y": ("y", "name"),
     }  # fmt: skip
     assert result.passed
