@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         attribution_methods,
         attribution_model,
         capture,
+        check,
+        compare,
         convert,
         doctor,
         explain,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         inspect,
         maximize,
         maximized,
+        mend,
         neuron_views,
         neurons,
         open_model,
@@ -54,17 +57,17 @@ if TYPE_CHECKING:
 
 _VERBS = (
     "activations", "attention", "attention_weights", "attribute", "attribution_methods", "attribution_model",
-    "capture", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers", "gradient",
-    "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model",
-    "weight_table", "weights",
+    "capture", "check", "compare", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers",
+    "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "mend",
+    "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection",
+    "report", "save_model", "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "attribute",
-    "attribution_methods", "attribution_model", "capture", "convert", "doctor", "explain", "expose", "features",
-    "flow", "flow_numbers", "gradient_statistics", "graph_diff", "inspect", "maximize", "maximized", "neuron_views",
-    "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model",
-    "weight_table", "weights",
+    "attribution_methods", "attribution_model", "capture", "check", "compare", "convert", "doctor", "explain",
+    "expose", "features", "flow", "flow_numbers", "gradient_statistics", "graph_diff", "inspect", "maximize",
+    "maximized", "mend", "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile",
+    "project", "projection", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 

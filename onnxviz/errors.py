@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
+    "CheckError",
     "ConversionError",
     "ExecutionError",
     "GradientError",
@@ -89,6 +90,12 @@ class OutputError(OnnxvizError):
 
 class ProviderError(OnnxvizError):
     """An execution provider that was asked for and does not load."""
+
+
+class CheckError(OnnxvizError):
+    """A check that cannot decide: it has neither passed nor failed."""
+
+    exit_code = 3
 
 
 class ExecutionError(OnnxvizError):

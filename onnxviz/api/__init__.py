@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from onnxviz.api.attention import attention, attention_weights
 from onnxviz.api.attribution import attribute, attribution_methods
 from onnxviz.api.attribution_model import attribution_model
+from onnxviz.api.check import check, mend
 from onnxviz.api.common import PICTURES, batches_for, check_outputs, reducer, save_view
+from onnxviz.api.compare import compare
 from onnxviz.api.explain import explain
 from onnxviz.api.features import features
 from onnxviz.api.flow import flow, flow_numbers, gradient_statistics
@@ -51,10 +53,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "activations", "attention", "attention_weights", "attribute", "attribution_methods", "attribution_model",
-    "capture", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers", "gradient",
-    "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "profile", "project", "projection", "report", "save_model", "weight_table",
-    "weights",
+    "capture", "check", "compare", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers",
+    "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "mend",
+    "neuron_views", "neurons", "open_model", "plan", "pooling", "profile", "project", "projection", "report",
+    "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 

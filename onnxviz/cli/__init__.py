@@ -16,6 +16,8 @@ from onnxviz._version import __version__
 from onnxviz.cli.activations import activations
 from onnxviz.cli.attention import attention
 from onnxviz.cli.capture import capture
+from onnxviz.cli.check import check
+from onnxviz.cli.compare import compare
 from onnxviz.cli.convert import convert
 from onnxviz.cli.doctor import doctor
 from onnxviz.cli.explain import explain
@@ -62,6 +64,8 @@ for verb in (
     maximize,
     flow,
     profile,
+    check,
+    compare,
     report,
     doctor,
 ):
@@ -95,7 +99,9 @@ def main() -> None:
     # A large model is hundreds of thousands of objects that live to the end: walking through them again and again,
     # to find cycles, took a third of the time.
     gc.set_threshold(100_000, 20, 100)
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    gc.freeze()  # nor is there a point in taking it apart at the end
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:

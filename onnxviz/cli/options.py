@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AllowCut", "Batch", "ChannelScore", "Data", "Dims", "Input", "Labels", "ModelFile", "MostChannels", "Sample",
     "Seed", "StraightThrough", "Target", "Vocabulary", "console", "dims", "draws_a_picture", "echo_json",
-    "picture_path", "runs_a_model", "tell", "tell_inputs",
+    "picture_path", "runs_a_model", "runs_on_providers", "tell", "tell_inputs",
 ]  # fmt: skip
 
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
@@ -174,10 +174,20 @@ def runs_a_model(verb: Verb) -> Verb:
     shared = inspect.signature(_shared).parameters
 
     def command(**given: Any) -> int | None:
-        options = _shared(**{name: given.pop(name) for name in shared})
+        options = _shared(**{name: given.pop(name) for name in shared if name in given})
         return verb(**given, options=options)
 
     return _with_options(verb, command, _shared, instead_of=("options",))
+
+
+def runs_on_providers(verb: Verb) -> Verb:
+    """Give a verb the options of :func:`runs_a_model` without ``--provider``: it has ``--providers`` of its own."""
+    command = runs_a_model(verb)
+    signature = inspect.signature(command)
+    kept = [p for p in signature.parameters.values() if p.name != "provider"]
+    command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    del command.__annotations__["provider"]
+    return command
 
 
 def _picture(output: Output = None, format: Format = None, data: Data = None) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "ProviderStatus",
     "distributions",
     "missing_libraries",
+    "provider_problems",
     "provider_status",
     "resolve_providers",
     "short_name",
@@ -136,6 +137,22 @@ def provider_status(provider: str) -> ProviderStatus:
     if provider not in session.get_providers():
         return ProviderStatus(provider, "onnxruntime left it out of the session: no device or driver")
     return ProviderStatus(provider, None)
+
+
+def provider_problems(names: Sequence[str]) -> dict[str, str]:
+    """Return why providers (short or full names) do not load; those that do are left out.
+
+    >>> provider_problems(["cpu", "quantum"])
+    {'quantum': 'there is no such provider'}
+    """
+    known = {short_name(p): p for p in ort.get_all_providers()}
+    found = {}
+    for name in names:
+        provider = known.get(short_name(name) if name.endswith("ExecutionProvider") else name.strip().lower())
+        reason = "there is no such provider" if provider is None else provider_status(provider).reason
+        if reason is not None:
+            found[name] = reason
+    return found
 
 
 def _probe_model() -> bytes:

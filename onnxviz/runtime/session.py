@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,11 @@ class Session:
         providers: As :func:`onnxviz.runtime.providers.resolve_providers` takes them.
         optimize: Let onnxruntime fuse and rewrite the graph. Off by default: every tensor then is what the file says.
         op_library: A shared library of custom operators to register; its code is executed.
+        threads: Threads of this session alone, where the process shares no pool; 0 leaves the number to onnxruntime.
+        provider_options: Full name of a provider -> its options, such as ``{"use_tf32": "0"}``.
 
     Attributes:
         providers: Those of the session, in order of preference.
-        fallbacks: Node -> provider, of nodes that the first of them did not take.
         inputs: Name -> type and shape.
         outputs: Name -> type.
 
@@ -59,23 +61,25 @@ class Session:
         *,
         optimize: bool = False,
         op_library: str | os.PathLike[str] | None = None,
+        threads: int = 0,
+        provider_options: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         requested = resolve_providers(providers)
-        self._session = self._create(model, requested, optimize, op_library)
+        options = new_options(optimize=optimize, op_library=op_library, threads=threads)
+        if len(requested) > 1:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        given = provider_options or {}
+        self._session = self._create(model, [(name, dict(given.get(name, {}))) for name in requested], options)
         self.providers: list[str] = [short_name(p) for p in self._session.get_providers()]
         if lost := [p for p in requested if p not in self._session.get_providers()]:
             raise ProviderError(f"onnxruntime left {', '.join(lost)} out of the session", hint="see `onnxviz doctor`")
-        self.fallbacks = _fallbacks(self._session) if len(requested) > 1 else {}
         self.outputs: dict[str, str] = {o.name: o.type for o in self._session.get_outputs()}
         self.inputs: dict[str, tuple[str, list[Any]]] = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
         self._binding: BoundSession | None = None
 
     def _create(
-        self, model: ir.Model, providers: list[str], optimize: bool, op_library: str | os.PathLike[str] | None
+        self, model: ir.Model, providers: list[tuple[str, dict[str, str]]], options: ort.SessionOptions
     ) -> ort.InferenceSession:
-        options = new_options(optimize=optimize, op_library=op_library)
-        if len(providers) > 1:
-            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         check_external_data(model)
         folders = {os.path.realpath(os.fspath(tensor.base_dir)) for _, tensor in external_tensors(model)}
         data = model_bytes(model) if len(folders) < 2 else None
@@ -91,6 +95,22 @@ class Session:
             raise
         except Exception as error:
             raise explain_refusal(error) from error
+
+    @cached_property
+    def assigned(self) -> dict[str, str]:
+        """Node of the optimised graph -> short name of its provider; empty where there is only one provider."""
+        if len(self.providers) == 1:
+            return {}
+        return {
+            str(node.name): short_name(subgraph.ep_name)
+            for subgraph in self._session.get_provider_graph_assignment_info()
+            for node in subgraph.get_nodes()
+        }
+
+    @property
+    def fallbacks(self) -> dict[str, str]:
+        """Node -> provider, of nodes that the first provider did not take."""
+        return {node: provider for node, provider in self.assigned.items() if provider != self.providers[0]}
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once.
@@ -139,16 +159,6 @@ class Session:
         if self._binding is None:
             self._binding = BoundSession(self._session, "cuda")
         return self._binding.run(feeds, list(self.outputs))
-
-
-def _fallbacks(session: ort.InferenceSession) -> dict[str, str]:
-    first = session.get_providers()[0]
-    return {
-        str(node.name): short_name(subgraph.ep_name)
-        for subgraph in session.get_provider_graph_assignment_info()
-        if subgraph.ep_name != first
-        for node in subgraph.get_nodes()
-    }
 
 
 def run_model(

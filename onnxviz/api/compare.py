@@ -1,0 +1,71 @@
+"""Where two models part: ``onnxviz.compare``."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from onnxviz.api.common import PICTURES, batches_for, check_outputs
+from onnxviz.graph.io import as_model
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from onnxviz.analysis.model_comparison import ModelComparison
+    from onnxviz.runtime.capture import Feed
+
+    Model = ir.Model | str | os.PathLike[str]
+    Path_ = str | os.PathLike[str]
+
+__all__ = ["compare"]
+
+
+def compare(
+    reference: Model,
+    model: Model,
+    inputs: Feed = None,
+    output: Path_ | None = None,
+    *,
+    tolerance: float | None = None,
+    batch: int | None = None,
+    **options: Any,
+) -> ModelComparison:
+    """Compare a model with a reference tensor by tensor: where it first differs, where most, and where error is made.
+
+    See :func:`onnxviz.analysis.compare_models.compare_models`.
+
+    Args:
+        reference: What is right: a path or an opened model.
+        model: What is compared with it.
+        inputs: What to feed both; None feeds seeded random numbers, and the result says so.
+        output: ``.json``, or a picture: ``.png``, ``.svg`` or ``.pdf``.
+        tolerance: Relative error that passes; None for what types and depth explain.
+        batch: Samples a batch, where the model leaves that open.
+        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
+
+    Raises:
+        ModelError, InputError, ExecutionError, OutputError: A model does not open or run, an input does not fit, or the
+            file cannot be written.
+
+    >>> import numpy as np, onnx_ir as ir
+    >>> text = '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) {y = %s(x)}'
+    >>> compare(ir.from_onnx_text(text % "Neg"), ir.from_onnx_text(text % "Neg")).passed
+    True
+    """
+    from onnxviz.analysis.compare_models import compare_models
+
+    check_outputs((output, (*PICTURES, ".json")))
+    first, second = as_model(reference), as_model(model)
+    batches, run = batches_for(first, inputs, batch, options)
+    result = compare_models(first, second, batches, limit=tolerance, **run)
+    if output is not None and os.fspath(output).lower().endswith(".json"):
+        from onnxviz.graph.files import atomic_write
+
+        atomic_write(output, json.dumps(result.to_dict(), indent=2) + "\n")
+    elif output is not None:
+        from onnxviz.plots.model_comparison import plot_comparison
+        from onnxviz.plots.save import save_figure
+
+        save_figure(plot_comparison(result), output)
+    return result

@@ -1,0 +1,34 @@
+"""``onnxviz compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onnxviz.cli.options import Batch, Input, runs_a_model
+
+
+@runs_a_model
+def compare(
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="What is right.", show_default=False)],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What is compared with it.", show_default=False)],
+    input: Input = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="A picture, .png, .svg or .pdf; or .json.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", min=0, help="Relative error that passes; by types and depth if left out."),
+    ] = None,
+    batch: Batch = None,
+    *,
+    options: dict[str, Any],
+) -> int:
+    """Tell where a model parts from a reference; exit code 1 if it does, 3 if nothing could be compared."""
+    from onnxviz import api
+
+    result = api.compare(reference, model, input, output, tolerance=tolerance, batch=batch, **options)
+    typer.echo(str(result))
+    return 0 if result.passed else 1 if result.tensors else 3

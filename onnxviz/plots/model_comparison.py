@@ -1,0 +1,146 @@
+"""How far a model is from its reference through its depth, as a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+
+from onnxviz.analysis.model_comparison import ComparedTensor, ModelComparison
+from onnxviz.errors import InputError
+from onnxviz.plots.style import INK, MUTED, figure_text, inch_axes, new_figure, safe, wrap_caption
+
+__all__ = ["plot_comparison"]
+
+_TOTAL, _OWN, _BAD = "#0072B2", "#E69F00", "#b3261e"
+_FLOOR, _TOP = 1e-9, 1e1
+_NAMED = 60
+
+
+def plot_comparison(comparison: ModelComparison) -> Figure:
+    """Draw the relative error of every tensor that was compared, in order of execution, on a logarithmic scale.
+
+    The line is the error that a tensor has, ``‖own - reference‖₂ / ‖reference‖₂``; the diamonds are the error that its
+    nodes make themselves, on what the reference holds before them. Above the grey line of the tolerance is red.
+
+    Raises:
+        InputError: No tensor was compared.
+    """
+    tensors = comparison.tensors
+    if not tensors:
+        raise InputError("no tensor was compared, so there is no error to draw", hint="ask for the .json instead")
+    width = min(max(7.0, 2.2 + 0.19 * len(tensors)), 16.0)
+    named = len(tensors) <= _NAMED
+    longest = max(len(_label(one)) for one in tensors) if named else 0
+    below = 0.35 + 0.066 * longest if named else 0.6
+    caption = wrap_caption(_facts(comparison), width - 0.8)
+    top = 1.0 + 0.14 * len(caption.splitlines())
+    figure = new_figure(width, top + 3.4 + below)
+    figure_text(figure, 0.35, 0.18, "Difference through the depth", fontsize=14, fontweight="bold")
+    figure_text(figure, 0.35, 0.5, caption, fontsize=8, color=MUTED)
+    axes = inch_axes(figure, 0.95, top, width - 1.3, 3.4)
+    _draw(axes, tensors)
+    _furnish(axes, tensors, named=named)
+    _name(axes, comparison)
+    axes.legend(
+        handles=_legend(),
+        loc="lower right",
+        bbox_to_anchor=(1, 1.0),
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+        borderaxespad=0.2,
+    )
+    return figure
+
+
+def _draw(axes: Axes, tensors: Sequence[ComparedTensor]) -> None:
+    x = list(range(len(tensors)))
+    limits = [_height(one.tolerance) for one in tensors]
+    axes.plot(x, limits, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    axes.plot(x, [_height(one.relative_l2) for one in tensors], color=_TOTAL, linewidth=1, alpha=0.45, zorder=2)
+    axes.scatter(
+        x, [_height(one.relative_l2) for one in tensors], s=16, zorder=4,
+        color=[_BAD if one.problem else _TOTAL for one in tensors],
+    )  # fmt: skip
+    own = [(i, one) for i, one in enumerate(tensors) if one.local is not None]
+    axes.scatter(
+        [i for i, _ in own], [_height(one.local) for _, one in own], s=18, marker="D", facecolor="none", zorder=3,
+        edgecolor=[_BAD if one.made_here else _OWN for _, one in own], linewidth=0.9,
+    )  # fmt: skip
+
+
+def _legend() -> list[Line2D]:
+    return [
+        Line2D([], [], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label="tolerance"),
+        Line2D([], [], marker="o", color=_TOTAL, label="error of the tensor", linestyle="none", markersize=4.5),
+        Line2D(
+            [],
+            [],
+            marker="D",
+            markerfacecolor="none",
+            color=_OWN,
+            label="made by its own nodes",
+            linestyle="none",
+            markersize=4.5,
+        ),
+        Line2D([], [], marker="o", color=_BAD, label="beyond the tolerance", linestyle="none", markersize=4.5),
+    ]
+
+
+def _name(axes: Axes, comparison: ModelComparison) -> None:
+    """Name the first tensor that differs."""
+    first = comparison.first
+    if first is None:
+        return
+    place = comparison.tensors.index(first)
+    left = place > 0.6 * len(comparison.tensors)
+    axes.annotate(
+        f"first: {safe(first.label, 44)}", (place, _height(first.relative_l2)), xytext=(-6 if left else 6, 6),
+        textcoords="offset points", ha="right" if left else "left", fontsize=8, color=_BAD, fontweight="bold",
+        parse_math=False,
+    )  # fmt: skip
+
+
+def _height(error: float | None) -> float:
+    if error is None or not math.isfinite(error):
+        return _TOP
+    return min(max(error, _FLOOR), _TOP)
+
+
+def _furnish(axes: Axes, tensors: Sequence[ComparedTensor], *, named: bool) -> None:
+    axes.set_yscale("log")
+    axes.set_ylim(_FLOOR / 1.6, _TOP * 1.6)
+    axes.yaxis.set_major_locator(LogLocator(numticks=12))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(-0.7, len(tensors) - 0.3)
+    axes.grid(axis="y", color="#e4e7ea", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_ylabel("relative error", fontsize=8, color=INK)
+    axes.tick_params(labelsize=7, length=2, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    if named:
+        axes.set_xticks(
+            range(len(tensors)), [_label(one) for one in tensors], rotation=90, fontsize=6.5, parse_math=False
+        )
+    else:
+        axes.set_xlabel("tensor, in order of execution", fontsize=8, color=INK)
+
+
+def _label(one: ComparedTensor) -> str:
+    return safe(one.node if one.node != one.op_type else f"{one.op_type}: {one.tensor}", 36)
+
+
+def _facts(comparison: ModelComparison) -> list[str]:
+    ways = ", ".join(f"{count} by {way}" for way, count in comparison.counts().items() if count)
+    facts = [
+        f"{safe(comparison.model, 50)} beside {safe(comparison.reference, 50)}",
+        f"{len(comparison.tensors)} tensors, paired {ways}; {len(comparison.unmatched)} without a twin",
+        f"the worst of {comparison.samples} {'batch' if comparison.samples == 1 else 'batches'}",
+        f"errors below {_FLOOR:.0e} stand on the lowest line",
+    ]
+    return [*facts, *(safe(note, 90) for note in comparison.notes)]

@@ -1,0 +1,64 @@
+"""``onnxviz compare`` and the options of ``onnxviz check`` that run a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+
+from tests.cli.conftest import Onnxviz
+
+NET = '<ir_version: 8, opset_import: ["": 17]> g (float[n, 4] x) => (float[n, 4] y) {%s}'
+
+
+def written(folder: Path, name: str, body: str) -> str:
+    path = folder / name
+    onnx.save(onnx.parser.parse_model(NET % body), path)
+    return str(path)
+
+
+def test_models_that_agree_end_with_0(onnxviz: Onnxviz, here: Path) -> None:
+    one = written(here, "one.onnx", "h = Exp(x) y = Neg(h)")
+    run = onnxviz("compare", one, one)
+    assert run.code == 0
+    assert "all agree" in run.out
+    assert "random" in run.out
+
+
+def test_models_that_differ_end_with_1_and_the_first_is_told(onnxviz: Onnxviz, here: Path) -> None:
+    one = written(here, "one.onnx", "h = Exp(x) y = Neg(h)")
+    other = written(here, "other.onnx", "h = Exp(x) y = Abs(h)")
+    picture, data = here / "difference.svg", here / "difference.json"
+    run = onnxviz("compare", one, other, "-o", str(picture))
+    assert run.code == 1
+    assert "first: Abs of y" in run.out
+    assert b"<svg" in picture.read_bytes()
+    assert onnxviz("compare", one, other, "-o", str(data)).code == 1
+    assert json.loads(data.read_text())["first"] == "y"
+
+
+def test_what_is_wrong_with_the_command_ends_with_2(onnxviz: Onnxviz, here: Path) -> None:
+    one = written(here, "one.onnx", "y = Neg(x)")
+    assert onnxviz("compare", one, str(here / "none.onnx")).code == 2
+    assert onnxviz("compare", one, one, "-o", str(here / "x.txt")).code == 2
+    assert onnxviz("check", one, "--static", "--repro", str(here / "r.onnx")).code == 2
+
+
+def test_a_node_with_nan_is_written(onnxviz: Onnxviz, here: Path) -> None:
+    one = written(here, "one.onnx", "a = Abs(x) h = Neg(a) y = Log(h)")
+    repro = here / "first.onnx"
+    assert onnxviz("check", one, "--only", "N01", "--repro", str(repro)).code == 1
+    assert [node.op_type for node in onnx.load(repro).graph.node] == ["Log"]
+    assert repro.with_suffix(".npz").exists()
+
+
+def test_times_are_saved_and_compared_with(onnxviz: Onnxviz, here: Path) -> None:
+    one = written(here, "one.onnx", "y = Neg(x)")
+    times = here / "times.json"
+    assert onnxviz("check", one, "--only", "P05", "--save-latency", str(times)).code == 0
+    kept = json.loads(times.read_text())
+    times.write_text(json.dumps({**kept, "median": 1e-9, "interval": [1e-9, 1e-9]}))
+    run = onnxviz("check", one, "--only", "P05", "--latency-baseline", str(times), "--fail-on", "warning")
+    assert run.code == 1
+    assert "times the" in run.out
