@@ -73,12 +73,15 @@ class Tile:
         """Return how many maps stand side by side."""
         return 1 if self.wide else min(count, _COLUMNS)
 
+    def across(self, count: int, gap: float) -> float:
+        """Return what a row of maps takes from left to right, a gap between two."""
+        return self.lead + self.columns(count) * (self.width + gap) - gap
+
 
 def tile_of(views: Sequence[AttributionView]) -> Tile:
-    """Return the size that tiles of some maps have."""
-    kinds = [view.kind for view in views]
+    """Return the size that tiles of some maps of one kind have."""
     first = views[0]
-    if "picture" in kinds:
+    if first.kind == "picture":
         canvas = next(view.canvas for view in views if view.canvas is not None)
         aspect = float(min(max(canvas.size[0] / canvas.size[1], 0.4), 2.5))
         return Tile("picture", 2.1, 2.1 * aspect, 2.1 + 0.24)
@@ -86,10 +89,10 @@ def tile_of(views: Sequence[AttributionView]) -> Tile:
         lines = min(len(first.canvas.signal), _SIGNALS)
         return Tile("signal", _WIDE + _BAR, 0.3, _NAMES, 0.08, 0.08, 0.5 * lines + 0.06, True)
     if first.kind == "tokens":
-        lines = max(len(_broken(view, _WIDE)) for view in views if view.kind == "tokens")
+        lines = max(len(_broken(view, _WIDE)) for view in views)
         return Tile("tokens", _WIDE + _BAR, max(_LINE * lines, 0.34), _NAMES, 0.08, 0.1, 0.0, True)
     if first.kind == "table":
-        return Tile("table", 3.4, 0.15 * min(first.heat.size, _FEATURES) + 0.1, 0.0)
+        return Tile("table", 3.4, 0.15 * min(max(view.heat.size for view in views), _FEATURES) + 0.1, 0.0)
     aspect = float(min(max(first.heat.shape[0] / first.heat.shape[1], 0.25), 2.5))
     return Tile(first.kind, 2.1, 2.1 * aspect, 2.1 + 0.24 if any(view.below is not None for view in views) else 0.0)
 
@@ -169,7 +172,7 @@ def draw_tile(
     if view.kind == "signal":
         _draw_strip(figure, view, (left, top))
     elif view.kind == "tokens":
-        _draw_words(figure, view, (left, top, _WIDE if tile.wide else tile.width))
+        _draw_words(figure, view, (left, top, _WIDE))
     else:
         axes = plain(inch_axes(figure, left, top, tile.width, tile.height))
         if view.kind != "picture" or view.spatial is None or view.canvas is None:
