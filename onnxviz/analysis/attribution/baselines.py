@@ -17,7 +17,7 @@ from onnxviz.graph.layouts import input_layout
 if TYPE_CHECKING:
     from onnxviz.analysis.attribution.case import Case
 
-__all__ = ["BASELINES", "Baseline", "BaselineSpec", "baselines", "blurred", "spatial_axes"]
+__all__ = ["BASELINES", "Baseline", "BaselineSpec", "baselines", "blurred", "seen_through", "spatial_axes"]
 
 Array = npt.NDArray[Any]
 #: Name -> what it is.
@@ -105,6 +105,27 @@ def _made(case: Case, name: str, kind: str, seed: int) -> Array:
     if not axes:
         raise SelectionError(f"{name} has no positions, so it cannot be blurred", hint="give zeros, mean or uniform")
     return blurred(fed, axes, max(fed.shape[axis] for axis in axes) / _BLUR)
+
+
+def seen_through(case: Case, name: str, sample: int, fill: Array, masks: Array) -> Array:
+    """Return a sample seen through masks: itself where they are 1, the fill where they are 0.
+
+    Args:
+        case: What is explained.
+        name: The attributed input.
+        sample: Which sample.
+        fill: ``(N, …)``.
+        masks: ``(R, …)``, that broadcast with a sample.
+
+    Returns:
+        ``(R, …)`` of the input's type, made row by row: in double all of them would take more than the run itself.
+    """
+    fed = case.value(name)
+    own, other = np.float64(fed[sample]), np.float64(fill[sample])
+    made = np.empty((len(masks), *own.shape), fed.dtype)
+    for row, mask in zip(made, masks, strict=True):
+        row[...] = other + mask * (own - other)
+    return made
 
 
 def spatial_axes(case: Case, name: str) -> tuple[int, ...]:

@@ -152,10 +152,11 @@ def attribution(
         if "gradient" not in row.needs:
             raise
         if not fallback:
+            own = (error.hint or "").replace("--wrt", "--layer")  # the option's name is another here
             free = sorted(n for n, other in known_methods().items() if not other.needs & {"gradient", "attention"})
             raise GradientError(
                 error.message,
-                hint=f"{f'{error.hint}; or ' if error.hint else ''}take a method that needs no gradient: "
+                hint=f"{f'{own}; or ' if own else ''}take a method that needs no gradient: "
                 f"{', '.join(free)} (--fallback does)",
             ) from error
         other = find_method(without_gradient(row))

@@ -91,11 +91,14 @@ def _ways(outputs: Mapping[str, ir.Value]) -> list[str]:
     """Return how outputs of such shapes are pointed into."""
     shapes = [shape for value in outputs.values() if (shape := shape_list(value)) is not None]
     sequences = [shape for shape in shapes if len(shape) == 3]
-    ways = ["box:0 (the best box of a detector)"] if sequences else []
-    ways += ["mask:CLASS (the pixels of a class)"] if any(len(shape) == 4 for shape in shapes) else []
+    maps = [shape for shape in shapes if len(shape) == 4]
+    ways = ["box:0 (the best box of a detector)"] if sequences or len(maps) > 1 else []
+    ways += ["mask:CLASS (the pixels of a class)"] if maps else []
     ways += ["token:POSITION (its likeliest class)"] if len(sequences) == 1 else []
-    first = printable(next(iter(outputs), "y"), 60)
-    return [*ways, f"'{first}:3,5' (the indices of one number) or 'sum(\"{first}\")'"]
+    name, value = next(iter(outputs.items()))
+    at, first = ",".join("0" * (len(shape_list(value) or "NCL") - 1)), printable(name, 60)
+    neuron = f"'{first}:{at}' (the indices of one number) or " if at else ""
+    return [*ways, f"{neuron}'sum(\"{first}\")'"]
 
 
 def _is_real(value: ir.Value) -> bool:

@@ -89,7 +89,7 @@ def completeness(one: Attribution) -> Check | None:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+    return f"{number(float(f'{100 * share:.0f}')) if share >= 0.1 else f'{100 * share:.2g}'} %"
 
 
 def cuts(one: Attribution, *, by_gradient: bool) -> Check | None:

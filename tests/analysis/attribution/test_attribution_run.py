@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +263,22 @@ def test_targets_without_an_axis_of_samples_run_one_by_one(target: str, wanted: 
     fixed = ir.from_onnx_text(TURNED.replace("N,", "2,").replace("N]", "2]"))
     with pytest.raises(SelectionError, match="has no axis of samples, and the model runs 2 at once"):
         attribute(fixed, {"x": x}, method="saliency", target=target, providers="cpu")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("smoothgrad", {"copies": 64}), ("integrated-gradients", {"steps": 64}), ("gradient-shap", {"copies": 64}),
+     ("rise", {"masks": 64})],
+)  # fmt: skip
+def test_copies_are_made_in_the_type_that_is_fed(method: str, options: dict[str, Any]) -> None:
+    """All rows of a run in double, and once more to stack them, took more memory than the model."""
+    text = """g (float[N, 3, 96, 96] x) => (float[N, 2] y) <float[2, 3, 1, 1] w = {1, 2, 3, 4, 5, 6}>
+    {c = Conv(x, w) p = GlobalAveragePool(c) y = Flatten(p)}"""
+    x = {"x": np.random.default_rng(0).random((1, 3, 96, 96), np.float32)}
+    model = ir.from_onnx_text(HEAD + text)
+    attribute(model, x, method=method, providers="cpu", **options)  # what is imported does not count
+    tracemalloc.start()
+    attribute(model, x, method=method, providers="cpu", **options)
+    most = tracemalloc.get_traced_memory()[1] / (64 * x["x"].nbytes)
+    tracemalloc.stop()
+    assert most < 3.7

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines, spatial_axes
+from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines, seen_through, spatial_axes
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.methods import Found, method
 from onnxviz.analysis.attribution.probabilities import Scorer
@@ -104,7 +104,7 @@ def rise(
             n: np.stack([mask(own, share, seed, int(i), which) for i in places])
             for which, (n, own) in enumerate(grids.items())
         }
-        rows = {n: _covered(case, n, sample, chosen[0].rows[n], grids[n].spread(m, case.value(n).ndim))
+        rows = {n: seen_through(case, n, sample, chosen[0].rows[n], grids[n].spread(m, case.value(n).ndim))
                 for n, m in made.items()}  # fmt: skip
         scores = scorer(*case.changed(sample, rows))
         total[sample] += scores.sum()
@@ -119,11 +119,6 @@ def _grid(case: Case, name: str, cells: int) -> Grid:
     axes, smooth = position_axes(case, name), bool(spatial_axes(case, name))
     shape = tuple(case.value(name).shape[axis] for axis in axes)
     return Grid(axes, shape, tuple(min(cells, size) for size in shape) if smooth else shape, smooth)
-
-
-def _covered(case: Case, name: str, sample: int, fill: Array, seen: Array) -> Array:
-    own, other = np.float64(case.value(name)[sample]), np.float64(fill[sample])
-    return np.asarray(other + seen * (own - other))
 
 
 def _sums(scores: Array, masks: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines, spatial_axes
+from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines, seen_through, spatial_axes
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.layers import Layer
 from onnxviz.analysis.attribution.methods import Found, method
@@ -123,8 +123,7 @@ def _through(case: Case, name: str, sample: int, fill: Array, seen: Array) -> Ar
     large = enlarged(seen, [fed.shape[axis] for axis in axes]).reshape(len(seen), -1)
     low, high = large.min(axis=1, keepdims=True), large.max(axis=1, keepdims=True)
     large = ((large - low) / np.where(high > low, high - low, 1.0)).reshape(len(seen), *sizes)
-    own, other = np.float64(fed[sample]), np.float64(fill[sample])
-    return np.asarray(other + large * (own - other))
+    return seen_through(case, name, sample, fill, large)
 
 
 def _softmax(scores: Array) -> Array:
