@@ -137,7 +137,9 @@ def _draw_sample(
     elif first.samples > 1:
         titles = [f"sample {sample}: {titles[0]}"]
     for title in titles:
-        figure_text(figure, MARGIN, top + 0.06, safe(title, 120), fontsize=9, fontweight="bold")
+        figure_text(
+            figure, MARGIN, top + 0.06, safe(title, int(13 * figure.get_figwidth())), fontsize=9, fontweight="bold"
+        )
         top += _HEAD
     begun: set[Kind] = set()
     for row in rows:

@@ -224,7 +224,8 @@ def open_case(
         feeding = replace(feeding, rowwise=feeding.rowwise | inner)
         found = replace(found, model=cut_at(found.model, inner))
         _check_apart(found, inner)
-        notes = (*notes, f"attributed: {', '.join(sorted(inner))}, which is inside the model")
+        told = listed([printable(name, 60) for name in sorted(inner)])
+        notes = (*notes, f"attributed: {told}, which is inside the model")
     return Case(
         found.model, feeds, feeding, found, names, around, how, canvases,
         frozenset(inner), read, notes, model_name(model), _words(feeds, feeding, words),

@@ -63,7 +63,7 @@ class Layer:
 
     def __str__(self) -> str:
         size = " × ".join(map(str, self.size))
-        return f"{self.name} ({size}{' tokens' if self.block is not None else ''}; {self.how})"
+        return f"{printable(self.name, 80)} ({size}{' tokens' if self.block is not None else ''}; {self.how})"
 
 
 def choose_layer(case: Case, wanted: str | None = None, *, codes: bool = False) -> Layer:

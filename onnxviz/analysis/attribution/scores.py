@@ -96,7 +96,8 @@ def _ways(outputs: Mapping[str, ir.Value]) -> list[str]:
     ways += ["mask:CLASS (the pixels of a class)"] if maps else []
     ways += ["token:POSITION (its likeliest class)"] if len(sequences) == 1 else []
     name, value = next(iter(outputs.items()))
-    at, first = ",".join("0" * (len(shape_list(value) or "NCL") - 1)), printable(name, 60)
+    shape, first = shape_list(value), printable(name, 60)
+    at = ",".join("0" * (2 if shape is None else len(shape) - 1))
     neuron = f"'{first}:{at}' (the indices of one number) or " if at else ""
     return [*ways, f"{neuron}'sum(\"{first}\")'"]
 

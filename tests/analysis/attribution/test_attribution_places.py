@@ -11,6 +11,7 @@ import pytest
 
 from onnxviz.analysis.attribution.detection import background_of, box_layout
 from onnxviz.analysis.attribution.regions import overlap
+from onnxviz.analysis.attribution.views import attribution_view
 from onnxviz.api import attribute
 from onnxviz.errors import InputError, SelectionError
 
@@ -267,3 +268,14 @@ def test_maps_of_scores_may_have_channels_last_and_end_in_a_softmax() -> None:
 def test_maps_that_do_not_belong_together_are_no_detector() -> None:
     with pytest.raises(SelectionError, match="no scores and boxes of anchors were found"):
         explained(MAPS.replace("float[N, 8, 4, 4] a, ", "").replace(", float[N, 8, 2, 2] d", ""), "box:0", FINE[None])
+
+
+def test_a_layer_of_a_text_is_not_drawn_over_a_signal_beside_it() -> None:
+    text = """g (int64[1, 4] ids, float[1, 1, 32] wave) => (float[1, 4, 2] y)
+    <float[5, 2] table = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, float[1] ten = {10}> {
+      e = Gather(table, ids) m = ReduceMean<keepdims = 0>(wave) s = Mul(m, ten) h = Add(e, s) r = Relu(h) y = Neg(r) }"""
+    model = ir.from_onnx_text(HEAD + text)
+    feeds = {"ids": np.int64([[1, 2, 3, 4]]), "wave": np.random.default_rng(0).random((1, 1, 32), np.float32)}
+    found = attribute(model, feeds, method="hires-cam", layer="r", target="token:1", providers="cpu")
+    view = attribution_view(found, "r", 0)
+    assert (view.kind, view.words) == ("tokens", ("1", "2", "3", "4"))

@@ -18,6 +18,7 @@ from onnxviz.analysis.attribution.run import How, Runner
 from onnxviz.api import attribute
 from onnxviz.errors import GradientError, InputError, SelectionError
 from onnxviz.runtime.batches import load_batches
+from onnxviz.runtime.binding import BoundSession
 from onnxviz.runtime.session import Session
 from tests.conftest import make_small_cnn
 
@@ -282,3 +283,26 @@ def test_copies_are_made_in_the_type_that_is_fed(method: str, options: dict[str,
     most = tracemalloc.get_traced_memory()[1] / (64 * x["x"].nbytes)
     tracemalloc.stop()
     assert most < 3.7
+
+
+def test_on_a_device_inputs_are_bound_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of CUDA, with the processor as its device: each run of a gradient method goes through the binding."""
+    options: dict[str, Any] = {"method": "smoothgrad", "copies": 5, "batch": 2, "providers": "cpu"}
+    plain = attribute(small("n"), {"x": X}, **options)
+    bound: list[set[str]] = []
+    run = BoundSession.run
+
+    def counted(self: BoundSession, feeds: Any, outputs: Any) -> Any:
+        bound.append(set(feeds))
+        return run(self, feeds, outputs)
+
+    def run_again(self: Session, feeds: Any) -> Any:
+        self._binding = self._binding or BoundSession(self._session, "cpu")
+        return self._binding.run(feeds, list(self.outputs))
+
+    monkeypatch.setattr(BoundSession, "run", counted)
+    monkeypatch.setattr(Session, "run_again", run_again)
+    found = attribute(small("n"), {"x": X}, **options)
+    np.testing.assert_array_equal(found.values, plain.values)
+    gradients = [fed for fed in bound if len(fed) > 1]
+    assert len(gradients) == 3 * len(X), "two, two and one copies of each sample, with what enters beside the input"
