@@ -18,7 +18,7 @@ from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.layers import Layer, choose_layer
 from onnxviz.analysis.attribution.result import Attribution
 from onnxviz.analysis.placement import Placement, place
-from onnxviz.errors import GradientError, InputError, listed
+from onnxviz.errors import GradientError, InputError, listed, printable
 
 __all__ = ["METHODS", "Found", "Method", "attribution", "find_method", "known_methods", "method",
            "without_gradient"]  # fmt: skip
@@ -146,6 +146,8 @@ def attribution(
     if unknown := [key for key in parameters if key not in row.parameters]:
         own = listed([f"{key} ({value})" for key, value in row.parameters.items()], 12)
         raise InputError(f"{row.name} has no parameter {unknown[0]!r}", hint=f"it has {own or 'none'}")
+    for key, value in parameters.items():
+        _check_kind(row, key, value)
     try:
         return _run(case, row, layer, parameters)
     except GradientError as error:
@@ -162,6 +164,23 @@ def attribution(
         other = find_method(without_gradient(row))
         made = _run(case, other, layer, {k: v for k, v in parameters.items() if k in other.parameters})
         return replace(made, notes=(*made.notes, f"instead of {row.name}, for which {error.message}"))
+
+
+def _check_kind(row: Method, key: str, value: Any) -> None:
+    """Refuse what is no number, or no true or false, where the default of a parameter is one."""
+    default = row.parameters[key]
+    fits, what = True, ""
+    if isinstance(default, bool):
+        fits, what = isinstance(value, (bool, np.bool_)), "true or false"
+    elif isinstance(default, int):
+        fits, what = isinstance(value, (int, np.integer)) and not isinstance(value, bool), "a whole number"
+    elif isinstance(default, float):
+        real = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        fits, what = bool(real and np.isfinite(value)), "a number"
+    if not fits:
+        raise InputError(
+            f"{key} of {row.name} is {what}, not {printable(repr(value), 40)}", hint=f"such as {key}={default}"
+        )
 
 
 def without_gradient(row: Method) -> str:

@@ -7,13 +7,14 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxviz.analysis.attribution.raw_scores import ancestors
 from onnxviz.errors import InputError, SelectionError, listed, printable
 from onnxviz.graph.select import FLOAT_TYPES, node_tensors
 from onnxviz.graph.shapes import shape_list
@@ -68,13 +69,17 @@ def score_output(
             hint = f"its outputs are {listed([printable(n, 60) for n in outputs or inner])}"
             raise SelectionError(f"the model has no tensor {printable(output, 60)!r} of real numbers", hint=hint)
         outputs = {output: inner[output]}
+    chosen: tuple[str, ...] = ()
+    if not outputs and (outputs := _behind_labels(model)):
+        chosen = (f"the model gives labels alone: its scores are {printable(next(iter(outputs)), 60)}",)
     candidates = [output] if output is not None else [n for n, v in outputs.items() if _maybe(v)]
     for name in candidates:
         source, what = before_probabilities(outputs[name])
         values = run([name, *([str(source.name)] if source is not None else [])])
         if values[name].ndim > 1 and sum(size > 1 for size in values[name].shape[1:]) <= 1:
             before = None if source is None else (str(source.name), values[str(source.name)], what)
-            return _scored(name, values[name], before, labels if labels is not None else class_names(model))
+            scored = _scored(name, values[name], before, labels if labels is not None else class_names(model))
+            return replace(scored, notes=(*scored.notes, *chosen))
     if not outputs:
         raise SelectionError(
             "the model has no output of real numbers, so it is not known what to explain",
@@ -85,6 +90,17 @@ def score_output(
         f"no output is of shape (N, classes), so it is not known what to explain: they are {listed(told) or 'none'}",
         hint=f"say it with --target: {', '.join(_ways(outputs))}",
     )
+
+
+def _behind_labels(model: ir.Model) -> dict[str, ir.Value]:
+    """Return the scores that labels are chosen from, as models of scikit-learn and of phones return these alone."""
+    found = {}
+    for output in model.graph.outputs:
+        makers = (value.producer() for value in ancestors(output))
+        node = next((node for node in makers if node is not None and node.op_type in ("ArgMax", "ZipMap")), None)
+        if node is not None and (scores := node.inputs[0]) is not None and _is_real(scores):
+            found[str(scores.name)] = scores
+    return found
 
 
 def _ways(outputs: Mapping[str, ir.Value]) -> list[str]:
@@ -198,8 +214,8 @@ def class_index(text: str, count: int, labels: Sequence[str] | None, where: str)
     >>> class_index("cat", 2, ["dog", "tiger cat"], "y")
     1
     """
-    if re.fullmatch(r"\d{1,9}", text):
-        if int(text) >= count:
+    if re.fullmatch(r"-?\d{1,9}", text):
+        if not 0 <= int(text) < count:
             raise SelectionError(f"there is no class {text}", hint=f"{where} has {count}, counted from 0")
         return int(text)
     if labels is None:
