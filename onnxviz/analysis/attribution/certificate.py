@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxviz.analysis.attribution.case import Case
-from onnxviz.analysis.attribution.faithfulness import Curves, Faithfulness, faithfulness, infidelity
+from onnxviz.analysis.attribution.faithfulness import Curves, Faithfulness, area, faithfulness, infidelity
 from onnxviz.analysis.attribution.methods import find_method
 from onnxviz.analysis.attribution.positions import Positions, positions_of
 from onnxviz.analysis.attribution.randomization import Randomization, randomization, weight_layers
@@ -288,11 +288,7 @@ def _faith(found: Faithfulness) -> dict[str, Any]:
 
 def _curves(found: Curves) -> dict[str, Any]:
     return {"fill": found.fill, "map": found.map, "controls": dict(found.controls), "areas": found.areas(),
-            "random_areas": [_mean(draw) for draw in found.random]}  # fmt: skip
-
-
-def _mean(curves: npt.NDArray[np.float64]) -> float:
-    return float(((curves[:, 1:] + curves[:, :-1]).mean(axis=1) / 2).mean())
+            "random_areas": area(found.random).mean(axis=1)}  # fmt: skip
 
 
 def _random(found: Randomization) -> dict[str, Any]:

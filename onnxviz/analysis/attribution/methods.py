@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.attribution.baselines import spatial_axes
+from onnxviz.analysis.attribution.axes import input_letters
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.layers import Layer, choose_layer
 from onnxviz.analysis.attribution.result import Attribution
@@ -191,7 +191,7 @@ def _run(case: Case, row: Method, layer: str | None, parameters: Mapping[str, An
         case.target.classes, of_layer, found.baseline_score, found.completeness, found.cuts, case.providers,
         (*case.notes, *found.notes), case.name, case.canvases,
         None if of_layer is None else _placement(case, of_layer), unit=row.unit if found.unit is None else found.unit,
-        axes={name: found.axes.get(name) or _axes(case, name, of_layer) for name in maps}, words=case.words,
+        axes={name: found.axes.get(name) or _letters(case, name, of_layer) for name in maps}, words=case.words,
         regions=case.target.regions,
     )  # fmt: skip
 
@@ -206,16 +206,11 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def _axes(case: Case, name: str, layer: Layer | None) -> str:
+def _letters(case: Case, name: str, layer: Layer | None) -> str:
     """Return a letter an axis of a map."""
-    if layer is not None and name == layer.name:
-        return "N" + ("DHW"[-len(layer.size) :] if len(layer.size) > 1 else "T")
-    rank = case.value(name).ndim
-    spatial = spatial_axes(case, name)
-    if not spatial and rank == 3 and name in case.inner:
-        return "NTC"  # embeddings
-    left = iter("DHW"[-len(spatial) :] if spatial else "")
-    return "N" + "".join(next(left, "C") if axis in spatial else "C" for axis in range(1, rank))
+    if layer is None or name != layer.name:
+        return input_letters(case, name)
+    return "N" + ("DHW"[-len(layer.size) :] if len(layer.size) > 1 else "T")
 
 
 def _placement(case: Case, layer: Layer) -> Placement | None:

@@ -1,4 +1,4 @@
-"""Which axes of an attributed input are positions, and how windows go over them."""
+"""How windows go over the positions of an attributed input."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from math import prod
 
 import numpy as np
 
-from onnxviz.analysis.attribution.baselines import spatial_axes
+from onnxviz.analysis.attribution.axes import position_axes, spatial_axes
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.errors import InputError
 
-__all__ = ["Sizes", "Windows", "position_axes", "windows"]
+__all__ = ["Sizes", "Windows", "windows"]
 
 #: One number for all axes, one an axis as ``"8x4"`` or a sequence, or ``"auto"``.
 Sizes = int | str | tuple[int, ...]
@@ -57,15 +57,6 @@ class Windows:
         for axis, index, patch, stride in zip(self.axes, where, self.patch, self.stride, strict=True):
             found[axis - 1] = slice(int(index) * stride, int(index) * stride + patch)
         return tuple(found)
-
-
-def position_axes(case: Case, name: str) -> tuple[int, ...]:
-    """Return the axes of positions of an attributed input: of pictures and signals, tokens, else of all features."""
-    rank = case.value(name).ndim
-    found = spatial_axes(case, name)
-    if found:
-        return found
-    return (1,) if rank == 3 and name in case.inner else tuple(range(1, rank))
 
 
 def windows(case: Case, name: str, patch: Sizes = "auto", stride: Sizes = "auto") -> Windows:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines, spatial_axes
+from onnxviz.analysis.attribution.axes import position_axes, spatial_axes
+from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.methods import Found, method
 from onnxviz.analysis.attribution.probabilities import Scorer
 from onnxviz.analysis.attribution.resizing import linear_weights
-from onnxviz.analysis.attribution.windows import position_axes
+from onnxviz.analysis.placement import stretched
 from onnxviz.analysis.scale import number
 from onnxviz.errors import InputError
 
@@ -65,7 +66,7 @@ def mask(grid: Grid, share: float, seed: int, place: int, which: int = 0) -> npt
     for axis, (size, count) in enumerate(zip(grid.shape, grid.cells, strict=True)):
         cell = -(-size // count)
         first = int(rng.integers(cell))
-        weights = linear_weights(count, cell * (count + 1))[first : first + size]
+        weights = linear_weights(stretched(count, cell * (count + 1)), cell * (count + 1))[first : first + size]
         made = np.moveaxis(np.einsum("ij,j...->i...", weights, np.moveaxis(made, axis, 0)), 0, axis)
     return made
 
