@@ -18,8 +18,8 @@ from onnxviz.analysis.attribution.case import Case, open_case
 from onnxviz.analysis.attribution.certificate import Examination, TrustCertificate, certified, cost, examination_of
 from onnxviz.analysis.attribution.methods import METHODS, Found, attribution, known_methods, method
 from onnxviz.analysis.attribution.positions import positions_of
-from onnxviz.analysis.attribution.resizing import enlarged
 from onnxviz.analysis.attribution.randomization import rank_correlation, weight_layers, with_random_weights
+from onnxviz.analysis.attribution.resizing import enlarged
 from onnxviz.analysis.attribution.sensitivity import sensitivity_max
 from onnxviz.api import attribute, explain, preprocessing
 from onnxviz.errors import InputError

@@ -121,7 +121,7 @@ def lrp(
         bias: ``rule``, ``kept`` or ``zero``: whether biases take part.
         fold: Whether a BatchNormalization is folded into the layer before it.
     """
-    name = composite.strip().lower().removeprefix("lrp-")
+    name = str(composite).strip().lower().removeprefix("lrp-")
     if name not in COMPOSITES:
         raise InputError(f"there is no composite {composite!r}", hint=f"choose {', '.join(COMPOSITES)}")
     given = {"epsilon": epsilon, "gamma": gamma, "alpha": alpha, "beta": beta, "low": low, "high": high, "bias": bias,

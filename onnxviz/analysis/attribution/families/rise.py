@@ -91,8 +91,8 @@ def rise(
         fill: What is seen of a covered cell.
         seed: Of the masks, which are the same for all samples.
     """
-    if masks < 1 or not 0 < share < 1 or grid < 1:
-        raise InputError("masks and grid are 1 or more, and share lies between 0 and 1")
+    if not 0 < share < 1:
+        raise InputError(f"a share of {share} cells is no chance", hint="give a number between 0 and 1")
     scorer = Scorer(case, probability)
     chosen = baselines(case, fill, seed)
     if len(chosen) > 1:
