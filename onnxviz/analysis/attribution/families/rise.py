@@ -100,7 +100,7 @@ def rise(
     grids = {name: _grid(case, name, grid) for name in case.sources}
     sums = {name: np.zeros((case.samples, 5, *own.shape)) for name, own in grids.items()}
     total = np.zeros(case.samples)
-    for sample, places in scorer.runner.copies(masks):
+    for sample, places in case.forward.copies(masks):
         made = {
             n: np.stack([mask(own, share, seed, int(i), which) for i in places])
             for which, (n, own) in enumerate(grids.items())
