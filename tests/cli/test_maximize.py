@@ -68,7 +68,7 @@ def test_classes_have_names(onnxviz: Onnxviz, here: Path) -> None:
     assert "class 7: seven" in (here / "m.svg").read_text()
     run = onnxviz("maximize", CNN, "--labels", "names.txt", "--class", "ten", "--steps", "1")
     assert run.code == 2
-    assert "there is no one class 'ten'" in run.err
+    assert "no class is named 'ten'" in run.err
 
 
 @pytest.mark.parametrize(
