@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -185,17 +186,11 @@ def cost(case: Case, one: Attribution, examination: Examination) -> str:
     weights also opens a model.
     """
     forward = 2 * (3 + examination.draws) * (examination.steps + 1) + examination.perturbations
-    anew = _redrawn(case, examination)
+    anew = min(examination.stages, len(weight_layers(case.model, case.target.tensor))) * examination.redraws
     return (
         f"examining {one.method}: {forward * case.samples} samples through the model, and {anew + examination.copies} "
         f"more explanations of {case.samples}, {anew} of them with other weights"
     )
-
-
-def _redrawn(case: Case, examination: Examination) -> int:
-    """Return how many explanations have other weights."""
-    layers = len(weight_layers(case.model, case.target.tensor))
-    return min(examination.stages, layers) * examination.redraws
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,12 +220,8 @@ class _Work:
     def with_checks(made: TrustCertificate, *checks: Check) -> TrustCertificate:
         return replace(made, checks=(*made.checks, *checks))
 
-    def telling(self, what: str, before: int = 0) -> Callable[[int, int], None] | None:
-        tell = self.tell
-        if tell is None:
-            return None
-        total = _redrawn(self.case, self.how) + self.how.copies
-        return lambda done, of: tell(what, before + done, total)
+    def telling(self, what: str) -> Callable[[int, int], None] | None:
+        return None if self.tell is None else partial(self.tell, what)
 
     def with_curves(self, made: TrustCertificate) -> TrustCertificate:
         try:
@@ -270,7 +261,7 @@ class _Work:
             return made
         found = sensitivity_max(
             self.case, self.one.maps, self.again, copies=how.copies, radius=how.radius, seed=how.seed,
-            tell=self.telling("noisy inputs", _redrawn(self.case, how)),
+            tell=self.telling("noisy inputs"),
         )  # fmt: skip
         return replace(self.with_checks(made, sensitivity(found, how.radius)), sensitivity=found)
 
