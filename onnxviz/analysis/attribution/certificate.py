@@ -82,8 +82,10 @@ def examination_of(given: Mapping[str, Any]) -> Examination:
     made = Examination(**given)
     for name in _COUNTS:
         value = getattr(made, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < (name in ("steps", "draws", "redraws")):
-            raise InputError(f"{name} of an examination cannot be {value!r}", hint="give a whole number, 1 or more")
+        least = int(name in ("steps", "draws", "redraws"))
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            hint = f"give a whole number, {least} or more"
+            raise InputError(f"{name} of an examination cannot be {value!r}", hint=hint)
     if not isinstance(made.radius, (int, float)) or not 0 < made.radius < 1:
         raise InputError(f"the radius of an examination cannot be {made.radius!r}", hint="give a share such as 0.02")
     return made

@@ -208,7 +208,7 @@ def _check(row: Method, parameters: Mapping[str, Any]) -> None:
         else:
             continue
         if not fits:
-            raise InputError(f"{key} of {row.name} cannot be {printable(value, 60)!r}", hint=hint)
+            raise InputError(f"{key} of {row.name} cannot be {printable(repr(value), 60)}", hint=hint)
 
 
 def without_gradient(row: Method) -> str:

@@ -96,12 +96,11 @@ def _sizes(given: Sizes, shape: tuple[int, ...], what: str) -> tuple[int, ...]:
         raise InputError(
             f"{what} {given!r} is no size", hint=f"write {what}=8, or {what}=8x4 for an axis each"
         ) from None
-    made = tuple(int(n) for n in numbers) * (len(shape) if len(numbers) == 1 else 1)
-    if len(made) != len(shape) or any(n < 1 for n in made):
-        raise InputError(
-            f"{what} {given!r} does not fit {len(shape)} axes of positions", hint="give 1 or more for each"
-        )
-    return made
+    made = tuple(numbers) * (len(shape) if len(numbers) == 1 else 1)
+    if len(made) != len(shape) or any(n < 1 or n != int(n) for n in made):
+        hint = "give a whole number, 1 or more, for each"
+        raise InputError(f"{what} {given!r} does not fit {len(shape)} axes of positions", hint=hint)
+    return tuple(int(n) for n in made)
 
 
 def _text(sizes: tuple[int, ...]) -> str:
