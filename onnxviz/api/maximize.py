@@ -342,7 +342,7 @@ class _Asked:
         if source is not None and dream is not None:
             return made.dream(layer, source, channels), "deep dream"
         if source is not None:
-            return made.caricature(layer, source, _COSINE if cosine is None else cosine, begin=False), "caricature"
+            return made.caricature(layer, source, _COSINE if cosine is None else cosine), "caricature"
         if scores:
             names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
             if classes is not None or names is not None or len(layer.places) == 0 or layer.positions == 1:

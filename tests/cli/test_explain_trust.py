@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
+import pytest
 
 from tests.cli.conftest import Onnxviz
 
@@ -41,3 +46,42 @@ def test_what_cannot_be_exported_writes_nothing(onnxviz: Onnxviz) -> None:
     run = onnxviz(*GIVEN, "--export", "b.onnx", "--method", "smoothgrad")
     assert (run.code, run.files) == (2, [])
     assert "those that can are grad-cam" in run.err
+
+
+def test_bars_on_a_terminal_leave_nothing_behind(here: Path) -> None:
+    pty = pytest.importorskip("pty", reason="there are no pseudo-terminals")
+    master, slave = pty.openpty()
+    words = [
+        *GIVEN,
+        "-m",
+        "rise",
+        "--set",
+        "masks=1500",
+        "--certify",
+        "--certify-set",
+        "stages=1",
+        "--certify-set",
+        "copies=0",
+        "-o",
+        "o.png",
+    ]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "onnxviz", *words]
+    with subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=slave) as run:
+        os.close(slave)
+        shown = b"".join(iter(lambda: _read(master), b"")).decode()
+    os.close(master)
+    assert run.returncode == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    for counted in ("copies of samples", "random weights"):
+        assert counted in plain
+    for line in ("examining rise", "rise: certificate"):
+        assert plain[plain.index(line) - 1] in "\r\n", "a line is written behind a piece of a bar"
+    assert shown.count("\x1b[?25h") == shown.count("\x1b[?25l"), "the cursor is hidden"
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # its other end is closed
+        return b""

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.map_axes import axis_letters
+from onnxviz.analysis.attribution.axes import spatial_axes
 from onnxviz.errors import InputError, SelectionError
-from onnxviz.graph.layouts import input_layout
 
 if TYPE_CHECKING:
     from onnxviz.analysis.attribution.case import Case
 
-__all__ = ["BASELINES", "Baseline", "BaselineSpec", "baselines", "blurred", "seen_through", "spatial_axes"]
+__all__ = ["BASELINES", "Baseline", "BaselineSpec", "baselines", "blurred", "seen_through"]
 
 Array = npt.NDArray[Any]
 #: Name -> what it is.
@@ -126,23 +125,6 @@ def seen_through(case: Case, name: str, sample: int, fill: Array, masks: Array) 
     for row, mask in zip(made, masks, strict=True):
         row[...] = other + mask * (own - other)
     return made
-
-
-def spatial_axes(case: Case, name: str) -> tuple[int, ...]:
-    """Return the axes of an attributed input that are positions; none where nothing tells."""
-    rank = case.value(name).ndim
-    around = case.around
-    known = around.letters(name)
-    value = next((v for v in around.model.graph.inputs if v.name == name), None)
-    if known is None and value is not None:
-        told = input_layout(around.model, value, around.layouts)
-        if told == "CHW" and rank == 3:
-            return (1, 2)  # the one channel stands in the place of the samples
-        known = told if told is None or len(told) == 4 else f"N{told}"
-    if known is None or rank not in (3, 4, 5):
-        return ()
-    letters = axis_letters(case.value(name).shape, name, None, known)
-    return tuple(axis for axis, letter in enumerate(letters) if letter not in "NC")
 
 
 def blurred(array: Array, axes: Sequence[int], sigma: float) -> Array:

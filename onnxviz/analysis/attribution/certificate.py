@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxviz.analysis.attribution.case import Case
-from onnxviz.analysis.attribution.faithfulness import Curves, Faithfulness, faithfulness, infidelity
+from onnxviz.analysis.attribution.faithfulness import Curves, Faithfulness, area, faithfulness, infidelity
 from onnxviz.analysis.attribution.methods import find_method
 from onnxviz.analysis.attribution.positions import Positions, positions_of
 from onnxviz.analysis.attribution.randomization import Randomization, randomization, weight_layers
@@ -81,8 +82,10 @@ def examination_of(given: Mapping[str, Any]) -> Examination:
     made = Examination(**given)
     for name in _COUNTS:
         value = getattr(made, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < (name in ("steps", "draws", "redraws")):
-            raise InputError(f"{name} of an examination cannot be {value!r}", hint="give a whole number, 1 or more")
+        least = int(name in ("steps", "draws", "redraws"))
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            hint = f"give a whole number, {least} or more"
+            raise InputError(f"{name} of an examination cannot be {value!r}", hint=hint)
     if not isinstance(made.radius, (int, float)) or not 0 < made.radius < 1:
         raise InputError(f"the radius of an examination cannot be {made.radius!r}", hint="give a share such as 0.02")
     return made
@@ -185,17 +188,11 @@ def cost(case: Case, one: Attribution, examination: Examination) -> str:
     weights also opens a model.
     """
     forward = 2 * (3 + examination.draws) * (examination.steps + 1) + examination.perturbations
-    anew = _redrawn(case, examination)
+    anew = min(examination.stages, len(weight_layers(case.model, case.target.tensor))) * examination.redraws
     return (
         f"examining {one.method}: {forward * case.samples} samples through the model, and {anew + examination.copies} "
         f"more explanations of {case.samples}, {anew} of them with other weights"
     )
-
-
-def _redrawn(case: Case, examination: Examination) -> int:
-    """Return how many explanations have other weights."""
-    layers = len(weight_layers(case.model, case.target.tensor))
-    return min(examination.stages, layers) * examination.redraws
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,12 +222,8 @@ class _Work:
     def with_checks(made: TrustCertificate, *checks: Check) -> TrustCertificate:
         return replace(made, checks=(*made.checks, *checks))
 
-    def telling(self, what: str, before: int = 0) -> Callable[[int, int], None] | None:
-        tell = self.tell
-        if tell is None:
-            return None
-        total = _redrawn(self.case, self.how) + self.how.copies
-        return lambda done, of: tell(what, before + done, total)
+    def telling(self, what: str) -> Callable[[int, int], None] | None:
+        return None if self.tell is None else partial(self.tell, what)
 
     def with_curves(self, made: TrustCertificate) -> TrustCertificate:
         try:
@@ -270,7 +263,7 @@ class _Work:
             return made
         found = sensitivity_max(
             self.case, self.one.maps, self.again, copies=how.copies, radius=how.radius, seed=how.seed,
-            tell=self.telling("noisy inputs", _redrawn(self.case, how)),
+            tell=self.telling("noisy inputs"),
         )  # fmt: skip
         return replace(self.with_checks(made, sensitivity(found, how.radius)), sensitivity=found)
 
@@ -288,11 +281,7 @@ def _faith(found: Faithfulness) -> dict[str, Any]:
 
 def _curves(found: Curves) -> dict[str, Any]:
     return {"fill": found.fill, "map": found.map, "controls": dict(found.controls), "areas": found.areas(),
-            "random_areas": [_mean(draw) for draw in found.random]}  # fmt: skip
-
-
-def _mean(curves: npt.NDArray[np.float64]) -> float:
-    return float(((curves[:, 1:] + curves[:, :-1]).mean(axis=1) / 2).mean())
+            "random_areas": area(found.random).mean(axis=1)}  # fmt: skip
 
 
 def _random(found: Randomization) -> dict[str, Any]:

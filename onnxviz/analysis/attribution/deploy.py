@@ -20,6 +20,7 @@ from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.overrides.names import rules_table
 from onnxviz.graph.select import all_tensors
 from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.tidy import fresh_name
 
 if TYPE_CHECKING:
     from onnxviz.analysis.attribution.case import Case
@@ -153,7 +154,7 @@ def _seeded(ops: Ops, seed: str, scores: ir.Value, target: Target, kind: str) ->
         flat = ops.Reshape(scores, ops.ints(1, -1)) if target.bare else ops.samples(scores)
         chosen = ops.ArgMax(flat, axis=1, keepdims=0)
         if kind == "input":
-            class_input = next(n for n in ("class", *(f"class_{i}" for i in range(2, 99))) if n not in ops.taken)
+            class_input = fresh_name("class", ops.taken)
             batch = None if target.bare or scores.shape is None else scores.shape[0]
             chosen = ir.Value(
                 name=class_input, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1 if target.bare else batch])
@@ -210,8 +211,7 @@ def _pixels(
 
 def _returned(ops: Ops, value: ir.Value, wanted: str, taken: set[str]) -> str:
     output = ops.Identity(value)
-    output.name = next(n for n in (wanted, *(f"{wanted}_{i}" for i in range(2, 99))) if n not in taken)
-    taken.add(output.name)
+    output.name = fresh_name(wanted, taken)
     output.type = ir.TensorType(ir.DataType.FLOAT)
     ops.graph.outputs.append(output)
     return output.name

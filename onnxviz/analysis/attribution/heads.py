@@ -100,7 +100,7 @@ def find_heads(model: ir.Model, run: Run, picture: bool) -> list[Head]:
     """
     node = _suppressing(model)
     if node is not None:
-        return _before(model, node, run)
+        return _before(node, run)
     outputs = [v for v in model.graph.outputs if v.dtype in FLOAT_TYPES and len(shape_list(v) or ()) == 3]
     values = run([str(v.name) for v in outputs]) if outputs else {}
     blocks = {name: array for name, array in values.items() if array.ndim == 3 and array.size}
@@ -134,7 +134,7 @@ def _suppressing(model: ir.Model) -> ir.Node | None:
     return next((node for node in model.graph if node.op_type == "NonMaxSuppression"), None)
 
 
-def _before(model: ir.Model, node: ir.Node, run: Run) -> list[Head]:
+def _before(node: ir.Node, run: Run) -> list[Head]:
     """Return what goes into a suppression, from before anything was dropped."""
     boxes, scores = node.inputs[0], node.inputs[1]
     if boxes is None or scores is None:

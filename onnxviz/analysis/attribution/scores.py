@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.analysis.attribution.raw_scores import ancestors
+from onnxviz.analysis.attribution.raw_scores import UNDONE, ancestors
 from onnxviz.errors import InputError, SelectionError, listed, printable
 from onnxviz.graph.select import FLOAT_TYPES, node_tensors
 from onnxviz.graph.shapes import shape_list
@@ -22,7 +22,6 @@ from onnxviz.graph.shapes import shape_list
 __all__ = ["Scored", "before_probabilities", "class_index", "class_names", "score_output"]
 
 _PASSED = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Dropout"}
-_UNDONE = {"Softmax": "softmax", "LogSoftmax": "log-softmax", "Sigmoid": "sigmoid"}
 _NAMES = ("names", "classes", "labels", "class_names", "id2label", "classnames")
 
 
@@ -161,8 +160,8 @@ def before_probabilities(output: ir.Value) -> tuple[ir.Value | None, str]:
     """
     value: ir.Value | None = output
     while value is not None and (node := value.producer()) is not None and node.inputs:
-        if node.op_type in _UNDONE and node.domain in ("", "ai.onnx"):
-            return node.inputs[0], _UNDONE[node.op_type]
+        if node.op_type in UNDONE and node.domain in ("", "ai.onnx"):
+            return node.inputs[0], UNDONE[node.op_type]
         if node.op_type not in _PASSED and not (node.op_type == "Cast" and value.dtype in FLOAT_TYPES):
             return None, ""
         value = node.inputs[0]

@@ -299,7 +299,7 @@ def test_a_picture_without_an_axis_of_samples() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     for options, words in (
-        ({"method": "rise", "share": 1.0}, "share lies between"),
+        ({"method": "rise", "share": 1.0}, "a share of 1.0 cells is no chance"),
         ({"method": "rise", "fill": "zeros,mean"}, "RISE takes one fill"),
         ({"method": "score-cam", "fill": "zeros,mean"}, "Score-CAM takes one fill"),
         ({"method": "feature-ablation", "groups": np.zeros(5, int)}, "do not fit 'x'"),

@@ -13,7 +13,9 @@ from onnxviz.analysis.attribution.detection import background_of, box_layout
 from onnxviz.analysis.attribution.regions import overlap
 from onnxviz.analysis.attribution.views import attribution_view
 from onnxviz.api import attribute
+from onnxviz.api.attribution import answer_maps
 from onnxviz.errors import InputError, SelectionError
+from onnxviz.runtime.batches import load_batches
 
 HEAD = '<ir_version: 8, opset_import: ["": 17]> '
 # A detector of 4 × 4 anchors: the score of an anchor is a pixel (background 2), its box a cell of 2 pixels.
@@ -279,3 +281,13 @@ def test_a_layer_of_a_text_is_not_drawn_over_a_signal_beside_it() -> None:
     found = attribute(model, feeds, method="hires-cam", layer="r", target="token:1", providers="cpu")
     view = attribution_view(found, "r", 0)
     assert (view.kind, view.words) == ("tokens", ("1", "2", "3", "4"))
+
+
+def test_the_answer_of_a_detector_is_a_box_by_the_method_that_keeps_to_it() -> None:
+    # A convolution before the scores, so that there is a layer with positions.
+    text = DETECTOR.replace("<float[1, 16, 4]", "<float[1, 1, 3, 3] w = {0, 0, 0, 0, 1, 0, 0, 0, 0}, float[1, 16, 4]")
+    text = text.replace("f = Reshape(x, list)", "c = Conv<pads = [1, 1, 1, 1]>(x, w) f = Reshape(c, list)")
+    model = ir.from_onnx_text(text)
+    found = answer_maps(model, load_batches(model, {"x": X[:1]}), None, {"providers": "cpu"})
+    assert [one.method for one in found] == ["layer-cam", "input-x-gradient"]
+    assert all(np.argwhere(one.values.reshape(4, 4)).tolist() == [[1, 2]] for one in found)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,15 @@ import pytest
 
 from onnxviz.analysis.attribution.baselines import BASELINES
 from onnxviz.analysis.attribution.case import Case, open_case
-from onnxviz.analysis.attribution.methods import METHODS, Found, attribution, known_methods, method
+from onnxviz.analysis.attribution.methods import (
+    METHODS,
+    Found,
+    attribution,
+    broken_methods,
+    find_method,
+    known_methods,
+    method,
+)
 from onnxviz.analysis.attribution.run import How, Runner
 from onnxviz.api import attribute
 from onnxviz.errors import GradientError, InputError, SelectionError
@@ -183,8 +193,10 @@ def test_a_picture_without_an_axis_of_samples() -> None:
 
 
 def test_unknown_methods_and_parameters_list_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no method 'magic'; choose .*grad-cam"):
-        attribute(small("n"), {"x": X}, method="magic", providers="cpu")
+    with pytest.raises(InputError, match="no method '漢字'; choose .*grad-cam"):
+        attribute(small("n"), {"x": X}, method="漢字", providers="cpu")
+    with pytest.raises(InputError, match=r"no method 'grad_cam\+'; the nearest are grad-cam"):
+        attribute(small("n"), {"x": X}, method="grad_cam+", providers="cpu")
     with pytest.raises(InputError, match=r"saliency has no parameter 'steps'; it has absolute \(True\)"):
         attribute(small("n"), {"x": X}, method="saliency", steps=3, providers="cpu")
 
@@ -201,6 +213,86 @@ def test_a_method_of_somebody_else_is_one_row() -> None:
         assert found.parameters == {"part": 0.25}
     finally:
         METHODS.pop("halves", None)
+
+
+PLUGIN = """
+from onnxviz.analysis.attribution.methods import Found, Method, method
+
+@method("planted-thirds", "a third of the input", source="this test", needs=())
+def thirds(case):
+    return Found({name: case.value(name) / 3 for name in case.sources})
+
+row = Method("planted-fifths", "a fifth", "this test", lambda case: Found({"x": case.value("x") / 5}), frozenset())
+no_row = 3
+"""
+POINTS = """[onnxviz.attribution]
+planted-thirds = planted_plugin:thirds
+planted-fifths = planted_plugin:row
+planted-number = planted_plugin:no_row
+planted-absent = planted_absent:method
+planted-raises = planted_raises:method
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Install a distribution with two methods, and three entry points that bring none."""
+    (tmp_path / "planted_plugin.py").write_text(PLUGIN)
+    (tmp_path / "planted_raises.py").write_text("raise RuntimeError('broken\\nin two lines')\n")
+    about = tmp_path / "planted-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in [name for name in METHODS if name.startswith("planted")]:
+        METHODS.pop(name)
+    for name in ("planted_plugin", "planted_raises"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_methods_of_an_installed_package_are_found() -> None:
+    for name, part in (("planted-thirds", 3), ("planted-fifths", 5)):
+        found = attribute(small("n"), {"x": X}, method=name, providers="cpu")
+        np.testing.assert_allclose(found.values, X / part, rtol=1e-6)
+    assert {"planted-thirds", "planted-fifths"} <= set(known_methods())
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_broken_package_is_named_in_a_line_and_breaks_nothing_else() -> None:
+    assert attribute(small("n"), {"x": X}, method="saliency", providers="cpu").values.shape == X.shape
+    with pytest.raises(
+        InputError, match="'planted-raises' of planted_raises:method cannot be loaded: .*broken"
+    ) as raised:
+        find_method("planted-raises")
+    assert "\n" not in str(raised.value)
+    lines = broken_methods()
+    assert [line.split("'")[1] for line in lines] == ["planted-absent", "planted-number", "planted-raises"]
+    assert "is none: the entry point has to name" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        (
+            "integrated-gradients",
+            {"steps": "many"},
+            "steps of integrated-gradients cannot be 'many'; give a whole number, 1",
+        ),
+        ("integrated-gradients", {"steps": 0}, "cannot be 0"),
+        ("smoothgrad", {"copies": 2.5}, "cannot be 2.5"),
+        ("smoothgrad", {"noise": float("nan")}, "noise of smoothgrad cannot be nan; give a number, 0 or more"),
+        ("smoothgrad", {"seed": -1}, "a whole number, 0 or more"),
+        ("grad-cam", {"relu": 1}, "relu of grad-cam cannot be 1; give true or false"),
+        ("rise", {"share": 1.5, "masks": 2}, "a share of 1.5 cells is no chance"),
+        ("occlusion", {"patch": 3.5}, "patch 3.5 does not fit 2 axes of positions; give a whole number"),
+        ("lrp", {"composite": 5}, "there is no composite 5"),
+    ],
+)
+def test_values_that_a_parameter_cannot_have_are_refused(name: str, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        attribute(small("n"), {"x": X}, method=name, providers="cpu", **given)
 
 
 def test_every_row_of_the_registry_is_whole() -> None:

@@ -17,8 +17,9 @@ from onnxviz.analysis.attribution import randomization as randomizing
 from onnxviz.analysis.attribution.case import Case, open_case
 from onnxviz.analysis.attribution.certificate import Examination, TrustCertificate, certified, cost, examination_of
 from onnxviz.analysis.attribution.methods import METHODS, Found, attribution, known_methods, method
-from onnxviz.analysis.attribution.positions import enlarged, positions_of
+from onnxviz.analysis.attribution.positions import positions_of
 from onnxviz.analysis.attribution.randomization import rank_correlation, weight_layers, with_random_weights
+from onnxviz.analysis.attribution.resizing import enlarged
 from onnxviz.analysis.attribution.sensitivity import sensitivity_max
 from onnxviz.api import attribute, explain, preprocessing
 from onnxviz.errors import InputError
@@ -367,7 +368,7 @@ def test_a_map_of_a_layer_is_enlarged_as_it_is_drawn(small_cnn: ir.Model) -> Non
     view = attribution_view(one, one.tensor, 0)
     assert view.spatial is not None
     drawn = view.spatial.at(np.arange(8.0), np.arange(8.0))
-    mine = enlarged(where.heats(0)[0], where.cells, (8, 8))
+    mine = enlarged(where.heats(0)[0], (8, 8), cells=where.cells)
     inside = np.isfinite(drawn)
     np.testing.assert_allclose(mine[inside], drawn[inside], rtol=1e-5)
 
