@@ -20,7 +20,7 @@ from onnxviz.analysis.attribution.targets import Forward, Target, TargetSpec, re
 from onnxviz.analysis.placement import Placement
 from onnxviz.analysis.spatial_heat import Canvas
 from onnxviz.analysis.surroundings import Surroundings
-from onnxviz.errors import SelectionError, listed
+from onnxviz.errors import SelectionError, listed, printable
 from onnxviz.gradient.registry import Table
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.liveness import tensor_bytes

@@ -48,8 +48,6 @@ def gradient_shap(
 
     ``completeness`` is 0 in expectation only.
     """
-    if copies < 1 or noise < 0 or seed < 0:
-        raise InputError("copies is 1 or more, and neither noise nor seed is negative")
     chosen = baselines(case, baseline, seed)
     totals = {name: np.zeros(case.value(name).shape) for name in case.sources}
     for sample, places in case.gradients.copies(copies):
