@@ -77,7 +77,7 @@ def _caption(bands: Sequence[tuple[Attribution, TrustCertificate]]) -> list[str]
         )
         parts.append("the blue bar is under what the verdict is of")
         parts.append(
-            f"{how.steps} steps, {how.draws} random orders, weights drawn {how.redraws} times, seed {how.seed}"
+            f"{how.steps} steps, {how.draws} random orders, weights drawn {how.redraws} times at most, seed {how.seed}"
         )
     return parts
 
@@ -177,8 +177,7 @@ def _draw_layers(axes: Axes, found: Randomization) -> None:
     at = np.arange(1, len(found.drawn) + 1)
     axes.axhspan(ALIKE, 1.05, color="#f6dcd9", linewidth=0, zorder=-2)
     axes.axhspan(-1.05, DIFFERENT, color="#dff0e5", linewidth=0, zorder=-2)
-    counted = sum(2 * drawn <= found.total for drawn in found.drawn) or 1
-    axes.axvspan(0.5, counted + 0.5, ymin=0, ymax=0.025, color=ACCENT, alpha=0.6, linewidth=0)
+    axes.axvspan(0.5, len(found.counted) + 0.5, ymin=0, ymax=0.025, color=ACCENT, alpha=0.6, linewidth=0)
     points = found.correlation.reshape(len(at), -1)
     if points.shape[1] <= 40:
         axes.plot(np.repeat(at, points.shape[1]), points.reshape(-1), ".", color="#9aa0a6", markersize=2.5)
