@@ -167,7 +167,7 @@ def _key(figure: Figure, found: Curves, corner: tuple[float, float]) -> None:
     for place, name in enumerate(name for name in _NAMES if name in areas):
         known = areas[name][np.isfinite(areas[name])]
         value = number(float(known.mean())) if known.size else "none"
-        at = left + (place % 2) * _CHART * 0.46, top + 0.15 * (place // 2)
+        at = left + (place % 2) * _CHART * 0.5, top + 0.15 * (place // 2)
         figure_text(figure, *at, f"{_NAMES[name]} {value}", fontsize=7, color=_COLOURS[name],
                     fontweight="bold" if name == "map" else "normal")  # fmt: skip
 
@@ -208,7 +208,7 @@ def _verdicts(figure: Figure, certificate: TrustCertificate, top: float) -> None
     for check in certificate.checks:
         word, colour = _MARKS[check.verdict]
         figure_text(figure, MARGIN, top, word, fontsize=7.5, fontweight="bold", color=colour)
-        figure_text(figure, MARGIN + 0.78, top, check.name, fontsize=7.5, color=INK)
+        figure_text(figure, MARGIN + 0.86, top, check.name, fontsize=7.5, color=INK)
         for line in _wrapped(check, width):
             figure_text(figure, MARGIN + 1.75, top, line, fontsize=7.5, color=MUTED)
             top += _LINE

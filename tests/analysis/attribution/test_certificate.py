@@ -432,7 +432,10 @@ def test_a_correlation_that_differs_from_draw_to_draw_gives_no_verdict() -> None
     assert (found.verdict, "whether it changes is not sure" in found.text, "± 0.45" in found.text) == (
         "doubt", True, True
     )  # fmt: skip
-    assert randomized(drawn([[[0.95], [0.97]]])).verdict == "fail"
+    shown = randomized(drawn([[[0.95], [0.97]]]))
+    assert (shown.verdict, shown.text.endswith("it shows the picture, not the model")) == ("fail", True)
+    untouched = randomized(drawn([[[1.0], [1.0]], [[0.9], [0.8]], [[0.1], [0.2]]]))
+    assert (untouched.verdict, untouched.text.endswith("so it is about no class")) == ("fail", True)
     assert randomized(drawn([[[0.6], [1.0]]])).verdict == "doubt"
     assert randomized(drawn([[[0.6], [0.62]]])).text.startswith("it changes only in part")
 
