@@ -24,7 +24,7 @@ def test_a_certificate_as_data_and_as_a_figure(onnxviz: Onnxviz, here: Path) -> 
     assert (run.code, run.files) == (0, ["c.json"]), run.err  # no picture was asked for
     made = json.loads((here / "c.json").read_text())
     assert made[0]["examination"]["steps"] == 4
-    assert "examining grad-cam: 64 samples through the model, and 3 more explanations of 1, 2 of them" in run.err
+    assert "examining grad-cam: 84 samples through the model, and up to 3 more explanations of 1, 2 of them" in run.err
     run = onnxviz(*GIVEN, "--certificate", "c.svg", "-o", "a.png", *FAST)
     assert (run.code, sorted(run.files)) == (0, ["a.png", "c.json", "c.svg"]), run.err
 

@@ -39,7 +39,8 @@ _COUNTS = ("steps", "draws", "stages", "redraws", "perturbations", "copies")
 
 @dataclass(frozen=True)
 class Examination:
-    """How an attribution is examined where that is asked for; what costs most is ``stages`` × ``redraws`` explanations.
+    """How an attribution is examined where that is asked for; what costs most is up to ``stages`` × ``redraws``
+    explanations.
 
     Attributes:
         steps: Steps of the deletion and insertion curves.
@@ -47,7 +48,8 @@ class Examination:
         deletion: What takes the place of deleted positions: a baseline's name.
         insertion: What positions are inserted into; None takes the blurred input, or zeros.
         stages: Most stages at which the weights are drawn anew; 0 leaves that out.
-        redraws: How many times.
+        redraws: How many times at most: see
+            :func:`onnxviz.analysis.attribution.randomization.randomization`.
         perturbations: Blocks that are taken away for the infidelity; 0 leaves it out.
         copies: Noisy inputs for the sensitivity; 0 leaves it out.
         radius: Of that noise, as a share of the input's range.
@@ -55,12 +57,12 @@ class Examination:
     """
 
     steps: int = 24
-    draws: int = 3
+    draws: int = 5
     deletion: str = "zeros"
     insertion: str | None = None
     stages: int = 8
-    redraws: int = 2
-    perturbations: int = 32
+    redraws: int = 8
+    perturbations: int = 128
     copies: int = 10
     radius: float = 0.02
     seed: int = 0
@@ -190,8 +192,8 @@ def cost(case: Case, one: Attribution, examination: Examination) -> str:
     forward = 2 * (3 + examination.draws) * (examination.steps + 1) + examination.perturbations
     anew = min(examination.stages, len(weight_layers(case.model, case.target.tensor))) * examination.redraws
     return (
-        f"examining {one.method}: {forward * case.samples} samples through the model, and {anew + examination.copies} "
-        f"more explanations of {case.samples}, {anew} of them with other weights"
+        f"examining {one.method}: {forward * case.samples} samples through the model, and up to "
+        f"{anew + examination.copies} more explanations of {case.samples}, {anew} of them with other weights"
     )
 
 
@@ -208,7 +210,7 @@ class _Work:
     def again(self, case: Case) -> Maps:
         """Explain a case by the same method, layer and parameters."""
         row = find_method(self.one.method)
-        layer = () if self.one.layer is None else (self.one.layer,)
+        layer = (self.one.layer,) if "layer" in row.needs and self.one.layer is not None else ()
         return row.run(case, *layer, **self.parameters).maps
 
     def examined(self, made: TrustCertificate) -> TrustCertificate:
@@ -239,10 +241,10 @@ class _Work:
         made = replace(self.with_checks(made, *curves(found)), faithfulness=found)
         if not how.perturbations:
             return made
-        missed = infidelity(
+        missed, error = infidelity(
             self.case, where, perturbations=how.perturbations, seed=how.seed, fill=how.deletion
         )  # fmt: skip
-        return replace(self.with_checks(made, infidelity_check(missed)), infidelity=missed)
+        return replace(self.with_checks(made, infidelity_check(missed, error)), infidelity=missed)
 
     def with_random_weights(self, made: TrustCertificate) -> TrustCertificate:
         how = self.how
@@ -287,7 +289,8 @@ def _curves(found: Curves) -> dict[str, Any]:
 def _random(found: Randomization) -> dict[str, Any]:
     return {
         "layers": list(found.layers), "drawn": list(found.drawn), "total": found.total, "by_stage": found.by_stage,
-        "correlation": found.correlation, "upper": found.upper, "flat": found.flat, "seed": found.seed,
+        "correlation": found.correlation, "upper": found.upper, "error": found.error, "flat": found.flat,
+        "seed": found.seed,
     }  # fmt: skip
 
 

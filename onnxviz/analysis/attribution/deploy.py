@@ -103,9 +103,8 @@ def deployable(
     ]  # which runtimes take as constants
     model = infer_shapes(made.model)
     model.metadata_props.update(_said(one, target))
-    return Deployable(
-        model, attribution, heatmap, class_input, tuple(map(str, made.cuts)), tuple(made.notes)
-    )  # fmt: skip
+    notes = (*made.notes, *_bound_to_a_size(case, one, values[case.target.tensor], target))
+    return Deployable(model, attribution, heatmap, class_input, tuple(map(str, made.cuts)), notes)
 
 
 def check_deployable(method: str) -> None:
@@ -215,6 +214,23 @@ def _returned(ops: Ops, value: ir.Value, wanted: str, taken: set[str]) -> str:
     output.type = ir.TensorType(ir.DataType.FLOAT)
     ops.graph.outputs.append(output)
     return output.name
+
+
+def _bound_to_a_size(case: Case, one: Attribution, scores: ir.Value, target: str) -> list[str]:
+    """Say where a target that is fixed to a place ties the file to the sample."""
+    if target != "fixed" or case.target.classes is not None:
+        return []
+    notes = []
+    shape = case.target.shape
+    open_ = scores.shape is None or any(not isinstance(size, int) for size in list(scores.shape)[-len(shape) :])
+    if len(shape) > 1 and open_:
+        size = " × ".join(map(str, shape))
+        notes.append(
+            f"the target is a place in {case.target.tensor} of {size}: the file takes inputs of that size alone"
+        )
+    if any(region is not None for region in one.regions):
+        notes.append(f"whatever is fed, the map is that of the place in {case.target.tensor} found in this sample")
+    return notes
 
 
 def _said(one: Attribution, target: str) -> dict[str, str]:

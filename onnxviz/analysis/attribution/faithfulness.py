@@ -48,6 +48,13 @@ class Curves:
         """Return the area under each curve, ``(N,)``: ``"map"`` and the controls."""
         return {"map": area(self.map), **{name: area(curve) for name, curve in self.controls.items()}}
 
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the area of random controls, means over the samples; 0 of a single draw."""
+        areas = area(self.random)
+        known = areas[:, np.isfinite(areas).all(axis=0)].mean(axis=1) if len(areas) > 1 else np.zeros(0)
+        return float(np.std(known, ddof=1)) if np.isfinite(known).all() and known.size else 0.0
+
 
 @dataclass(frozen=True, eq=False)
 class Faithfulness:
@@ -78,7 +85,7 @@ def area(curve: Array) -> Array:
 
 
 def faithfulness(
-    case: Case, where: Positions, *, steps: int = 24, draws: int = 3, seed: int = 0,
+    case: Case, where: Positions, *, steps: int = 24, draws: int = 5, seed: int = 0,
     deletion_fill: BaselineSpec = "zeros", insertion_fill: BaselineSpec | None = None,
 ) -> Faithfulness:  # fmt: skip
     """Take positions away in the order of a map, and put them back in that order.
@@ -177,9 +184,11 @@ class _Walk:
 
 
 def infidelity(
-    case: Case, where: Positions, *, perturbations: int = 32, seed: int = 0, fill: BaselineSpec = "zeros"
-) -> Array:  # fmt: skip
-    """Return how badly sums of the map foretell what taking away blocks of the input does to the score, ``(N,)``.
+    case: Case, where: Positions, *, perturbations: int = 128, seed: int = 0, fill: BaselineSpec = "zeros"
+) -> tuple[Array, Array]:  # fmt: skip
+    """Return how badly sums of the map foretell what taking away blocks of the input does to the score.
+
+    Both are ``(N,)``: the infidelity, and its standard error over the blocks (jackknife: Efron and Stein 1981).
 
     ``min_β E[(β Σ_taken Φ − (y(x) − y(x without them)))²] / E[(y(x) − y(x without them))²]``: 0 where the sums are in
     proportion to the differences, 1 where they tell nothing. Yeh et al. 2019, arXiv:1901.09392, definition 2.1 with
@@ -194,14 +203,15 @@ def infidelity(
         fill: What takes the place of a position that is taken away.
     """
     base = baselines(case, fill, seed)[0]
-    found = np.full(case.samples, np.nan)
+    found = np.full((2, case.samples), np.nan)
     for sample in range(case.samples):
         taken = _blocks(where, perturbations, np.random.default_rng((seed, sample, 11)))
         rows = where.without(case, sample, taken, {name: np.asarray(rows) for name, rows in base.rows.items()})
         fall = case.scores[sample] - case.forward(*case.changed(sample, rows)).scores
         told = taken.astype(np.float64) @ np.nan_to_num(where.spread(where.heats(sample)))
-        found[sample] = _unexplained(told, fall)
-    return found
+        if np.abs(fall).max() > _FLAT * abs(case.scores[sample]):
+            found[:, sample] = _unexplained(told, fall), _standard_error(told, fall)
+    return found[0], found[1]
 
 
 def _unexplained(told: Array, fall: Array) -> float:
@@ -214,6 +224,13 @@ def _unexplained(told: Array, fall: Array) -> float:
     if not whole > 0:
         return float("nan")
     return max(1.0 - float(told @ fall) ** 2 / (own * whole), 0.0) if own > 0 else 1.0
+
+
+def _standard_error(told: Array, fall: Array) -> float:
+    """Return the standard error of :func:`_unexplained`, from what it is without each block."""
+    count = len(fall)
+    each = [_unexplained(np.delete(told, i), np.delete(fall, i)) for i in range(count)]
+    return float(np.sqrt((count - 1) * np.nanvar(each))) if np.isfinite(each).any() else float("nan")
 
 
 def _blocks(where: Positions, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.methods import Found, method
-from onnxviz.errors import InputError
 
 __all__ = ["input_x_gradient", "noisy", "saliency", "smoothgrad", "smoothgrad_squared", "vargrad"]
 
@@ -56,8 +55,6 @@ def vargrad(case: Case, *, copies: int = 50, noise: float = 0.15, seed: int = 0)
 
 def _moments(case: Case, copies: int, noise: float, seed: int, combine: Callable[[Array, Array], Array]) -> Found:
     """Return something of the mean and the mean square of gradients of noisy copies."""
-    if copies < 1 or noise < 0 or seed < 0:
-        raise InputError("copies is 1 or more, and neither noise nor seed is negative")
     totals = {n: np.zeros((2, *case.value(n).shape)) for n in case.sources}
     for sample, places in case.gradients.copies(copies):
         found = case.gradients(*case.changed(sample, noisy(case, sample, places, seed, noise)))
