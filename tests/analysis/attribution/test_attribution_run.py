@@ -398,27 +398,3 @@ def test_on_a_device_inputs_are_bound_and_give_the_same(monkeypatch: pytest.Monk
     np.testing.assert_array_equal(found.values, plain.values)
     gradients = [fed for fed in bound if len(fed) > 1]
     assert len(gradients) == 3 * len(X), "two, two and one copies of each sample, with what enters beside the input"
-
-
-@pytest.mark.parametrize(
-    ("method", "options", "words"),
-    [
-        (
-            "integrated-gradients",
-            {"steps": "many"},
-            "steps of integrated-gradients is a whole number, not 'many'; such as",
-        ),
-        ("integrated-gradients", {"steps": 2.5}, "a whole number, not 2.5"),
-        ("rise", {"share": "half"}, "share of rise is a number, not 'half'"),
-        ("smoothgrad", {"noise": float("nan")}, "a number, not nan"),
-        ("grad-cam", {"relu": "perhaps"}, "relu of grad-cam is true or false, not 'perhaps'"),
-        ("smoothgrad", {"copies": 0}, "copies is 1 or more"),
-        ("vargrad", {"noise": -1.0}, "neither noise nor seed is negative"),
-        ("gradient-shap", {"copies": 0}, "copies is 1 or more"),
-        ("smoothgrad", {"seed": -1}, "neither noise nor seed is negative"),
-    ],
-)
-def test_parameters_of_another_kind_are_refused(method: str, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        attribute(small("n"), {"x": X}, method=method, providers="cpu", **options)
-    assert words in str(caught.value)
