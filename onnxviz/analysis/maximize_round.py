@@ -69,7 +69,7 @@ class Round:
         job = self.job
         size, model, views = job.picture, job.canvas.size, job.how.views
         if step is None:
-            return np.stack([view_matrix(size, model)] * len(self.items))
+            return np.stack([view_matrix(size)] * len(self.items))
         octave = step * views.octaves // job.how.steps
         rngs = (
             np.random.default_rng([job.how.seed, subject.key, item.copy, step])

@@ -118,7 +118,7 @@ def test_views_are_read_as_pytorch_reads_them(picture: tuple[int, int], model: t
 
 def test_views_of_signals_are_interpolated() -> None:
     signal = np.random.default_rng(0).random((1, 2, 40)).astype(np.float32)
-    matrix = view_matrix((40,), (40,), [3.0], [0.5], [0.8])
+    matrix = view_matrix((40,), [3.0], [0.5], [0.8])
     made = ran(lambda ops, x, m: write_views(ops, x, m, (1, 2, 40), (40,), 18), {"x": signal, "m": matrix[None]})
     places = (np.arange(40) - 19.5) * 0.8 + 3.5 + 19.5
     for row in range(2):
@@ -128,7 +128,7 @@ def test_views_of_signals_are_interpolated() -> None:
 
 def seen(pictures: np.ndarray, **how: object) -> np.ndarray:
     size = pictures.shape[1:]
-    matrix = view_matrix(size, size, **how)[None]  # type: ignore[arg-type]
+    matrix = view_matrix(size, **how)[None]  # type: ignore[arg-type]
     shape = (1, *pictures.shape)
     return ran(lambda ops, x, m: write_views(ops, x, m, shape, size, 18), {"x": pictures[None], "m": matrix})[0]
 
@@ -156,9 +156,7 @@ def test_views_stay_in_their_ranges_and_do_not_depend_on_one_another() -> None:
     assert angles.max() == pytest.approx(10, abs=0.3)
     shifts = np.array([d[2] * 112 for d in draws])
     assert np.abs(shifts).max() < 4 + 2 * 1.3
-    np.testing.assert_array_equal(
-        Views.none().draw(np.random.default_rng(0), (9, 9), (9, 9)), view_matrix((9, 9), (9, 9))
-    )
+    np.testing.assert_array_equal(Views.none().draw(np.random.default_rng(0), (9, 9), (9, 9)), view_matrix((9, 9)))
     assert Views.none().still
     assert not views.still
 
