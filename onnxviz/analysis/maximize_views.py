@@ -67,15 +67,12 @@ class Views:
         said += f", rotation ±{self.rotate:g}°" if axes == 2 else ""
         return said + (f", {self.octaves} octaves of {self.ratio:g}" if self.octaves > 1 else "")
 
-    def draw(
-        self, rng: np.random.Generator, picture: tuple[int, ...], model: tuple[int, ...], octave: int = 0
-    ) -> npt.NDArray[np.float32]:
+    def draw(self, rng: np.random.Generator, picture: tuple[int, ...], octave: int = 0) -> npt.NDArray[np.float32]:
         """Return a random view as :func:`view_matrix` gives it.
 
         Args:
-            rng: Where the numbers come from; six are taken, whatever is done.
+            rng: Where the numbers come from; eight are taken, whatever is done.
             picture: (height, width) of the picture, or (length,).
-            model: Of the model's input.
             octave: Which look, from 0.
         """
         numbers = rng.random(8)
