@@ -133,7 +133,7 @@ def ours_and_torchs(steps: int, table: Any = None, betas: tuple[float, float] = 
     )
     other, scores, moved = _Torch(numbers, model, betas), 0.0, 0.0
     for step in range(steps):
-        matrices = np.stack([views.draw(rng, (12, 10), (12, 10)) for _ in range(2)])
+        matrices = np.stack([views.draw(rng, (12, 10)) for _ in range(2)])
         found = session.step({ascent.rates: step_rates(step, 0.05), str(ascent.view): matrices}, [ascent.score])
         wanted = other.step(matrices, channels)
         scores = max(scores, float(np.abs(found[ascent.score] - wanted).max()))

@@ -38,7 +38,7 @@ def test_a_setting_that_does_not_exist_costs_nothing(onnxviz: Onnxviz) -> None:
 def test_a_file_that_explains(onnxviz: Onnxviz, here: Path) -> None:
     run = onnxviz(*GIVEN, "--export", "a.onnx", "--export-target", "input")
     assert (run.code, run.files) == (0, ["a.onnx"]), run.err
-    assert "exported: attribution and heatmap, for the class in class" in run.err
+    assert "exported: attribution and heatmap, of the class that is fed as class" in run.err
     assert [value.name for value in onnx.load(here / "a.onnx").graph.input] == ["image", "class"]
 
 
