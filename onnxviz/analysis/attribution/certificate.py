@@ -248,10 +248,10 @@ class _Work:
         made = replace(self.with_checks(made, *curves(found)), faithfulness=found)
         if not how.perturbations:
             return made
-        missed, error = infidelity(
+        missed, unsure = infidelity(
             self.case, where, perturbations=how.perturbations, seed=how.seed, fill=how.deletion
         )  # fmt: skip
-        return replace(self.with_checks(made, infidelity_check(missed, error)), infidelity=missed)
+        return replace(self.with_checks(made, infidelity_check(missed, unsure)), infidelity=missed)
 
     def with_random_weights(self, made: TrustCertificate) -> TrustCertificate:
         how = self.how
