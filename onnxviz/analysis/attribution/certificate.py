@@ -33,7 +33,8 @@ from onnxviz.errors import InputError, SelectionError, listed
 __all__ = ["Examination", "TrustCertificate", "certified", "cost", "examination_of"]
 
 Maps = Mapping[str, npt.NDArray[Any]]
-_COUNTS = ("steps", "draws", "stages", "redraws", "perturbations", "copies")
+#: Setting -> the least it can be.
+_COUNTS = {"steps": 1, "draws": 1, "stages": 0, "redraws": 1, "perturbations": 0, "copies": 0, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,11 @@ def examination_of(given: Mapping[str, Any]) -> Examination:
         shown = listed([f"{key} ({value})" for key, value in known.items()], 12)
         raise InputError(f"an examination has no setting {unknown[0]!r}", hint=f"it has {shown}")
     made = Examination(**given)
-    for name in _COUNTS:
+    for name, least in _COUNTS.items():
         value = getattr(made, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < (name in ("steps", "draws", "redraws")):
-            raise InputError(f"{name} of an examination cannot be {value!r}", hint="give a whole number, 1 or more")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            hint = f"give a whole number, {least} or more"
+            raise InputError(f"{name} of an examination cannot be {value!r}", hint=hint)
     if not isinstance(made.radius, (int, float)) or not 0 < made.radius < 1:
         raise InputError(f"the radius of an examination cannot be {made.radius!r}", hint="give a share such as 0.02")
     return made
