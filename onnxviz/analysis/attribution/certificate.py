@@ -34,7 +34,8 @@ from onnxviz.errors import InputError, SelectionError, listed
 __all__ = ["Examination", "TrustCertificate", "certified", "cost", "examination_of"]
 
 Maps = Mapping[str, npt.NDArray[Any]]
-_COUNTS = ("steps", "draws", "stages", "redraws", "perturbations", "copies")
+#: Setting -> the least it can be.
+_COUNTS = {"steps": 1, "draws": 1, "stages": 0, "redraws": 1, "perturbations": 0, "copies": 0, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,8 @@ def examination_of(given: Mapping[str, Any]) -> Examination:
         shown = listed([f"{key} ({value})" for key, value in known.items()], 12)
         raise InputError(f"an examination has no setting {unknown[0]!r}", hint=f"it has {shown}")
     made = Examination(**given)
-    for name in _COUNTS:
+    for name, least in _COUNTS.items():
         value = getattr(made, name)
-        least = int(name in ("steps", "draws", "redraws"))
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             hint = f"give a whole number, {least} or more"
             raise InputError(f"{name} of an examination cannot be {value!r}", hint=hint)
@@ -241,10 +241,10 @@ class _Work:
         made = replace(self.with_checks(made, *curves(found)), faithfulness=found)
         if not how.perturbations:
             return made
-        missed, spread = infidelity(
+        missed, unsure = infidelity(
             self.case, where, perturbations=how.perturbations, seed=how.seed, fill=how.deletion
         )  # fmt: skip
-        return replace(self.with_checks(made, infidelity_check(missed, spread)), infidelity=missed)
+        return replace(self.with_checks(made, infidelity_check(missed, unsure)), infidelity=missed)
 
     def with_random_weights(self, made: TrustCertificate) -> TrustCertificate:
         how = self.how

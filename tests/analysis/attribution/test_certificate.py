@@ -359,12 +359,14 @@ def test_the_command_writes_figures_and_data(models: Path, tmp_path: Path) -> No
 
 def test_settings_that_do_not_exist_are_refused(small_cnn: ir.Model) -> None:
     for given, words in (({"step": 1}, "no setting 'step'"), ({"steps": 0}, "steps of an examination cannot be 0"),
-                         ({"radius": 2.0}, "radius"), ({"stages": True}, "stages")):  # fmt: skip
-        with pytest.raises(InputError, match=words):
+                         ({"radius": 2.0}, "radius"), ({"stages": True}, "stages"), ({"redraws": 0}, "1 or more"),
+                         ({"seed": -1}, "seed of an examination cannot be -1"), ({"seed": "a"}, "seed")):  # fmt: skip
+        with pytest.raises(InputError) as refused:
             attribute(small_cnn, certify=given, providers="cpu")
+        assert words in f"{refused.value.message} {refused.value.hint}"
     assert examination_of({}) == Examination()
     case = case_of(small_cnn, {"x": np.ones((1, 1, 8, 8), np.float32)})
-    assert "16 more explanations" not in cost(case, attribution(case, "grad-cam"), Examination())
+    assert "up to 26 more explanations of 1, 16 of them" in cost(case, attribution(case, "grad-cam"), Examination())
 
 
 def test_a_map_of_a_layer_is_enlarged_as_it_is_drawn(small_cnn: ir.Model) -> None:
