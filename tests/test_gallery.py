@@ -38,7 +38,7 @@ def _commands(text: str) -> list[list[str]]:
 
 
 def _written(command: list[str]) -> list[str]:
-    return [command[i + 1] for i, word in enumerate(command) if word in ("-o", "--architecture")]
+    return [command[i + 1] for i, word in enumerate(command) if word in ("-o", "--architecture", "--certificate")]
 
 
 def test_every_view_has_a_picture_and_every_picture_a_command() -> None:

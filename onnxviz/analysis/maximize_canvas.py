@@ -44,7 +44,7 @@ class Canvas:
         color: The order of a picture's channels; empty where it is none.
         scale: ``(C,)`` float64.
         shift: ``(C,)`` float64.
-        batch: Size of the batch that the model fixes; None where it leaves it open.
+        batch: Size of the batch that the model, or ``dims``, fixes; None where it is open.
         notes: What was taken for given, one line each.
     """
 
@@ -143,6 +143,8 @@ def find_canvas(
     if min(whole) < 1:
         raise InputError(f"input {value.name!r} of shape {shape} is empty")
     first = shape[0] if "N" in canvas[4] else 1
+    if isinstance(first, str) or first is None:  # open, unless a size was given for it
+        first = known[0] if (first or f"{value.name}:0") in (dims or {}) else None
     batch = first if isinstance(first, int) else None
     name, kind, channels, notes, letters, color, scale, shift = canvas
     return Canvas(name, kind, channels, whole, letters, color, scale, shift, batch, notes)

@@ -67,15 +67,15 @@ class Round:
     def _views(self, step: int | None) -> npt.NDArray[np.float32]:
         """Return the views of a step; of the whole picture as it is without one."""
         job = self.job
-        size, model, views = job.picture, job.canvas.size, job.how.views
+        size, views = job.picture, job.how.views
         if step is None:
-            return np.stack([view_matrix(size, model)] * len(self.items))
+            return np.stack([view_matrix(size)] * len(self.items))
         octave = step * views.octaves // job.how.steps
         rngs = (
             np.random.default_rng([job.how.seed, subject.key, item.copy, step])
             for subject, item in zip(self.subjects, self.items, strict=True)
         )
-        return np.stack([views.draw(rng, size, model, octave) for rng in rngs])
+        return np.stack([views.draw(rng, size, octave) for rng in rngs])
 
     def _feeds(self, step: int | None) -> dict[str, np.ndarray]:
         """Return what differs from step to step."""

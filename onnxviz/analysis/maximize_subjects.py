@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxviz.analysis.attribution.scores import class_index
 from onnxviz.analysis.maximize import Subject
 from onnxviz.analysis.maximize_canvas import Canvas
 from onnxviz.analysis.maximize_terms import Goal, Layer
@@ -20,7 +20,7 @@ from onnxviz.runtime.preprocess import picture_values
 
 __all__ = [
     "caricature", "channel_subjects", "class_subjects", "direction_subjects", "dream", "neuron_subjects", "one_layer",
-    "read_directions", "start_values", "with_goals",
+    "read_directions", "start_values",
 ]  # fmt: skip
 
 
@@ -88,23 +88,15 @@ def class_subjects(
         raise InputError(
             f"{len(labels)} labels were given for {layer.channels} classes", hint="give one label a class, in order"
         )
-    chosen = range(min(top, layer.channels)) if classes is None else [_class(layer, c, labels) for c in classes]
+    chosen = (
+        range(min(top, layer.channels))
+        if classes is None
+        else [class_index(str(c).strip(), layer.channels, labels, layer.name) for c in classes]
+    )
     return [
         Subject(f"class {c}" + (f": {printable(labels[c], 80)}" if labels else ""), (Goal(layer.name, channel=c),), c)
         for c in dict.fromkeys(chosen)
     ]
-
-
-def _class(layer: Layer, given: int | str, labels: Sequence[str] | None) -> int:
-    if not isinstance(given, int) and not given.lstrip("-").isdigit():
-        found = [i for i, label in enumerate(labels or ()) if given.lower() in label.lower()]
-        if len(found) != 1:
-            hint = "several labels hold it" if found else "give its number" + ("" if labels else ", or --labels FILE")
-            raise SelectionError(f"there is no one class {given!r}", hint=hint)
-        return found[0]
-    if not 0 <= int(given) < layer.channels:
-        raise SelectionError(f"there is no class {given}", hint=f"{layer.name} has {layer.channels}, counted from 0")
-    return int(given)
 
 
 def read_directions(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
@@ -186,7 +178,7 @@ def dream(layer: Layer, values: npt.NDArray[np.float32], channels: Sequence[int]
     ]
 
 
-def caricature(layer: Layer, values: npt.NDArray[np.float32], cosine: float, *, begin: bool) -> list[Subject]:
+def caricature(layer: Layer, values: npt.NDArray[np.float32], cosine: float) -> list[Subject]:
     """Return the subject of a caricature: at each position what the layer holds for a picture, and more of it.
 
     Source: Olah et al., "The Building Blocks of Interpretability", Distill 2018; lucid's ``dot_compare``.
@@ -195,12 +187,6 @@ def caricature(layer: Layer, values: npt.NDArray[np.float32], cosine: float, *, 
         layer: The layer.
         values: The picture.
         cosine: Exponent of the cosine.
-        begin: Whether it is begun with too, instead of with noise.
     """
     goal = Goal(layer.name, reference=True, cosine=cosine)
-    return [Subject("caricature", (goal,), start=values if begin else None, reference=values)]
-
-
-def with_goals(subjects: Sequence[Subject], added: Sequence[Goal]) -> list[Subject]:
-    """Return subjects that maximize further goals too."""
-    return [replace(subject, goals=(*subject.goals, *added)) for subject in subjects]
+    return [Subject("caricature", (goal,), reference=values)]

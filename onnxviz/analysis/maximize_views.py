@@ -67,15 +67,12 @@ class Views:
         said += f", rotation ±{self.rotate:g}°" if axes == 2 else ""
         return said + (f", {self.octaves} octaves of {self.ratio:g}" if self.octaves > 1 else "")
 
-    def draw(
-        self, rng: np.random.Generator, picture: tuple[int, ...], model: tuple[int, ...], octave: int = 0
-    ) -> npt.NDArray[np.float32]:
+    def draw(self, rng: np.random.Generator, picture: tuple[int, ...], octave: int = 0) -> npt.NDArray[np.float32]:
         """Return a random view as :func:`view_matrix` gives it.
 
         Args:
-            rng: Where the numbers come from; six are taken, whatever is done.
+            rng: Where the numbers come from; eight are taken, whatever is done.
             picture: (height, width) of the picture, or (length,).
-            model: Of the model's input.
             octave: Which look, from 0.
         """
         numbers = rng.random(8)
@@ -90,7 +87,7 @@ class Views:
         around = [(n + 2 * pad - sum(reach)) / n / near for n in picture]
         room = [max(0.0, n * (1 - 1 / near)) for n in picture]
         at = [a + (number - 0.5) * free for a, number, free in zip(first, numbers[6:8], room, strict=False)]
-        return view_matrix(picture, model, at, second, [a / scale for a in around], angle)
+        return view_matrix(picture, at, second, [a / scale for a in around], angle)
 
 
 def _whole(amount: float) -> int:
@@ -104,7 +101,6 @@ def _whole(amount: float) -> int:
 
 def view_matrix(
     picture: tuple[int, ...],
-    model: tuple[int, ...],
     shift: list[float] | tuple[float, ...] = (0.0, 0.0),
     late: list[float] | tuple[float, ...] = (0.0, 0.0),
     window: list[float] | tuple[float, ...] = (1.0, 1.0),
@@ -117,16 +113,15 @@ def view_matrix(
 
     Args:
         picture: (height, width) of the picture, or (length,).
-        model: Of the model's input.
         shift, late: Pixels of the picture, down and right, after and before the rotation.
         window: Size of what the model sees over that of the picture.
         angle: Radians.
 
     Returns:
-        ``(3, 2)`` float32; a row ``(x, y, 1)`` times it is the place. It does not depend on ``model``, whose pixels are
-        spread over the window.
+        ``(3, 2)`` float32; a row ``(x, y, 1)`` times it is the place. The pixels of the model's input, however
+        many, are spread over the window.
 
-    >>> view_matrix((4, 4), (4, 4)).tolist()
+    >>> view_matrix((4, 4)).tolist()
     [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
     """
     if len(picture) == 1:

@@ -122,7 +122,9 @@ def attribution_methods() -> dict[str, str]:
 def answer_maps(
     model: ir.Model, batches: Batches, labels: Sequence[str] | None, run: Mapping[str, Any]
 ) -> list[Attribution]:
-    """Return Grad-CAM and input × gradient of the answer: the highest class, the best box, or the largest segment.
+    """Return a CAM and input × gradient of the answer: the highest class, the best box, or the largest segment.
+
+    Grad-CAM; of a box LayerCAM, which keeps to its place.
 
     Args:
         model: An opened model.
@@ -148,7 +150,7 @@ def answer_maps(
             refused = refused or error
             continue
         found = []
-        for method in ("grad-cam", "input-x-gradient"):
+        for method in ("layer-cam" if target == "box:0" else "grad-cam", "input-x-gradient"):
             try:
                 found.append(attribution(case, method))
             except SelectionError:  # no layer with positions

@@ -107,7 +107,7 @@ def export_attribution(
     kind = kind or ("argmax" if plain and case.target.classes is not None else "fixed")
     made = deployable(case, one, target=kind, parameters=parameters)
     if tell is not None:
-        fed = f", for the class in {made.class_input}" if made.class_input is not None else ""
+        fed = f", of the class that is fed as {made.class_input}" if made.class_input is not None else ""
         tell(f"exported: {made.attribution}{f' and {made.heatmap}' if made.heatmap else ''}{fed}")
         for line in (*(f"cut: {cut}" for cut in made.cuts), *made.notes):
             tell(line)

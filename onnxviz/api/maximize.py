@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from onnxviz.api.common import DATA, PICTURES, check_outputs, save_view, write_numbers
+from onnxviz.api.maximize_asked import Asked
 from onnxviz.graph.io import as_model, check_external_data
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from matplotlib.figure import Figure
 
-    from onnxviz.analysis.maximize import MadePicture, Maximized, Settings, Subject
-    from onnxviz.analysis.maximize_canvas import Canvas
-    from onnxviz.analysis.maximize_terms import Goal, Layer
+    from onnxviz.analysis.maximize import MadePicture, Maximized, Settings
     from onnxviz.analysis.neurons import Neurons
     from onnxviz.gradient.registry import Table
     from onnxviz.runtime.capture import Feed
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["maximize", "maximized"]
 
 _TOP = 16
-_COSINE = 2.0  # of a caricature
 _MEMORY = 2 * 10**9
 #: What deep dream does instead of the usual: many small steps from a picture, closer and closer.
 _DREAM: dict[str, Any] = {"steps": 200, "rate": 0.02, "parameters": "fft"}
@@ -162,7 +160,7 @@ def maximized(
     check_external_data(opened)
     canvas = find_canvas(opened, wrt, preprocessing=preprocessing, bounds=bounds, dims=dims)
     how = _settings(settings, seed, dream is not None, octaves)
-    asked = _Asked(opened, canvas, dims or {}, layer, cosine, top)
+    asked = Asked(opened, canvas, dims or {}, layer, cosine, top)
     picture = canvas.size
     if dream is not None:
         picture = tuple(round(n * how.views.ratio ** (how.views.octaves - 1)) for n in canvas.size)
@@ -257,94 +255,3 @@ def _examples(
         model, inputs, layer, units=units, top=len(units), pictures=len(units), by="index", order="index",
         over="max" if places else "mean", **given,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """What the words of a command mean in a model."""
-
-    model: ir.Model
-    canvas: Canvas
-    dims: Mapping[str, int]
-    name: str | None
-    cosine: float | None
-    top: int
-
-    def layer(self, name: str) -> Layer:
-        """Return a tensor as channels over positions."""
-        from onnxviz.analysis.maximize_model import bound_model
-        from onnxviz.analysis.maximize_terms import layer_of
-        from onnxviz.errors import SelectionError
-        from onnxviz.graph.layouts import tensor_layouts
-        from onnxviz.graph.select import all_tensors
-
-        batch = self.canvas.batch or 1
-        bound = bound_model(self.model, self.canvas, batch, self.dims, [name])
-        value = next((value for value, found in all_tensors(bound).items() if found == name), None)
-        if value is None:
-            raise SelectionError(f"{name} is not there once the model is prepared", hint="name another tensor")
-        return layer_of(value, batch, tensor_layouts(bound).get(name))
-
-    def goal(self, text: str) -> Goal:
-        """Read ``LAYER:CHANNEL*WEIGHT``."""
-        from onnxviz.analysis.maximize_subjects import one_layer
-        from onnxviz.analysis.maximize_terms import Goal
-        from onnxviz.errors import SelectionError
-
-        start, _, weight = text.rpartition("*") if "*" in text.rpartition(":")[2] else (text, "", "1")
-        name, _, channel = start.rpartition(":")
-        try:
-            unit, factor = int(channel), float(weight)
-        except ValueError as error:
-            raise SelectionError(f"{text!r} is no term", hint="write LAYER:CHANNEL or LAYER:CHANNEL*WEIGHT") from error
-        found = Goal(one_layer(self.model, name), channel=unit, weight=factor)
-        self.layer(found.layer).checked(unit)
-        return found
-
-    def subjects(
-        self,
-        channels: Sequence[int] | None,
-        neurons: Sequence[str] | None,
-        classes: Sequence[int | str] | None,
-        direction: Path_ | np.ndarray | None,
-        dream: Path_ | None,
-        source: np.ndarray | None,
-        labels: Sequence[str] | Path_ | None,
-    ) -> tuple[list[Subject], str]:
-        """Return what pictures are made for, and that in words."""
-        from onnxviz.analysis import maximize_subjects as made
-        from onnxviz.analysis.classification import load_labels
-        from onnxviz.errors import InputError
-        from onnxviz.graph.class_scores import class_scores
-
-        ways = {"--neuron": neurons, "--class": classes, "--direction": direction}
-        if source is None or dream is None:
-            ways["--channel"] = channels
-        if source is not None:
-            ways["--dream" if dream is not None else "--caricature"] = source
-        given = [way for way, value in ways.items() if value is not None]
-        if len(given) > 1:
-            raise InputError(f"{' and '.join(given)} are different things", hint="ask for one of them")
-        if self.name is None and (given[:1] != ["--class"] and given):
-            raise InputError(f"{given[0]} is of a layer", hint="name it with --layer")
-        scores = self.name is None or classes is not None
-        if scores and self.name is None:
-            name = str(class_scores(self.model).name)
-        else:
-            name = made.one_layer(self.model, str(self.name))
-        layer = self.layer(name)
-        cosine = self.cosine
-        if neurons is not None:
-            return made.neuron_subjects(layer, neurons), "neurons"
-        if direction is not None:
-            rows = made.read_directions(direction) if isinstance(direction, (str, os.PathLike)) else direction
-            return made.direction_subjects(layer, rows, cosine or 0.0), "directions"
-        if source is not None and dream is not None:
-            return made.dream(layer, source, channels), "deep dream"
-        if source is not None:
-            return made.caricature(layer, source, _COSINE if cosine is None else cosine, begin=False), "caricature"
-        if scores:
-            names = load_labels(labels) if isinstance(labels, (str, os.PathLike)) else labels
-            if classes is not None or names is not None or len(layer.places) == 0 or layer.positions == 1:
-                return made.class_subjects(layer, classes, names, self.top), "class scores"
-        return made.channel_subjects(layer, channels, self.top), "channels"

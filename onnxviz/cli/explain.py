@@ -65,12 +65,19 @@ def _value(text: str) -> Any:
 def _print_methods(value: bool) -> None:
     if not value:
         return
-    from onnxviz.analysis.attribution.methods import known_methods
+    from onnxviz.analysis.attribution.methods import broken_methods, known_methods
 
     for name, row in known_methods().items():
-        own = " ".join(f"{key}={default}" for key, default in row.parameters.items())
+        own = " ".join(f"{key}={_written(default)}" for key, default in row.parameters.items())
         typer.echo(f"{name:22}{row.about}\n{'':22}{row.source}{f'; --set {own}' if own else ''}")
+    for line in broken_methods():
+        tell(line)
     raise typer.Exit
+
+
+def _written(default: Any) -> str:
+    """Return a default as it is written on the command line; nothing where there is none."""
+    return "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
 @runs_a_model

@@ -257,7 +257,9 @@ def _with_options(verb: Verb, command: Verb, shared: Callable[..., Any], instead
 
 def tell(line: str) -> None:
     """Say on standard error what is true of a picture, such as what it does not show."""
-    typer.echo(printable(line), err=True)
+    # Not by click, which writes past a progress bar and leaves pieces of it on the screen.
+    sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.flush()
 
 
 def console() -> Console:

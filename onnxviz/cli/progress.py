@@ -14,7 +14,7 @@ class Shown(Protocol):
     """Shows how much of something is done."""
 
     def __call__(self, done: int, of: int, what: str = ..., /) -> None:
-        """Show that ``done`` of ``of`` are; a bar for each ``what``."""
+        """Show that ``done`` of ``of`` are; a bar for each ``what``, gone once all are."""
         ...
 
 
@@ -31,9 +31,12 @@ def shown_progress(wanted: bool = True, what: str = "batches") -> Iterator[Shown
         tasks: dict[str, Any] = {}
 
         def show(done: int, of: int, counted: str = what, /) -> None:
-            if of > 1 and counted not in tasks:
-                tasks[counted] = bar.add_task(counted, total=of)
-            if counted in tasks:
+            if done >= of:
+                if counted in tasks:
+                    bar.remove_task(tasks.pop(counted))
+            elif counted in tasks:
                 bar.update(tasks[counted], completed=done, total=of)
+            else:
+                tasks[counted] = bar.add_task(counted, total=of, completed=done)
 
         yield show

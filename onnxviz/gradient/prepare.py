@@ -42,6 +42,7 @@ def prepare(model: ir.Model) -> ir.Model:
         flat = _raised(flat, opset)
     elif flat is model:
         flat = copy_model(model)
+    flat.opset_imports.setdefault("", flat.opset_imports.pop("ai.onnx", OPSET))  # both names are of one domain
     _infer(flat)
     round_down(flat)
     flat.ir_version = max(flat.ir_version or 0, _IR)

@@ -25,6 +25,8 @@ _SAME = KINDS["activation"] | KINDS["elementwise"] | KINDS["quantize"] | {
     "QLinearConcat",
 }  # fmt: skip
 
+_MEANS = {"ReduceMean", "Squeeze", "Reshape", "Identity", "Cast"}
+
 
 def _rank(value: ir.Value) -> int | None:
     return value.shape.rank() if value.shape is not None else None
@@ -69,7 +71,8 @@ def tensor_layouts(model: ir.Model) -> dict[str, str]:
         queue.append(value)
 
     for node in model.graph:
-        fixed = "NCHW" if node.op_type in _CHANNELS_FIRST else "NHWC" if node.op_type in _CHANNELS_LAST else None
+        first = node.op_type in _CHANNELS_FIRST and not _is_layer_norm(node)
+        fixed = "NCHW" if first else "NHWC" if node.op_type in _CHANNELS_LAST else None
         if fixed and node.inputs:
             mark(node.inputs[0], fixed)
             mark(node.outputs[0], fixed)
@@ -81,6 +84,16 @@ def tensor_layouts(model: ir.Model) -> dict[str, str]:
                     mark(neighbour, layout)
     order = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     return {str(value.name): layouts[value] for value in order if value in layouts and value.name}
+
+
+def _is_layer_norm(node: ir.Node) -> bool:
+    """Whether a BatchNormalization gets its mean from its input: so Keras writes a LayerNormalization, of any axes."""
+    mean = node.inputs[3] if node.op_type == "BatchNormalization" and len(node.inputs) > 3 else None
+    while mean is not None and (maker := mean.producer()) is not None and maker.op_type in _MEANS:
+        if maker.op_type == "ReduceMean":
+            return True
+        mean = maker.inputs[0]
+    return False
 
 
 def _spread(node: ir.Node, value: ir.Value, layout: str) -> list[tuple[ir.Value | None, str | None]]:

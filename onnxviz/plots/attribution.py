@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from onnxviz.analysis.attribution.result import Attribution
-from onnxviz.analysis.attribution.views import AttributionView, attribution_view, shared_scale
+from onnxviz.analysis.attribution.views import AttributionView, Kind, attribution_view, shared_scale
 from onnxviz.analysis.scale import number
 from onnxviz.errors import SelectionError
 from onnxviz.plots.attribution_tiles import HALF, Tile, draw_input, draw_tile, name_tile, tile_of
@@ -29,11 +30,12 @@ def plot_attributions(
 ) -> Figure:
     """Draw attributions of one case by one or several methods, of one or several targets.
 
-    A row a sample, with what was fed on its left and a tile a method: over the picture in grey where the map is that
-    of a layer, with contours; pixel by pixel where it is that of the input; a strip under a signal; a colour behind a
-    word; a bar a feature. Of several targets a method takes a row, a tile a target, their difference last, all on one
-    scale; otherwise each tile has its own. 0 is dark where nothing is negative and white where something is. What a
-    box or a class of pixels is about is outlined.
+    A row a sample, with what was fed on its left and a tile a method: over the picture in grey where the map is
+    that of a layer, with contours; pixel by pixel where it is that of the input; a strip under a signal; a colour
+    behind a word; a bar a feature. Maps of different kinds stand in rows of their own. Of several targets a method
+    takes a row, a tile a target, their difference last, all on one scale; otherwise each tile has its own. 0 is
+    dark where nothing is negative and white where something is. What a box or a class of pixels is about is
+    outlined.
 
     Args:
         found: Of the same samples.
@@ -48,19 +50,17 @@ def plot_attributions(
     chosen = list(spread(found[0].samples, samples))
     several = _several(found)
     blocks = [(i, rows) for i in chosen if (rows := _rows(found, i, several))]
-    tile = tile_of([view for _, rows in blocks for row in rows for _, view in row])
-    widest = max(len(row) for _, rows in blocks for row in rows)
-    columns = tile.columns(widest)
-    width = max(2 * MARGIN + tile.lead + columns * (tile.width + _GAP) - _GAP, 6.2)
-    lines = sum(-(-len(row) // columns) for row in blocks[0][1])
-    each = _HEAD + tile.first + lines * tile.line + _APART + (_HEAD * len(_titles(found, 0)) if several else 0)
-    text = wrap_caption(_caption(found, chosen, tile, contours), width - 2 * MARGIN).split("\n")
+    tiles = _tiles([row for _, rows in blocks for row in rows])
+    widths = [tiles[_kind(row)].across(len(row), _GAP) for _, rows in blocks for row in rows]
+    width = max(2 * MARGIN + max(widths), 6.2)
+    each = _HEAD + _high(tiles, blocks[0][1]) + _APART + (_HEAD * len(_titles(found, 0)) if several else 0)
+    text = wrap_caption(_caption(found, chosen, "picture" in tiles, contours), width - 2 * MARGIN).split("\n")
     foot = _footer(found, several, width - 2 * MARGIN)
     top = 0.62 + 0.18 * len(text)
     figure = new_figure(width, top + len(blocks) * each + 0.1 + 0.165 * len(foot) + 0.1)
     head(figure, f"What counts for the answer of {found[0].model_name}", text)
     for place, (sample, rows) in enumerate(blocks):
-        _draw_sample(figure, tile, rows, (sample, top + place * each), several, contours)
+        _draw_sample(figure, tiles, rows, (sample, top + place * each), several, contours)
     figure_text(
         figure, MARGIN, top + len(blocks) * each + 0.1, "\n".join(foot), fontsize=7.5, color=MUTED, linespacing=1.45
     )  # fmt: skip
@@ -73,16 +73,38 @@ def _several(found: Sequence[Attribution]) -> bool:
 
 
 def _rows(found: Sequence[Attribution], sample: int, several: bool) -> list[Row]:
-    """Return the maps of a sample: in one row, or of several targets in a row a method and tensor, on one scale."""
+    """Return the maps of a sample: a row a kind, of several targets a row a method on one scale as well."""
     every = [(one, attribution_view(one, name, sample)) for one in found for name in one.maps]
     if not several:
-        return [every]
+        return _by_kind(every)
     rows = []
     for method in dict.fromkeys(one.method for one in found):
         own = [(one, view) for one, view in every if one.method == method]
         views = shared_scale([view for _, view in own])
-        rows.append([(one, view) for (one, _), view in zip(own, views, strict=True)])
+        rows += _by_kind([(one, view) for (one, _), view in zip(own, views, strict=True)])
     return rows
+
+
+def _by_kind(row: Row) -> list[Row]:
+    """Return maps in rows of one kind each, as words, tables and pictures need tiles of other sizes."""
+    rows = [[one for one in row if one[1].kind == kind] for kind in get_args(Kind)]
+    return [own for own in rows if own]
+
+
+def _kind(row: Row) -> Kind:
+    return row[0][1].kind
+
+
+def _tiles(rows: Sequence[Row]) -> dict[Kind, Tile]:
+    """Return the size of the tiles of each kind."""
+    kinds = dict.fromkeys(_kind(row) for row in rows)
+    return {kind: tile_of([view for row in rows if _kind(row) == kind for _, view in row]) for kind in kinds}
+
+
+def _high(tiles: Mapping[Kind, Tile], rows: Sequence[Row]) -> float:
+    """Return what the rows of a sample take from top to bottom, and what stands above the first of a kind."""
+    lines = sum(tiles[_kind(row)].line * -(-len(row) // tiles[_kind(row)].columns(len(row))) for row in rows)
+    return lines + sum(tiles[kind].first for kind in dict.fromkeys(map(_kind, rows)))
 
 
 def _titles(found: Sequence[Attribution], sample: int) -> list[str]:
@@ -101,7 +123,8 @@ def _letter(place: int) -> str:
 
 
 def _draw_sample(
-    figure: Figure, tile: Tile, rows: Sequence[Row], at: tuple[int, float], several: bool, contours: Sequence[float]
+    figure: Figure, tiles: Mapping[Kind, Tile], rows: Sequence[Row], at: tuple[int, float], several: bool,
+    contours: Sequence[float],
 ) -> None:  # fmt: skip
     """Draw one sample: its targets and scores, what was fed, and a tile a map."""
     sample, top = at
@@ -114,22 +137,29 @@ def _draw_sample(
     elif first.samples > 1:
         titles = [f"sample {sample}: {titles[0]}"]
     for title in titles:
-        figure_text(figure, MARGIN, top + 0.06, safe(title, 120), fontsize=9, fontweight="bold")
+        figure_text(
+            figure, MARGIN, top + 0.06, safe(title, int(13 * figure.get_figwidth())), fontsize=9, fontweight="bold"
+        )
         top += _HEAD
-    draw_input(figure, tile, [view for row in rows for _, view in row], (MARGIN, top))
-    line = 0
+    begun: set[Kind] = set()
     for row in rows:
+        tile = tiles[_kind(row)]
+        if _kind(row) not in begun:
+            own = [view for other in rows if _kind(other) == _kind(row) for _, view in other]
+            draw_input(figure, tile, own, (MARGIN, top))
+            top += tile.first
+        begun.add(_kind(row))
         columns = tile.columns(len(row))
         names = _names(row, several)
         for place, (one, view) in enumerate(row):
             left = MARGIN + tile.lead + (place % columns) * (tile.width + _GAP)
-            upper = top + tile.first + (line + place // columns) * tile.line + tile.above
+            upper = top + (place // columns) * tile.line + tile.above
             about = view.tensor
             if one.layer is not None and one.layer.name == view.tensor:
                 about += f" · {' × '.join(map(str, one.layer.size))}"
             name_tile(figure, tile, names[place], about, (left, upper))
             draw_tile(figure, tile, view, (left, upper), one.unit, contours)
-        line += -(-len(row) // columns)
+        top += -(-len(row) // columns) * tile.line
 
 
 def _names(row: Row, several: bool) -> list[str]:
@@ -144,7 +174,7 @@ def _names(row: Row, several: bool) -> list[str]:
 
 
 def _caption(
-    found: Sequence[Attribution], chosen: Sequence[int], tile: Tile, contours: Sequence[float]
+    found: Sequence[Attribution], chosen: Sequence[int], picture: bool, contours: Sequence[float]
 ) -> list[str]:  # fmt: skip
     total = found[0].samples
     parts = [f"{len(chosen)} of {total} samples"] if len(chosen) < total else []
@@ -153,7 +183,7 @@ def _caption(
         parts += ["each method on one scale for all targets"]
     elif sum(len(one.maps) for one in found) * len(chosen) > 1:
         parts += ["each map on its own scale"]
-    if tile.kind == "picture":
+    if picture:
         parts += ["the more opaque the larger its magnitude"]
         if contours and any(one.layer is not None for one in found):
             shares = ", ".join(f"{100 * share:g}" for share in contours)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from onnxviz.analysis.attribution.views import AttributionView, Kind
 from onnxviz.analysis.scale import number
 from onnxviz.plots.attribution_marks import draw_contours, draw_region
+from onnxviz.plots.attribution_words import LINE, draw_words, word_lines
 from onnxviz.plots.overlays import draw_over, small_bar
 from onnxviz.plots.signals import draw_line
 from onnxviz.plots.style import (
@@ -36,8 +36,6 @@ HALF = (0.5,)
 _COLUMNS = 6
 _SIGNALS = 3  # channels of a signal that are drawn
 _FEATURES = 20  # bars of a table
-_LETTERS = 15  # characters to the inch of a word
-_LINE = 0.24
 _NAMES, _WIDE, _BAR = 1.85, 6.4, 1.75  # inches of a line: the map's name, the map, its colour bar
 _RISE = 0.6  # of the opacity of pixels over their magnitude: below 1, so that small ones are seen
 
@@ -73,12 +71,15 @@ class Tile:
         """Return how many maps stand side by side."""
         return 1 if self.wide else min(count, _COLUMNS)
 
+    def across(self, count: int, gap: float) -> float:
+        """Return what a row of maps takes from left to right, a gap between two."""
+        return self.lead + self.columns(count) * (self.width + gap) - gap
+
 
 def tile_of(views: Sequence[AttributionView]) -> Tile:
-    """Return the size that tiles of some maps have."""
-    kinds = [view.kind for view in views]
+    """Return the size that tiles of some maps of one kind have."""
     first = views[0]
-    if "picture" in kinds:
+    if first.kind == "picture":
         canvas = next(view.canvas for view in views if view.canvas is not None)
         aspect = float(min(max(canvas.size[0] / canvas.size[1], 0.4), 2.5))
         return Tile("picture", 2.1, 2.1 * aspect, 2.1 + 0.24)
@@ -86,10 +87,10 @@ def tile_of(views: Sequence[AttributionView]) -> Tile:
         lines = min(len(first.canvas.signal), _SIGNALS)
         return Tile("signal", _WIDE + _BAR, 0.3, _NAMES, 0.08, 0.08, 0.5 * lines + 0.06, True)
     if first.kind == "tokens":
-        lines = max(len(_broken(view, _WIDE)) for view in views if view.kind == "tokens")
-        return Tile("tokens", _WIDE + _BAR, max(_LINE * lines, 0.34), _NAMES, 0.08, 0.1, 0.0, True)
+        lines = max(len(word_lines(view, _WIDE)) for view in views)
+        return Tile("tokens", _WIDE + _BAR, max(LINE * lines, 0.34), _NAMES, 0.08, 0.1, 0.0, True)
     if first.kind == "table":
-        return Tile("table", 3.4, 0.15 * min(first.heat.size, _FEATURES) + 0.1, 0.0)
+        return Tile("table", 3.4, 0.15 * min(max(view.heat.size for view in views), _FEATURES) + 0.1, 0.0)
     aspect = float(min(max(first.heat.shape[0] / first.heat.shape[1], 0.25), 2.5))
     return Tile(first.kind, 2.1, 2.1 * aspect, 2.1 + 0.24 if any(view.below is not None for view in views) else 0.0)
 
@@ -169,7 +170,7 @@ def draw_tile(
     if view.kind == "signal":
         _draw_strip(figure, view, (left, top))
     elif view.kind == "tokens":
-        _draw_words(figure, view, (left, top, _WIDE if tile.wide else tile.width))
+        draw_words(figure, view, (left, top, _WIDE))
     else:
         axes = plain(inch_axes(figure, left, top, tile.width, tile.height))
         if view.kind != "picture" or view.spatial is None or view.canvas is None:
@@ -246,48 +247,6 @@ def _draw_strip(figure: Figure, view: AttributionView, corner: tuple[float, floa
     draw_map(strip, view.heat, view.scale, (first, last, 0.5, -0.5))
     strip.set_xlim(-0.5, view.canvas.size[0] - 0.5)
     _frame(strip)
-
-
-def _broken(view: AttributionView, width: float) -> list[list[tuple[str, int]]]:
-    """Return the words of a text in lines, each with its position."""
-    words = view.words or tuple(str(i) for i in range(view.heat.shape[1]))
-    lines: list[list[tuple[str, int]]] = [[]]
-    room = width
-    for place, word in enumerate(words):
-        shown = safe(word, 24) or " "
-        need = _word_width(shown)
-        if need > room and lines[-1]:
-            lines.append([])
-            room = width
-        lines[-1].append((shown, place))
-        room -= need
-    return lines
-
-
-def _word_width(word: str) -> float:
-    return len(word) / _LETTERS + 0.13
-
-
-def _draw_words(figure: Figure, view: AttributionView, box: tuple[float, float, float]) -> None:
-    """Draw words, each on the colour of its number."""
-    left, top, width = box
-    lines = _broken(view, width)
-    axes = plain(inch_axes(figure, left, top, width, _LINE * len(lines)))
-    axes.set_xlim(0, width)
-    axes.set_ylim(_LINE * len(lines), 0)
-    colours = colormap(view.scale)(norm(view.scale)(np.nan_to_num(view.heat[0]).astype(np.float64)))
-    for row, line in enumerate(lines):
-        at = 0.0
-        for word, place in line:
-            room = _word_width(word)
-            box_ = Rectangle((at, row * _LINE + 0.02), room - 0.03, _LINE - 0.04, facecolor=colours[place], linewidth=0)
-            axes.add_patch(box_)
-            light = float(colours[place][:3] @ np.array([0.299, 0.587, 0.114])) > 0.5
-            axes.text(
-                at + (room - 0.03) / 2, (row + 0.5) * _LINE, word, ha="center", va="center", fontsize=7,
-                color=INK if light else "white", fontfamily=FONT, parse_math=False,
-            )  # fmt: skip
-            at += room
 
 
 def _draw_table(axes: Axes, view: AttributionView) -> None:

@@ -77,7 +77,7 @@ def _caption(bands: Sequence[tuple[Attribution, TrustCertificate]]) -> list[str]
         )
         parts.append("the blue bar is under what the verdict is of")
         parts.append(
-            f"{how.steps} steps, {how.draws} random orders, weights drawn {how.redraws} times, seed {how.seed}"
+            f"{how.steps} steps, {how.draws} random orders, weights drawn {how.redraws} times at most, seed {how.seed}"
         )
     return parts
 
@@ -167,7 +167,7 @@ def _key(figure: Figure, found: Curves, corner: tuple[float, float]) -> None:
     for place, name in enumerate(name for name in _NAMES if name in areas):
         known = areas[name][np.isfinite(areas[name])]
         value = number(float(known.mean())) if known.size else "none"
-        at = left + (place % 2) * _CHART * 0.46, top + 0.15 * (place // 2)
+        at = left + (place % 2) * _CHART * 0.5, top + 0.15 * (place // 2)
         figure_text(figure, *at, f"{_NAMES[name]} {value}", fontsize=7, color=_COLOURS[name],
                     fontweight="bold" if name == "map" else "normal")  # fmt: skip
 
@@ -177,8 +177,7 @@ def _draw_layers(axes: Axes, found: Randomization) -> None:
     at = np.arange(1, len(found.drawn) + 1)
     axes.axhspan(ALIKE, 1.05, color="#f6dcd9", linewidth=0, zorder=-2)
     axes.axhspan(-1.05, DIFFERENT, color="#dff0e5", linewidth=0, zorder=-2)
-    counted = sum(2 * drawn <= found.total for drawn in found.drawn) or 1
-    axes.axvspan(0.5, counted + 0.5, ymin=0, ymax=0.025, color=ACCENT, alpha=0.6, linewidth=0)
+    axes.axvspan(0.5, len(found.counted) + 0.5, ymin=0, ymax=0.025, color=ACCENT, alpha=0.6, linewidth=0)
     points = found.correlation.reshape(len(at), -1)
     if points.shape[1] <= 40:
         axes.plot(np.repeat(at, points.shape[1]), points.reshape(-1), ".", color="#9aa0a6", markersize=2.5)
@@ -209,7 +208,7 @@ def _verdicts(figure: Figure, certificate: TrustCertificate, top: float) -> None
     for check in certificate.checks:
         word, colour = _MARKS[check.verdict]
         figure_text(figure, MARGIN, top, word, fontsize=7.5, fontweight="bold", color=colour)
-        figure_text(figure, MARGIN + 0.78, top, check.name, fontsize=7.5, color=INK)
+        figure_text(figure, MARGIN + 0.86, top, check.name, fontsize=7.5, color=INK)
         for line in _wrapped(check, width):
             figure_text(figure, MARGIN + 1.75, top, line, fontsize=7.5, color=MUTED)
             top += _LINE

@@ -22,10 +22,15 @@ __all__ = ["attribution_section"]
 _MOST_NODES, _MOST_VALUES, _MOST_LEARNED = 600, 50_000_000, 30_000_000  # up to which the page runs backward
 _SIDE = 224  # longest side of a tile, px
 _SAMPLE = 0
-_LEAD = (
-    "Which parts of the picture the answer came from. Grad-CAM weighs the channels of a layer by how the score changes "
-    "with them; input × gradient is what each pixel adds to the score to first order, channels added up. Drawn over "
-    "the picture: opaque where the magnitude is largest, orange above 0, blue below. Point at a place for its value."
+_ABOUT = {
+    "grad-cam": "Grad-CAM weighs the channels of a layer by how the score changes with them",
+    "layer-cam": "LayerCAM weighs the channels of a layer by how the score changes with them at each place, which "
+    "keeps to the box where Grad-CAM shows all that is alike",
+    "input-x-gradient": "input × gradient is what each pixel adds to the score to first order, channels added up",
+}
+_READ = (
+    "The map of a layer lies over the picture, opaque where its magnitude is largest, orange above 0 and blue below, "
+    "and beside it by itself. Point at a place for its value."
 )
 
 
@@ -49,7 +54,9 @@ def attribution_section(seen: Seen) -> Section | None:
     notes = [printable(note, 300) for note in dict.fromkeys(note for one in found for note in one.notes)]
     if first.samples > 1:
         notes.append(f"sample {_SAMPLE} of {first.samples} is shown; {said.replace('them', 'all')}")
-    return Section(_LEAD, cards, notes) if cards else None
+    about = "; ".join(_ABOUT[one.method] for one in found if one.method in _ABOUT)
+    lead = f"Which parts of the picture the answer came from. {about}. {_READ}"
+    return Section(lead, cards, notes) if cards else None
 
 
 def _card(one: Attribution) -> Card | None:

@@ -133,7 +133,7 @@ def ours_and_torchs(steps: int, table: Any = None, betas: tuple[float, float] = 
     )
     other, scores, moved = _Torch(numbers, model, betas), 0.0, 0.0
     for step in range(steps):
-        matrices = np.stack([views.draw(rng, (12, 10), (12, 10)) for _ in range(2)])
+        matrices = np.stack([views.draw(rng, (12, 10)) for _ in range(2)])
         found = session.step({ascent.rates: step_rates(step, 0.05), str(ascent.view): matrices}, [ascent.score])
         wanted = other.step(matrices, channels)
         scores = max(scores, float(np.abs(found[ascent.score] - wanted).max()))
@@ -381,6 +381,36 @@ def test_a_dead_rectifier_is_told() -> None:
     first, second = made(model_of(text), [Goal("y", channel=k) for k in (0, 1)], Settings(steps=4))[0]
     assert first.stuck
     assert not second.stuck
+
+
+def test_a_size_given_for_the_batch_fixes_it() -> None:
+    weights = np.random.default_rng(0).standard_normal((4, 3))
+    for dim, key in (("n", "n"), ("", "x:0")):
+        text = (
+            f"g (float[{dim or 'k'}, 4] x) => (float[{dim or 'k'}, 3] y) <float[4, 3] w = {{0}}> {{y = MatMul(x, w)}}"
+        )
+        model = model_of(text, w=weights)
+        if not dim:
+            model.graph.inputs[0].shape = ir.Shape([None, 4])
+        canvas = find_canvas(model, dims={key: 2})
+        assert (canvas.batch, find_canvas(model).batch) == (2, None)
+        subjects = [Subject(f"channel {k}", (Goal("y", channel=k),), k) for k in range(3)]
+        found, size, _, _ = maximize_subjects(
+            model, canvas, subjects, Settings(steps=4), dims={key: 2}, providers="cpu"
+        )
+        assert (size, [one.unit for one in found]) == (2, [0, 1, 2])
+
+
+@pytest.mark.corpus
+def test_branches_that_give_other_axes_are_gone_through(corpus: Path) -> None:
+    """A voice detector whose If squeezes an axis in one branch and not in the other."""
+    model = infer_shapes(open_model(corpus / "models" / "audio" / "silero_vad_16k_op15.onnx"))
+    canvas = find_canvas(model, dims={"sequence": 512})
+    subject = Subject("speech", (Goal("output", channel=0),), 0)
+    (one,), _, _, _ = maximize_subjects(
+        model, canvas, [subject], Settings(steps=12), dims={"sequence": 512}, fixed=["sr=16000"], providers="cpu"
+    )
+    assert one.score > one.start
 
 
 @pytest.mark.corpus

@@ -106,3 +106,12 @@ def test_a_pool_that_leaves_its_last_window_out_has_a_gradient() -> None:
     made = gradient_model(from_proto(model), "y")
     seed = np.ones_like(answers(model, feeds))
     assert session(to_proto(made.model)).run(["x.grad"], {**feeds, "y.grad": seed})[0].shape == (1, 1, 9, 7)
+
+
+def test_the_standard_domain_may_be_imported_by_its_long_name() -> None:
+    proto = low("(float[2, 3] x) => (float[2, 3] y) {y = Exp(x)}", 17)
+    proto.opset_import[0].domain = "ai.onnx"
+    made = prepare(from_proto(proto))
+    assert made.opset_imports[""] >= OPSET
+    assert "ai.onnx" not in made.opset_imports
+    gradient_model(from_proto(proto), target="sum(y)", wrt=["x"])

@@ -133,7 +133,7 @@ def test_nothing_to_draw_is_an_error() -> None:
         plot_attributions([])
 
 
-def test_words_stand_beside_a_picture_in_a_tile_of_its_size() -> None:
+def test_words_stand_below_a_picture_in_lines_of_their_own() -> None:
     from tests.conftest import ROOT
 
     feeds = {
@@ -148,4 +148,23 @@ def test_words_stand_beside_a_picture_in_a_tile_of_its_size() -> None:
     assert "tokens · 7 × 7" not in text, "the size is that of the patches"
     words = next(axes for axes in figure.axes if len(axes.patches) == 7)
     picture = next(axes for axes in figure.axes if axes.images and axes.get_position().height > 0.2)
-    assert words.get_position().width == pytest.approx(picture.get_position().width)
+    assert words.get_position().y1 < picture.get_position().y0
+    assert words.get_position().width > 2 * picture.get_position().width
+
+
+def test_maps_of_different_kinds_stand_in_rows_of_their_own() -> None:
+    """Many words beside a table and a map: no tile lies over another."""
+    rng = np.random.default_rng(0)
+    made = [
+        Attribution("words", {"w": rng.random((1, 400), np.float32)}, {}, ("class 0",), np.ones(1), axes={"w": "NT"}),
+        Attribution("table", {"t": rng.random((1, 30), np.float32)}, {}, ("class 0",), np.ones(1), axes={"t": "NC"}),
+        Attribution("map", {"m": rng.random((1, 9, 3), np.float32)}, {}, ("class 0",), np.ones(1), axes={"m": "NHW"}),
+        Attribution("more", {"w": rng.random((1, 400), np.float32)}, {}, ("class 0",), np.ones(1), axes={"w": "NT"}),
+    ]
+    for order in (made, made[::-1]):
+        figure = plot_attributions(order)
+        boxes = [axes.get_position() for axes in figure.axes]
+        assert len(boxes) == 4 + 3, "a tile each, and bars of all but the table"
+        for place, one in enumerate(boxes):
+            assert not any(one.overlaps(other) for other in boxes[:place]), f"{place} in {[o.method for o in order]}"
+        assert min(box.y0 for box in boxes) > 0

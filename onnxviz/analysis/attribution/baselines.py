@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.map_axes import axis_letters
+from onnxviz.analysis.attribution.axes import spatial_axes
 from onnxviz.errors import InputError, SelectionError
-from onnxviz.graph.layouts import input_layout
 
 if TYPE_CHECKING:
     from onnxviz.analysis.attribution.case import Case
 
-__all__ = ["BASELINES", "Baseline", "BaselineSpec", "baselines", "blurred", "spatial_axes"]
+__all__ = ["BASELINES", "Baseline", "BaselineSpec", "baselines", "blurred", "seen_through"]
 
 Array = npt.NDArray[Any]
 #: Name -> what it is.
@@ -107,21 +106,25 @@ def _made(case: Case, name: str, kind: str, seed: int) -> Array:
     return blurred(fed, axes, max(fed.shape[axis] for axis in axes) / _BLUR)
 
 
-def spatial_axes(case: Case, name: str) -> tuple[int, ...]:
-    """Return the axes of an attributed input that are positions; none where nothing tells."""
-    rank = case.value(name).ndim
-    around = case.around
-    known = around.letters(name)
-    value = next((v for v in around.model.graph.inputs if v.name == name), None)
-    if known is None and value is not None:
-        told = input_layout(around.model, value, around.layouts)
-        if told == "CHW" and rank == 3:
-            return (1, 2)  # the one channel stands in the place of the samples
-        known = told if told is None or len(told) == 4 else f"N{told}"
-    if known is None or rank not in (3, 4, 5):
-        return ()
-    letters = axis_letters(case.value(name).shape, name, None, known)
-    return tuple(axis for axis, letter in enumerate(letters) if letter not in "NC")
+def seen_through(case: Case, name: str, sample: int, fill: Array, masks: Array) -> Array:
+    """Return a sample seen through masks: itself where they are 1, the fill where they are 0.
+
+    Args:
+        case: What is explained.
+        name: The attributed input.
+        sample: Which sample.
+        fill: ``(N, …)``.
+        masks: ``(R, …)``, that broadcast with a sample.
+
+    Returns:
+        ``(R, …)`` of the input's type, made row by row: in double all of them would take more than the run itself.
+    """
+    fed = case.value(name)
+    own, other = np.float64(fed[sample]), np.float64(fill[sample])
+    made = np.empty((len(masks), *own.shape), fed.dtype)
+    for row, mask in zip(made, masks, strict=True):
+        row[...] = other + mask * (own - other)
+    return made
 
 
 def blurred(array: Array, axes: Sequence[int], sigma: float) -> Array:

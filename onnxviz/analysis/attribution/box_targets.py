@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxviz.analysis.attribution.cells import with_cells
 from onnxviz.analysis.attribution.detection import Box, box_layout, likelihoods, ranked_boxes
 from onnxviz.analysis.attribution.heads import Head, find_heads, suppression
+from onnxviz.analysis.attribution.maps_of_boxes import with_lists
 from onnxviz.analysis.attribution.raw_scores import raw_scores
 from onnxviz.analysis.attribution.regions import Region, overlap
 from onnxviz.analysis.attribution.scores import class_index, class_names
@@ -49,6 +50,9 @@ def box_target(
         InputError: There are more or fewer labels than classes.
     """
     heads = find_heads(model, lambda names: forward(model, names, {}), picture is not None)
+    if not heads and (listed_ := with_lists(model, forward)) is not None:
+        model = listed_
+        heads = find_heads(model, lambda names: forward(listed_, names, {}), picture is not None)
     if not heads:
         told = listed([f"{printable(str(v.name), 60)} {tuple(shape_list(v) or ())}" for v in model.graph.outputs])
         raise SelectionError(

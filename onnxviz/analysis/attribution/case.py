@@ -12,12 +12,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.analysis.attribution.feeding import Feeding, read_rows
+from onnxviz.analysis.attribution.inputs import find_canvases, made_up, picture_size, words_of
 from onnxviz.analysis.attribution.layers import on_path
 from onnxviz.analysis.attribution.run import How, Pass, Runner
 from onnxviz.analysis.attribution.sources import cut_at, default_sources
 from onnxviz.analysis.attribution.targets import Forward, Target, TargetSpec, resolve_target
 from onnxviz.analysis.placement import Placement
-from onnxviz.analysis.spatial_heat import Canvas, canvas_of
+from onnxviz.analysis.spatial_heat import Canvas
 from onnxviz.analysis.surroundings import Surroundings
 from onnxviz.errors import SelectionError, listed, printable
 from onnxviz.gradient.registry import Table
@@ -208,12 +209,12 @@ def open_case(
 
     without: set[str] = set()
     providers: list[str] = []
-    canvases = _canvases(around, batches, feeding.samples)
+    canvases = find_canvases(around, batches, feeding.samples)
     found = resolve_target(
-        flat, target, forward, labels=labels, output=output, picture=_picture_size(canvases), words=words
+        flat, target, forward, labels=labels, output=output, picture=picture_size(canvases), words=words
     )  # fmt: skip
     found = replace(found, bare=found.tensor in without)
-    notes = (*_told(batches), *found.notes)
+    notes = (*made_up(batches), *found.notes)
     names, inner = _sources(flat, found, wrt, feeding)
     _measure(around, found, names, forward)
     if inner:
@@ -224,10 +225,11 @@ def open_case(
         feeding = replace(feeding, rowwise=feeding.rowwise | inner)
         found = replace(found, model=cut_at(found.model, inner))
         _check_apart(found, inner)
-        notes = (*notes, f"attributed: {', '.join(sorted(inner))}, which is inside the model")
+        told = listed([printable(name, 60) for name in sorted(inner)])
+        notes = (*notes, f"attributed: {told}, which is inside the model")
     return Case(
         found.model, feeds, feeding, found, names, around, how, canvases,
-        frozenset(inner), read, notes, model_name(model), _words(feeds, feeding, words),
+        frozenset(inner), read, notes, model_name(model), words_of(feeds, feeding, words),
         tuple(dict.fromkeys(providers)),
     )  # fmt: skip
 
@@ -266,22 +268,6 @@ def _sources(
     return tuple(dict.fromkeys(names)), frozenset(names) - inputs
 
 
-def _words(feeds: Mapping[str, Any], feeding: Feeding, words: Mapping[int, str] | None) -> tuple[tuple[str, ...], ...]:
-    ids = [n for n, a in feeds.items() if n in feeding.rowwise and a.ndim == 2 and a.dtype.kind in "iu"]
-    texts = [feeds[n] for n in sorted(ids, key=lambda n: "mask" in n.lower() or "type" in n.lower())]
-    if not texts:
-        return ()
-    return tuple(tuple((words or {}).get(int(i), str(int(i))) for i in row) for row in texts[0])
-
-
-def _told(batches: Batches) -> tuple[str, ...]:
-    """Return what a reader should know of what was fed."""
-    made_up = [printable(r.name, 40) for r in batches.first().records if r.made_up]
-    told = [f"random numbers for {listed(made_up, 3)}"] if made_up else []
-    left = batches.left_over
-    return tuple([*told, f"{left} samples fill no batch of the model and are left out"] if left else told)
-
-
 def _check_apart(target: Target, names: frozenset[str]) -> None:
     """Refuse inner tensors of which one leads to the target through another alone."""
     for name in sorted(names):
@@ -300,20 +286,3 @@ def _measure(around: Surroundings, target: Target, sources: Sequence[str], forwa
     chosen = [name for name in maps if name in makers and name not in around.shapes][-_MEASURED:]
     if chosen:
         around.shapes |= {n: a.shape for n, a in forward(target.model, chosen, target.frozen).items()}
-
-
-def _picture_size(canvases: Sequence[Canvas | None]) -> tuple[int, int] | None:
-    """Return rows and columns of the picture that is fed; None where it is none."""
-    sizes = [canvas.size for canvas in canvases if canvas is not None and len(canvas.size) == 2]
-    return (sizes[0][0], sizes[0][1]) if sizes else None
-
-
-def _canvases(around: Surroundings, batches: Batches, samples: int) -> tuple[Canvas | None, ...]:
-    found: list[Canvas | None] = []
-    for inputs, size in batches:
-        for row in range(size if samples > len(batches) else 1):
-            try:
-                found.append(canvas_of(around, inputs, row))
-            except SelectionError:
-                found.append(None)
-    return tuple(found[:samples])

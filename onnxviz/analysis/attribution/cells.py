@@ -15,6 +15,7 @@ from onnxviz.analysis.attribution.sources import cut_at
 from onnxviz.analysis.attribution.target import Forward
 from onnxviz.gradient.names import named_tensors
 from onnxviz.graph.layouts import tensor_layouts
+from onnxviz.graph.model import copy_model
 
 __all__ = ["with_cells"]
 
@@ -39,7 +40,7 @@ def with_cells(model: ir.Model, head: Head, forward: Forward) -> Head:
     if any(values[name].ndim != 4 for name in names):
         return head
     layouts = tensor_layouts(changed)
-    cut = cut_at(changed, names)
+    cut = cut_at(_returning(changed, tensor), names)
     ends = []
     for axis, side in ((1, 0), (0, 0), (1, 1), (0, 1)):  # left, top, right, bottom
         fed = {name: _ends(values[name], layouts.get(name) == "NHWC", axis, side) for name in names}
@@ -49,6 +50,14 @@ def with_cells(model: ir.Model, head: Head, forward: Forward) -> Head:
         ends.append((found[0].T if head.last else found[0])[:, 0])
     cells = np.asarray(np.stack(ends, axis=1), np.float64)
     return replace(head, cells=cells) if len(cells) == head.anchors else head
+
+
+def _returning(model: ir.Model, tensor: str) -> ir.Model:
+    """Return a copy that gives a tensor as well, so that a cut does not take for unused what makes it."""
+    copy = copy_model(model)
+    value = named_tensors(copy)[tensor]
+    copy.graph.outputs[:] = dict.fromkeys([*copy.graph.outputs, value])
+    return copy
 
 
 def _maps(value: ir.Value) -> list[ir.Value]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxviz.analysis.attribution.case import Case
-from onnxviz.analysis.attribution.faithfulness import Curves, Faithfulness, faithfulness, infidelity
+from onnxviz.analysis.attribution.faithfulness import Curves, Faithfulness, area, faithfulness, infidelity
 from onnxviz.analysis.attribution.methods import find_method
 from onnxviz.analysis.attribution.positions import Positions, positions_of
 from onnxviz.analysis.attribution.randomization import Randomization, randomization, weight_layers
@@ -33,12 +34,14 @@ from onnxviz.errors import InputError, SelectionError, listed
 __all__ = ["Examination", "TrustCertificate", "certified", "cost", "examination_of"]
 
 Maps = Mapping[str, npt.NDArray[Any]]
-_COUNTS = ("steps", "draws", "stages", "redraws", "perturbations", "copies")
+#: Setting -> the least it can be.
+_COUNTS = {"steps": 1, "draws": 1, "stages": 0, "redraws": 1, "perturbations": 0, "copies": 0, "seed": 0}
 
 
 @dataclass(frozen=True)
 class Examination:
-    """How an attribution is examined where that is asked for; what costs most is ``stages`` × ``redraws`` explanations.
+    """How an attribution is examined where that is asked for; what costs most is up to ``stages`` × ``redraws``
+    explanations.
 
     Attributes:
         steps: Steps of the deletion and insertion curves.
@@ -46,7 +49,8 @@ class Examination:
         deletion: What takes the place of deleted positions: a baseline's name.
         insertion: What positions are inserted into; None takes the blurred input, or zeros.
         stages: Most stages at which the weights are drawn anew; 0 leaves that out.
-        redraws: How many times.
+        redraws: How many times at most: see
+            :func:`onnxviz.analysis.attribution.randomization.randomization`.
         perturbations: Blocks that are taken away for the infidelity; 0 leaves it out.
         copies: Noisy inputs for the sensitivity; 0 leaves it out.
         radius: Of that noise, as a share of the input's range.
@@ -54,12 +58,12 @@ class Examination:
     """
 
     steps: int = 24
-    draws: int = 3
+    draws: int = 5
     deletion: str = "zeros"
     insertion: str | None = None
     stages: int = 8
-    redraws: int = 2
-    perturbations: int = 32
+    redraws: int = 8
+    perturbations: int = 128
     copies: int = 10
     radius: float = 0.02
     seed: int = 0
@@ -79,10 +83,11 @@ def examination_of(given: Mapping[str, Any]) -> Examination:
         shown = listed([f"{key} ({value})" for key, value in known.items()], 12)
         raise InputError(f"an examination has no setting {unknown[0]!r}", hint=f"it has {shown}")
     made = Examination(**given)
-    for name in _COUNTS:
+    for name, least in _COUNTS.items():
         value = getattr(made, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < (name in ("steps", "draws", "redraws")):
-            raise InputError(f"{name} of an examination cannot be {value!r}", hint="give a whole number, 1 or more")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            hint = f"give a whole number, {least} or more"
+            raise InputError(f"{name} of an examination cannot be {value!r}", hint=hint)
     if not isinstance(made.radius, (int, float)) or not 0 < made.radius < 1:
         raise InputError(f"the radius of an examination cannot be {made.radius!r}", hint="give a share such as 0.02")
     return made
@@ -185,17 +190,11 @@ def cost(case: Case, one: Attribution, examination: Examination) -> str:
     weights also opens a model.
     """
     forward = 2 * (3 + examination.draws) * (examination.steps + 1) + examination.perturbations
-    anew = _redrawn(case, examination)
+    anew = min(examination.stages, len(weight_layers(case.model, case.target.tensor))) * examination.redraws
     return (
-        f"examining {one.method}: {forward * case.samples} samples through the model, and {anew + examination.copies} "
-        f"more explanations of {case.samples}, {anew} of them with other weights"
+        f"examining {one.method}: {forward * case.samples} samples through the model, and up to "
+        f"{anew + examination.copies} more explanations of {case.samples}, {anew} of them with other weights"
     )
-
-
-def _redrawn(case: Case, examination: Examination) -> int:
-    """Return how many explanations have other weights."""
-    layers = len(weight_layers(case.model, case.target.tensor))
-    return min(examination.stages, layers) * examination.redraws
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +210,7 @@ class _Work:
     def again(self, case: Case) -> Maps:
         """Explain a case by the same method, layer and parameters."""
         row = find_method(self.one.method)
-        layer = () if self.one.layer is None else (self.one.layer,)
+        layer = (self.one.layer,) if "layer" in row.needs and self.one.layer is not None else ()
         return row.run(case, *layer, **self.parameters).maps
 
     def examined(self, made: TrustCertificate) -> TrustCertificate:
@@ -225,12 +224,8 @@ class _Work:
     def with_checks(made: TrustCertificate, *checks: Check) -> TrustCertificate:
         return replace(made, checks=(*made.checks, *checks))
 
-    def telling(self, what: str, before: int = 0) -> Callable[[int, int], None] | None:
-        tell = self.tell
-        if tell is None:
-            return None
-        total = _redrawn(self.case, self.how) + self.how.copies
-        return lambda done, of: tell(what, before + done, total)
+    def telling(self, what: str) -> Callable[[int, int], None] | None:
+        return None if self.tell is None else partial(self.tell, what)
 
     def with_curves(self, made: TrustCertificate) -> TrustCertificate:
         try:
@@ -246,10 +241,10 @@ class _Work:
         made = replace(self.with_checks(made, *curves(found)), faithfulness=found)
         if not how.perturbations:
             return made
-        missed = infidelity(
+        missed, unsure = infidelity(
             self.case, where, perturbations=how.perturbations, seed=how.seed, fill=how.deletion
         )  # fmt: skip
-        return replace(self.with_checks(made, infidelity_check(missed)), infidelity=missed)
+        return replace(self.with_checks(made, infidelity_check(missed, unsure)), infidelity=missed)
 
     def with_random_weights(self, made: TrustCertificate) -> TrustCertificate:
         how = self.how
@@ -270,7 +265,7 @@ class _Work:
             return made
         found = sensitivity_max(
             self.case, self.one.maps, self.again, copies=how.copies, radius=how.radius, seed=how.seed,
-            tell=self.telling("noisy inputs", _redrawn(self.case, how)),
+            tell=self.telling("noisy inputs"),
         )  # fmt: skip
         return replace(self.with_checks(made, sensitivity(found, how.radius)), sensitivity=found)
 
@@ -288,17 +283,14 @@ def _faith(found: Faithfulness) -> dict[str, Any]:
 
 def _curves(found: Curves) -> dict[str, Any]:
     return {"fill": found.fill, "map": found.map, "controls": dict(found.controls), "areas": found.areas(),
-            "random_areas": [_mean(draw) for draw in found.random]}  # fmt: skip
-
-
-def _mean(curves: npt.NDArray[np.float64]) -> float:
-    return float(((curves[:, 1:] + curves[:, :-1]).mean(axis=1) / 2).mean())
+            "random_areas": area(found.random).mean(axis=1)}  # fmt: skip
 
 
 def _random(found: Randomization) -> dict[str, Any]:
     return {
         "layers": list(found.layers), "drawn": list(found.drawn), "total": found.total, "by_stage": found.by_stage,
-        "correlation": found.correlation, "upper": found.upper, "flat": found.flat, "seed": found.seed,
+        "correlation": found.correlation, "upper": found.upper, "error": found.error, "flat": found.flat,
+        "seed": found.seed,
     }  # fmt: skip
 
 

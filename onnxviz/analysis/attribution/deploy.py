@@ -20,6 +20,7 @@ from onnxviz.gradient.ops import Ops
 from onnxviz.gradient.overrides.names import rules_table
 from onnxviz.graph.select import all_tensors
 from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.tidy import fresh_name
 
 if TYPE_CHECKING:
     from onnxviz.analysis.attribution.case import Case
@@ -102,9 +103,8 @@ def deployable(
     ]  # which runtimes take as constants
     model = infer_shapes(made.model)
     model.metadata_props.update(_said(one, target))
-    return Deployable(
-        model, attribution, heatmap, class_input, tuple(map(str, made.cuts)), tuple(made.notes)
-    )  # fmt: skip
+    notes = (*made.notes, *_bound_to_a_size(case, one, values[case.target.tensor], target))
+    return Deployable(model, attribution, heatmap, class_input, tuple(map(str, made.cuts)), notes)
 
 
 def check_deployable(method: str) -> None:
@@ -153,7 +153,7 @@ def _seeded(ops: Ops, seed: str, scores: ir.Value, target: Target, kind: str) ->
         flat = ops.Reshape(scores, ops.ints(1, -1)) if target.bare else ops.samples(scores)
         chosen = ops.ArgMax(flat, axis=1, keepdims=0)
         if kind == "input":
-            class_input = next(n for n in ("class", *(f"class_{i}" for i in range(2, 99))) if n not in ops.taken)
+            class_input = fresh_name("class", ops.taken)
             batch = None if target.bare or scores.shape is None else scores.shape[0]
             chosen = ir.Value(
                 name=class_input, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1 if target.bare else batch])
@@ -210,11 +210,27 @@ def _pixels(
 
 def _returned(ops: Ops, value: ir.Value, wanted: str, taken: set[str]) -> str:
     output = ops.Identity(value)
-    output.name = next(n for n in (wanted, *(f"{wanted}_{i}" for i in range(2, 99))) if n not in taken)
-    taken.add(output.name)
+    output.name = fresh_name(wanted, taken)
     output.type = ir.TensorType(ir.DataType.FLOAT)
     ops.graph.outputs.append(output)
     return output.name
+
+
+def _bound_to_a_size(case: Case, one: Attribution, scores: ir.Value, target: str) -> list[str]:
+    """Say where a target that is fixed to a place ties the file to the sample."""
+    if target != "fixed" or case.target.classes is not None:
+        return []
+    notes = []
+    shape = case.target.shape
+    open_ = scores.shape is None or any(not isinstance(size, int) for size in list(scores.shape)[-len(shape) :])
+    if len(shape) > 1 and open_:
+        size = " × ".join(map(str, shape))
+        notes.append(
+            f"the target is a place in {case.target.tensor} of {size}: the file takes inputs of that size alone"
+        )
+    if any(region is not None for region in one.regions):
+        notes.append(f"whatever is fed, the map is that of the place in {case.target.tensor} found in this sample")
+    return notes
 
 
 def _said(one: Attribution, target: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxviz.analysis.attribution.layers import Layer
-from onnxviz.analysis.attribution.positions import weights_between
+from onnxviz.analysis.attribution.resizing import linear_weights
 from onnxviz.analysis.placement import CellAxis, stretched
 from onnxviz.gradient.ops import Ops, static_shape
 
@@ -127,6 +127,6 @@ def _by_matrices(ops: Ops, heat: ir.Value, cells: Sequence[CellAxis], sizes: Seq
         back = [order.index(a) for a in range(rank)]
         plain = order == list(range(rank))
         turned = made if plain else ops.Transpose(made, perm=order)
-        turned = ops.MatMul(turned, ops.constant(weights_between(along, size).T.astype(np.float32)))
+        turned = ops.MatMul(turned, ops.constant(linear_weights(along, size).T.astype(np.float32)))
         made = turned if plain else ops.Transpose(turned, perm=back)
     return made

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxviz.analysis.attribution.target import Forward
 from onnxviz.errors import GradientError
 from onnxviz.gradient.names import named_tensors
 from onnxviz.gradient.ops import Ops
@@ -38,11 +39,7 @@ class Expression:
     notes: tuple[str, ...]
 
 
-def expression_target(
-    model: ir.Model,
-    text: str,
-    forward: Callable[[ir.Model, Sequence[str], Mapping[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]],
-) -> Expression:
+def expression_target(model: ir.Model, text: str, forward: Forward) -> Expression:
     """Return an expression in names of tensors as a tensor of a model, and its value for all samples.
 
     Args:

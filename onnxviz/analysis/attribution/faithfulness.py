@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines
 from onnxviz.analysis.attribution.positions import Positions
+from onnxviz.analysis.attribution.probabilities import Scorer
 
 if TYPE_CHECKING:
     from onnxviz.analysis.attribution.case import Case
 
-__all__ = ["CONTROLS", "Curves", "Faithfulness", "Scale", "area", "faithfulness", "infidelity", "scale_of"]
+__all__ = ["CONTROLS", "Curves", "Faithfulness", "area", "faithfulness", "infidelity"]
 
 Array = npt.NDArray[np.float64]
 #: Control -> what it is.
@@ -47,6 +48,13 @@ class Curves:
         """Return the area under each curve, ``(N,)``: ``"map"`` and the controls."""
         return {"map": area(self.map), **{name: area(curve) for name, curve in self.controls.items()}}
 
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the area of random controls, means over the samples; 0 of a single draw."""
+        areas = area(self.random)
+        known = areas[:, np.isfinite(areas).all(axis=0)].mean(axis=1) if len(areas) > 1 else np.zeros(0)
+        return float(np.std(known, ddof=1)) if np.isfinite(known).all() and known.size else 0.0
+
 
 @dataclass(frozen=True, eq=False)
 class Faithfulness:
@@ -65,19 +73,6 @@ class Faithfulness:
     insertion: Curves
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What a score is shown as.
-
-    Attributes:
-        unit: In words.
-        kind: ``"softmax"``, ``"sigmoid"`` or ``"as is"`` of a class; ``"share"`` of the way from baseline to input.
-    """
-
-    unit: str
-    kind: str
-
-
 def area(curve: Array) -> Array:
     """Return the area under curves ``(…, K + 1)`` over 0 … 1, by trapezoids.
 
@@ -89,21 +84,8 @@ def area(curve: Array) -> Array:
     return np.asarray((curve[..., 1:] + curve[..., :-1]).mean(axis=-1) / 2)
 
 
-def scale_of(case: Case) -> Scale:
-    """Return what curves of a case show: the probability of the class where the target is one of several."""
-    notes = " ".join(case.target.notes)
-    if case.target.classes is not None:
-        if "score before the sigmoid" in notes:
-            return Scale("probability (sigmoid of the score)", "sigmoid")
-        if int(np.prod(case.target.shape)) > 1:
-            if "holds probabilities" in notes:
-                return Scale("probability", "as is")
-            return Scale("probability (softmax of the scores)", "softmax")
-    return Scale("score: 1 of the input, 0 of the baseline", "share")
-
-
 def faithfulness(
-    case: Case, where: Positions, *, steps: int = 24, draws: int = 3, seed: int = 0,
+    case: Case, where: Positions, *, steps: int = 24, draws: int = 5, seed: int = 0,
     deletion_fill: BaselineSpec = "zeros", insertion_fill: BaselineSpec | None = None,
 ) -> Faithfulness:  # fmt: skip
     """Take positions away in the order of a map, and put them back in that order.
@@ -125,19 +107,31 @@ def faithfulness(
     """
     steps = min(steps, where.count)
     cut = np.rint(np.linspace(0, where.count, steps + 1)).astype(np.intp)
-    scale = scale_of(case)
-    insertion_fill = insertion_fill or _blurred_or_zeros(case, where, scale)
+    scorer = Scorer(case, probability=True)
+    insertion_fill = insertion_fill or _blurred_or_zeros(case, where, scorer)
     made = []
     for fill, back in ((deletion_fill, False), (insertion_fill, True)):
         base = baselines(case, fill, seed)[0]
-        walk = _Walk(case, where, scale, cut, {name: np.asarray(rows) for name, rows in base.rows.items()}, back, seed)
+        walk = _Walk(case, where, scorer, cut, {name: np.asarray(rows) for name, rows in base.rows.items()}, back, seed)
         random = np.stack([walk.curve("random", seed + draw + 1) for draw in range(draws)])
         others = {kind: walk.curve(kind) for kind in ("blurred", "centre") if where.control(0, kind) is not None}
         made.append(Curves(walk.curve(None), {"random": random.mean(axis=0), **others}, random, base.name))
-    return Faithfulness(cut / where.count, scale.unit, made[0], made[1])
+    return Faithfulness(cut / where.count, _unit(scorer), made[0], made[1])
 
 
-def _blurred_or_zeros(case: Case, where: Positions, scale: Scale) -> str:
+def _unit(scorer: Scorer) -> str:
+    if _is_share(scorer):
+        return "score: 1 of the input, 0 of the baseline"
+    of = {"softmax": "softmax of the scores", "sigmoid": "sigmoid of the score"}.get(scorer.by)
+    return "probability" + (f" ({of})" if of else "")
+
+
+def _is_share(scorer: Scorer) -> bool:
+    """Whether scores are no probabilities, and are shown as shares of the way from the baseline to the input."""
+    return scorer.unit != "probability"
+
+
+def _blurred_or_zeros(case: Case, where: Positions, scorer: Scorer) -> str:
     if case.inner or not all(block.spatial for block in where.blocks):
         return "zeros"
     left, rest = [], []
@@ -145,11 +139,9 @@ def _blurred_or_zeros(case: Case, where: Positions, scale: Scale) -> str:
     for sample in range(case.samples):
         taken = np.repeat([[False], [True], [True]], where.count, axis=1)
         parts = [where.without(case, sample, taken[i : i + 1], fills[max(i - 1, 0)]) for i in range(3)]
-        whole, blurry, none = (
-            float(shown_scores(case, scale, *case.changed(sample, part))[0]) for part in parts
-        )  # fmt: skip
-        left.append(blurry - (none if scale.kind == "share" else 0.0))
-        rest.append(whole - (none if scale.kind == "share" else 0.0))
+        whole, blurry, none = (float(scorer(*case.changed(sample, part))[0]) for part in parts)
+        left.append(blurry - (none if _is_share(scorer) else 0.0))
+        rest.append(whole - (none if _is_share(scorer) else 0.0))
     return "blurred" if np.mean(left) <= np.mean(rest) / 2 else "zeros"
 
 
@@ -157,7 +149,7 @@ def _blurred_or_zeros(case: Case, where: Positions, scale: Scale) -> str:
 class _Walk:
     case: Case
     where: Positions
-    scale: Scale
+    scorer: Scorer
     cut: npt.NDArray[np.intp]
     rows: Mapping[str, npt.NDArray[Any]]
     back: bool
@@ -179,7 +171,7 @@ class _Walk:
             gone = rank[None] < self.cut[start : start + at_once, None]
             parts.append(self._scores(sample, ~gone if self.back else gone))
         scores = np.concatenate(parts)
-        if self.scale.kind != "share":
+        if not _is_share(self.scorer):
             return scores
         none, whole = (scores[0], scores[-1]) if self.back else (scores[-1], scores[0])
         if abs(whole - none) <= _FLAT * max(abs(whole), abs(none)):
@@ -188,28 +180,15 @@ class _Walk:
 
     def _scores(self, sample: int, taken: npt.NDArray[np.bool_]) -> Array:
         rows = self.where.without(self.case, sample, taken, self.rows)
-        return shown_scores(self.case, self.scale, *self.case.changed(sample, rows))
-
-
-def shown_scores(
-    case: Case, scale: Scale, rows: Mapping[str, npt.NDArray[Any]], samples: npt.NDArray[np.intp]
-) -> Array:
-    """Return scores of rows as a scale shows them; of the kind ``"share"`` as they are."""
-    target = case.target
-    if scale.kind == "softmax":
-        found = case.forward(rows, samples).values[target.tensor]
-        flat = np.asarray(found.reshape(len(found), -1), np.float64)
-        flat = np.exp(flat - flat.max(axis=1, keepdims=True))
-        assert target.classes is not None
-        return np.asarray(flat[np.arange(len(flat)), np.take(target.classes, samples)] / flat.sum(axis=1))
-    scores = case.forward(rows, samples).scores
-    return np.asarray(1 / (1 + np.exp(-scores))) if scale.kind == "sigmoid" else scores
+        return self.scorer(*self.case.changed(sample, rows))
 
 
 def infidelity(
-    case: Case, where: Positions, *, perturbations: int = 32, seed: int = 0, fill: BaselineSpec = "zeros"
-) -> Array:  # fmt: skip
-    """Return how badly sums of the map foretell what taking away blocks of the input does to the score, ``(N,)``.
+    case: Case, where: Positions, *, perturbations: int = 128, seed: int = 0, fill: BaselineSpec = "zeros"
+) -> tuple[Array, Array]:  # fmt: skip
+    """Return how badly sums of the map foretell what taking away blocks of the input does to the score.
+
+    Both are ``(N,)``: the infidelity, and its standard error over the blocks (jackknife: Efron and Stein 1981).
 
     ``min_β E[(β Σ_taken Φ − (y(x) − y(x without them)))²] / E[(y(x) − y(x without them))²]``: 0 where the sums are in
     proportion to the differences, 1 where they tell nothing. Yeh et al. 2019, arXiv:1901.09392, definition 2.1 with
@@ -224,14 +203,15 @@ def infidelity(
         fill: What takes the place of a position that is taken away.
     """
     base = baselines(case, fill, seed)[0]
-    found = np.full(case.samples, np.nan)
+    found = np.full((2, case.samples), np.nan)
     for sample in range(case.samples):
         taken = _blocks(where, perturbations, np.random.default_rng((seed, sample, 11)))
         rows = where.without(case, sample, taken, {name: np.asarray(rows) for name, rows in base.rows.items()})
         fall = case.scores[sample] - case.forward(*case.changed(sample, rows)).scores
         told = taken.astype(np.float64) @ np.nan_to_num(where.spread(where.heats(sample)))
-        found[sample] = _unexplained(told, fall)
-    return found
+        if np.abs(fall).max() > _FLAT * abs(case.scores[sample]):
+            found[:, sample] = _unexplained(told, fall), _standard_error(told, fall)
+    return found[0], found[1]
 
 
 def _unexplained(told: Array, fall: Array) -> float:
@@ -244,6 +224,13 @@ def _unexplained(told: Array, fall: Array) -> float:
     if not whole > 0:
         return float("nan")
     return max(1.0 - float(told @ fall) ** 2 / (own * whole), 0.0) if own > 0 else 1.0
+
+
+def _standard_error(told: Array, fall: Array) -> float:
+    """Return the standard error of :func:`_unexplained`, from what it is without each block."""
+    count = len(fall)
+    each = [_unexplained(np.delete(told, i), np.delete(fall, i)) for i in range(count)]
+    return float(np.sqrt((count - 1) * np.nanvar(each))) if np.isfinite(each).any() else float("nan")
 
 
 def _blocks(where: Positions, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:

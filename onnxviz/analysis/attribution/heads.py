@@ -15,7 +15,7 @@ from onnxviz.analysis.attribution.raw_scores import ancestors
 from onnxviz.graph.select import FLOAT_TYPES
 from onnxviz.graph.shapes import shape_list
 
-__all__ = ["Head", "Suppression", "find_heads", "suppression"]
+__all__ = ["Head", "Suppression", "find_heads", "looks_like_boxes", "looks_like_scores", "suppression"]
 
 Array = npt.NDArray[Any]
 Run = Callable[[Sequence[str]], Mapping[str, Array]]
@@ -100,7 +100,7 @@ def find_heads(model: ir.Model, run: Run, picture: bool) -> list[Head]:
     """
     node = _suppressing(model)
     if node is not None:
-        return _before(model, node, run)
+        return _before(node, run)
     outputs = [v for v in model.graph.outputs if v.dtype in FLOAT_TYPES and len(shape_list(v) or ()) == 3]
     values = run([str(v.name) for v in outputs]) if outputs else {}
     blocks = {name: array for name, array in values.items() if array.ndim == 3 and array.size}
@@ -112,11 +112,29 @@ def find_heads(model: ir.Model, run: Run, picture: bool) -> list[Head]:
     return heads
 
 
+def looks_like_boxes(name: str) -> bool:
+    """Whether the name of a tensor says that it holds boxes.
+
+    >>> looks_like_boxes("bbox_regression"), looks_like_boxes("scores")
+    (True, False)
+    """
+    return _BOXES.search(name) is not None
+
+
+def looks_like_scores(name: str) -> bool:
+    """Whether the name of a tensor says that it holds scores.
+
+    >>> looks_like_scores("cls_logits"), looks_like_scores("boxes")
+    (True, False)
+    """
+    return _SCORES.search(name) is not None
+
+
 def _suppressing(model: ir.Model) -> ir.Node | None:
     return next((node for node in model.graph if node.op_type == "NonMaxSuppression"), None)
 
 
-def _before(model: ir.Model, node: ir.Node, run: Run) -> list[Head]:
+def _before(node: ir.Node, run: Run) -> list[Head]:
     """Return what goes into a suppression, from before anything was dropped."""
     boxes, scores = node.inputs[0], node.inputs[1]
     if boxes is None or scores is None:
@@ -178,12 +196,12 @@ def _paired(group: Mapping[str, Array], anchors: int) -> Head | None:
     """Return one output as scores and another as boxes."""
     across = {name: min(array.shape[1:]) for name, array in group.items()}
     of_boxes = [n for n in group if across[n] >= 4]
-    of_boxes.sort(key=lambda n: (across[n] != 4, not _BOXES.search(n), bool(_SCORES.search(n)), across[n]))
+    of_boxes.sort(key=lambda n: (across[n] != 4, not looks_like_boxes(n), looks_like_scores(n), across[n]))
     box = of_boxes[0] if of_boxes else None
     rest = [name for name in group if name != box]
     if not rest or box is None:
         return None
-    rest.sort(key=lambda n: (not _is_probability(group[n]), not _SCORES.search(n), across[n]))
+    rest.sort(key=lambda n: (not _is_probability(group[n]), not looks_like_scores(n), across[n]))
     name = rest[0]
     last = group[name].shape[2] == anchors
     scores = group[name].transpose(0, 2, 1) if last else group[name]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxviz.analysis.attribution.raw_scores import MOVES
 from onnxviz.analysis.map_axes import axis_letters
 from onnxviz.analysis.tokens import TokenBlock
 from onnxviz.errors import GradientError, SelectionError, listed, printable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Layer", "choose_layer", "on_path"]
 
 _NORMS = {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
+_CARRIES = MOVES - {"Concat"} | {"Add", "Sub", "Mul", "Div", "Resize", "Upsample"}
 _PROBED, _MAPS = 12, 48  # sequences and maps whose gradients are looked at
 _MOST_POSITIONS = 0.5  # share of them that the target must depend on
 _MAPS_OF_BOX = 240  # the same for a box, whose score the maps of other heads have nothing to do with
@@ -61,18 +63,18 @@ class Layer:
 
     def __str__(self) -> str:
         size = " × ".join(map(str, self.size))
-        return f"{self.name} ({size}{' tokens' if self.block is not None else ''}; {self.how})"
+        return f"{printable(self.name, 80)} ({size}{' tokens' if self.block is not None else ''}; {self.how})"
 
 
 def choose_layer(case: Case, wanted: str | None = None, *, codes: bool = False) -> Layer:
     """Return the layer whose positions are attributed.
 
     By default the last tensor with spatial axes, on the way from the attributed input to the target, with which the
-    target changes; of the largest of the scores of many heads that is only one. The score of one box must change with
-    5 % of the positions: of the last maps it reads but its own cell. A sequence counts where the target
-    changes with most of its positions: behind the last attention the class token alone leads to the score, and behind
-    a recurrence perhaps its last step. Of sequences of patches only the outputs of residual connections and of
-    normalisations are looked at.
+    target changes, and which is not the score itself before a bias or a change of resolution; of the largest of the
+    scores of many heads that is only one. The score of one box must change with 5 % of the positions: of the last
+    maps it reads but its own cell. A sequence counts where the target changes with most of its positions: behind
+    the last attention the class token alone leads to the score, and behind a recurrence perhaps its last step. Of
+    sequences of patches only the outputs of residual connections and of normalisations are looked at.
 
     Args:
         case: What is explained.
@@ -172,8 +174,9 @@ def _candidates(case: Case, path: Mapping[str, ir.Value], codes: bool, most: int
     """Return the last layers before the target, the last first: sequences until there is a map, then some maps."""
     found: list[Layer] = []
     maps = 0
+    same = _score_itself(path, case.target.tensor)
     for name, value in reversed(list(path.items())):
-        layer = _layer(case, value, "the last tensor with spatial axes", codes) if name != case.target.tensor else None
+        layer = _layer(case, value, "the last tensor with spatial axes", codes) if name not in same else None
         if layer is None or (layer.block is not None and not _is_stream(value)):
             continue
         is_map = layer.block is None and case.around.letters(name) is not None
@@ -182,6 +185,20 @@ def _candidates(case: Case, path: Mapping[str, ir.Value], codes: bool, most: int
             maps += is_map
         if maps == most:
             break
+    return found
+
+
+def _score_itself(path: Mapping[str, ir.Value], target: str) -> set[str]:
+    """Return the target and what it is but for constants, places and resolution: maps of that show the score alone."""
+    waiting, found = [target], set()
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        node = path[name].producer() if name in path else None
+        if node is None or node.op_type not in _CARRIES:
+            continue
+        lying = [str(value.name) for value in node.inputs if value is not None and value.name in path]
+        waiting += [one for one in lying if one not in found] if len(lying) == 1 else []
     return found
 
 

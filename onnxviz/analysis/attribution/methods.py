@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -13,14 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.attribution.baselines import spatial_axes
+from onnxviz.analysis.attribution.axes import input_letters
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.layers import Layer, choose_layer
 from onnxviz.analysis.attribution.result import Attribution
 from onnxviz.analysis.placement import Placement, place
-from onnxviz.errors import GradientError, InputError, listed
+from onnxviz.errors import GradientError, InputError, listed, printable
+from onnxviz.graph.model import summary_line
 
-__all__ = ["METHODS", "Found", "Method", "attribution", "find_method", "known_methods", "method",
+__all__ = ["METHODS", "Found", "Method", "attribution", "broken_methods", "find_method", "known_methods", "method",
            "without_gradient"]  # fmt: skip
 
 #: The group of entry points whose objects are :class:`Method`.
@@ -103,26 +106,51 @@ def known_methods() -> dict[str, Method]:
     families = importlib.import_module("onnxviz.analysis.attribution.families")
     for module in sorted(pkgutil.iter_modules(families.__path__), key=lambda module: module.name):
         importlib.import_module(f"{families.__name__}.{module.name}")
-    for point in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
-        if point.name not in METHODS:
-            METHODS[point.name] = point.load()
+    broken_methods()
     return METHODS
 
 
+def broken_methods() -> tuple[str, ...]:
+    """Enter the methods of other packages; return a line for each entry point that brings none."""
+    broken = []
+    for point in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        if point.name in METHODS:
+            continue
+        named = f"the method {printable(point.name, 60)!r} of {printable(point.value, 100)}"
+        try:
+            found = point.load()
+        except Exception as error:  # noqa: BLE001 - the code of another package raises what it likes
+            broken.append(f"{named} cannot be loaded: {summary_line(error)}")
+            continue
+        if isinstance(found, Method):
+            METHODS.setdefault(found.name, found)
+        if point.name not in METHODS:
+            broken.append(f"{named} is none: the entry point has to name what is entered by @method, or a Method")
+    return tuple(broken)
+
+
 def find_method(name: str) -> Method:
-    """Return a method by name; spaces and underscores read as hyphens.
+    """Return a method by name, however it is spaced and hyphenated.
 
     Raises:
         InputError: There is none.
 
-    >>> find_method("Grad_CAM").name
-    'grad-cam'
+    >>> find_method("Grad_CAM").name, find_method("gradcam").name
+    ('grad-cam', 'grad-cam')
     """
-    plain = name.strip().lower().replace("_", "-").replace(" ", "-")
-    known = METHODS if plain in METHODS else known_methods()
-    if plain not in known:
-        raise InputError(f"there is no method {name!r}", hint=f"choose {', '.join(known)}")
-    return known[plain]
+    wanted = _bare(name)
+    found = {_bare(key): row for key, row in METHODS.items()}
+    if wanted not in found:
+        found = {_bare(key): row for key, row in known_methods().items()}
+    if wanted in found:
+        return found[wanted]
+    near = [found[one].name for one in difflib.get_close_matches(wanted, found, 4, 0.5)]
+    hint = f"the nearest are {', '.join(near)}" if near else f"choose {', '.join(METHODS)}"
+    raise InputError(f"there is no method {printable(name, 60)!r}", hint="; ".join([hint, *broken_methods()]))
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[-_\s]", "", name.lower())
 
 
 def attribution(
@@ -138,7 +166,7 @@ def attribution(
         parameters: Of the method; those left out have its defaults.
 
     Raises:
-        InputError: There is no such method, or it has no such parameter.
+        InputError: There is no such method, it has no such parameter, or the parameter cannot have that value.
         SelectionError: The layer has no spatial axes.
         GradientError: No gradient leads there; the text names methods that need none.
     """
@@ -146,21 +174,42 @@ def attribution(
     if unknown := [key for key in parameters if key not in row.parameters]:
         own = listed([f"{key} ({value})" for key, value in row.parameters.items()], 12)
         raise InputError(f"{row.name} has no parameter {unknown[0]!r}", hint=f"it has {own or 'none'}")
+    _check(row, parameters)
     try:
         return _run(case, row, layer, parameters)
     except GradientError as error:
         if "gradient" not in row.needs:
             raise
         if not fallback:
+            own = (error.hint or "").replace("--wrt", "--layer")  # the option's name is another here
             free = sorted(n for n, other in known_methods().items() if not other.needs & {"gradient", "attention"})
             raise GradientError(
                 error.message,
-                hint=f"{f'{error.hint}; or ' if error.hint else ''}take a method that needs no gradient: "
+                hint=f"{f'{own}; or ' if own else ''}take a method that needs no gradient: "
                 f"{', '.join(free)} (--fallback does)",
             ) from error
         other = find_method(without_gradient(row))
         made = _run(case, other, layer, {k: v for k, v in parameters.items() if k in other.parameters})
         return replace(made, notes=(*made.notes, f"instead of {row.name}, for which {error.message}"))
+
+
+def _check(row: Method, parameters: Mapping[str, Any]) -> None:
+    """Refuse what is no number where the default is one, counts below 1, and the like."""
+    for key, value in parameters.items():
+        default = row.parameters[key]
+        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        whole = number and isinstance(value, (int, np.integer))
+        if isinstance(default, bool):
+            fits, hint = isinstance(value, (bool, np.bool_)), "give true or false"
+        elif isinstance(default, int):
+            least = 0 if key == "seed" else 1
+            fits, hint = whole and value >= least, f"give a whole number, {least} or more"
+        elif isinstance(default, float):
+            fits, hint = number and 0 <= value < np.inf, "give a number, 0 or more"
+        else:
+            continue
+        if not fits:
+            raise InputError(f"{key} of {row.name} cannot be {printable(repr(value), 60)}", hint=hint)
 
 
 def without_gradient(row: Method) -> str:
@@ -191,7 +240,7 @@ def _run(case: Case, row: Method, layer: str | None, parameters: Mapping[str, An
         case.target.classes, of_layer, found.baseline_score, found.completeness, found.cuts, case.providers,
         (*case.notes, *found.notes), case.name, case.canvases,
         None if of_layer is None else _placement(case, of_layer), unit=row.unit if found.unit is None else found.unit,
-        axes={name: found.axes.get(name) or _axes(case, name, of_layer) for name in maps}, words=case.words,
+        axes={name: found.axes.get(name) or _letters(case, name, of_layer) for name in maps}, words=case.words,
         regions=case.target.regions,
     )  # fmt: skip
 
@@ -206,16 +255,11 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def _axes(case: Case, name: str, layer: Layer | None) -> str:
+def _letters(case: Case, name: str, layer: Layer | None) -> str:
     """Return a letter an axis of a map."""
-    if layer is not None and name == layer.name:
-        return "N" + ("DHW"[-len(layer.size) :] if len(layer.size) > 1 else "T")
-    rank = case.value(name).ndim
-    spatial = spatial_axes(case, name)
-    if not spatial and rank == 3 and name in case.inner:
-        return "NTC"  # embeddings
-    left = iter("DHW"[-len(spatial) :] if spatial else "")
-    return "N" + "".join(next(left, "C") if axis in spatial else "C" for axis in range(1, rank))
+    if layer is None or name != layer.name:
+        return input_letters(case, name)
+    return "N" + ("DHW"[-len(layer.size) :] if len(layer.size) > 1 else "T")
 
 
 def _placement(case: Case, layer: Layer) -> Placement | None:

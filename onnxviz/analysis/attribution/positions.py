@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.attribution.baselines import blurred, spatial_axes
+from onnxviz.analysis.attribution.axes import input_letters
+from onnxviz.analysis.attribution.baselines import blurred
+from onnxviz.analysis.attribution.resizing import enlarged
 from onnxviz.analysis.placement import CellAxis, stretched
 from onnxviz.errors import SelectionError
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from onnxviz.analysis.attribution.case import Case
     from onnxviz.analysis.attribution.result import Attribution
 
-__all__ = ["Block", "Positions", "enlarged", "positions_of", "weights_between"]
+__all__ = ["Block", "Positions", "positions_of"]
 
 Array = npt.NDArray[Any]
 _COPY_BLUR = 8  # longest side over the standard deviation of the blurred copy of a map
@@ -95,7 +97,7 @@ class Positions:
     def spread(self, heats: Sequence[Array]) -> Array:
         """Return what heats say of every position, ``(count,)``: those of a layer enlarged to the input."""
         if self.cells is not None:
-            heats = [enlarged(heats[0], self.cells, self.blocks[0].size)]
+            heats = [enlarged(heats[0], self.blocks[0].size, cells=self.cells)]
         return np.concatenate([heat.reshape(-1) for heat in heats])
 
     def control(self, sample: int, kind: str, seed: int = 0) -> Array | None:
@@ -158,9 +160,7 @@ def positions_of(case: Case, one: Attribution) -> Positions:
     rank = len(one.layer.size)
     for name in sorted(case.sources, key=lambda name: name != _canvas_name(one)):
         value = case.value(name)
-        axes = tuple(axis - 1 for axis in spatial_axes(case, name))
-        if not axes and name in case.inner and value.ndim == 3:
-            axes = (0,)  # embeddings of tokens
+        axes = tuple(axis for axis, letter in enumerate(input_letters(case, name)[1:]) if letter != "C")
         if len(axes) == rank:
             block = Block(name, value.shape[1:], axes, True)
             known = one.placement.axes if one.placement is not None and name == _canvas_name(one) else None
@@ -171,29 +171,6 @@ def positions_of(case: Case, one: Attribution) -> Positions:
 
 def _canvas_name(one: Attribution) -> str | None:
     return next((canvas.name for canvas in one.canvases if canvas is not None), None)
-
-
-def enlarged(heat: Array, cells: Sequence[CellAxis], size: Sequence[int]) -> Array:
-    """Return a map at every position of the input, linear between the centres of cells, the outermost going on.
-
-    >>> enlarged(np.array([0.0, 4.0]), [stretched(2, 4)], [4]).tolist()
-    [0.0, 1.0, 3.0, 4.0]
-    """
-    made = np.asarray(heat, np.float64)
-    for axis, (along, length) in enumerate(zip(cells, size, strict=True)):
-        made = np.moveaxis(np.tensordot(weights_between(along, length), made, axes=([1], [axis])), 0, axis)
-    return made
-
-
-def weights_between(along: CellAxis, length: int) -> npt.NDArray[np.float64]:
-    """Return how much each cell counts at each position of an axis, ``(length, cells)``: linear interpolation."""
-    at = np.clip(along.cells(np.arange(length, dtype=np.float64)), 0, along.count - 1)
-    low = np.floor(at).astype(np.intp)
-    made = np.zeros((length, along.count))
-    rows = np.arange(length)
-    np.add.at(made, (rows, low), 1 - (at - low))
-    np.add.at(made, (rows, np.minimum(low + 1, along.count - 1)), at - low)
-    return made
 
 
 def _blob(size: Sequence[int]) -> Array:

@@ -27,37 +27,35 @@ class Scorer:
         probability: Whether a class's probability is wanted; other targets are scored as they are.
 
     Attributes:
-        runner: Runs the rows.
+        by: What makes probabilities of the scores: ``"softmax"``, ``"sigmoid"``, or nothing.
         notes: How probabilities were made.
-        unit: Of the scores.
+        unit: Of the scores: ``"probability"`` or ``"score"``.
     """
 
     def __init__(self, case: Case, probability: bool) -> None:
-        self.case, self.unit, self._by = case, "score", ""
+        self.case, self.unit, self.by = case, "score", ""
         self.notes: tuple[str, ...] = ()
-        wanted = probability and case.target.classes is not None
-        self.runner = case.runner(also=[case.target.tensor]) if wanted else case.forward
-        if not wanted:
+        if not probability or case.target.classes is None:
             return
-        self.unit = "probability"
         undone = next((n.removeprefix(_UNDONE) for n in case.target.notes if n.startswith(_UNDONE)), None)
-        values = self.runner(case.feeds, case.everything).values[case.target.tensor].reshape(case.samples, -1)
+        values = case.forward(case.feeds, case.everything).values[case.target.tensor].reshape(case.samples, -1)
+        whole = (values >= 0).all() and np.abs(values.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3
         if undone is not None:
-            self._by = "sigmoid" if undone == "sigmoid" else "softmax"
-        elif values.shape[1] == 1:
-            self.unit = "score"
-        elif not ((values >= 0).all() and np.abs(values.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3):
-            self._by = "softmax"
-        if self._by:
-            self.notes = (f"probabilities are the {self._by} of {case.target.tensor}",)
+            self.by = "sigmoid" if undone == "sigmoid" else "softmax"
+        elif values.shape[1] > 1 and not whole:
+            self.by = "softmax"
+        if self.by:
+            self.notes = (f"probabilities are the {self.by} of {case.target.tensor}",)
+        if self.by or values.shape[1] > 1:
+            self.unit = "probability"
 
     def __call__(self, rows: Mapping[str, Any], samples: Sequence[int] | Array) -> npt.NDArray[np.float64]:
         """Return the score of rows, ``(R,)``, as :class:`onnxviz.analysis.attribution.run.Runner` takes them."""
-        found = self.runner(rows, samples)
-        if not self._by or self.case.target.classes is None:
+        found = self.case.forward(rows, samples)
+        if not self.by or self.case.target.classes is None:
             return found.scores
         logits = np.float64(found.values[self.case.target.tensor].reshape(len(samples), -1))
-        if self._by == "sigmoid":
+        if self.by == "sigmoid":
             made = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
         else:
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -23,6 +23,7 @@ __all__ = ["Randomization", "randomization", "rank_correlation", "weight_layers"
 
 Array = npt.NDArray[np.float64]
 Maps = Mapping[str, npt.NDArray[Any]]
+_SETTLED = 0.05  # standard error of a mean that no further draw need make surer
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +34,9 @@ class Randomization:
         layers: For each stage the lowest layer whose weights are drawn anew, with all above it.
         drawn: For each stage how many layers that is.
         total: How many layers have weights.
-        correlation: ``(S, D, N)``: Spearman's rank correlation of magnitudes, for each stage, draw and sample; 0 where
-            the new map is the same everywhere, NaN where the map itself is.
-        flat: How many of the new maps are the same everywhere, or not finite.
+        correlation: ``(S, D, N)``: Spearman's rank correlation of magnitudes, for each stage, draw and sample; NaN
+            where the new map or the map itself is the same everywhere, or not finite.
+        flat: How many of the new maps are that.
         seed: Of the draws.
     """
 
@@ -57,8 +58,25 @@ class Randomization:
     @property
     def upper(self) -> float:
         """The mean over the stages that draw no more than half of the layers, the first one in any case."""
-        stages = [stage for stage, drawn in enumerate(self.drawn) if 2 * drawn <= self.total] or [0]
-        return float(self.by_stage[stages].mean())
+        return _mean(self.by_stage[self.counted])
+
+    @property
+    def error(self) -> float:
+        """The standard error of :attr:`upper` over the draws; 0 of a single one, NaN where no draw says anything."""
+        known = [m for m in map(_mean, np.moveaxis(self.correlation[self.counted], 1, 0)) if np.isfinite(m)]
+        if len(known) < 2:
+            return 0.0 if known and self.correlation.shape[1] == 1 else float("nan")
+        return float(np.std(known, ddof=1) / len(known) ** 0.5)
+
+    @property
+    def counted(self) -> list[int]:
+        """The stages that :attr:`upper` is of."""
+        return [stage for stage, drawn in enumerate(self.drawn) if 2 * drawn <= self.total] or [0]
+
+
+def _mean(values: Array) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def rank_correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
@@ -121,7 +139,7 @@ def with_random_weights(
         counts: How many, ascending.
         rng: Draws.
     """
-    copy, drawn = copy_model(model), dict[int, ir.Value]()
+    copy, drawn = copy_model(model), dict[int, tuple[ir.TensorProtocol, ir.Value]]()
     for number, layer in enumerate(weight_layers(copy, target), start=1):
         for node in layer:
             for place in learned_inputs(node):
@@ -129,8 +147,8 @@ def with_random_weights(
                 if tensor is None:
                     continue
                 if id(tensor) not in drawn:
-                    drawn[id(tensor)] = _shuffled(copy.graph, tensor, rng)
-                node.replace_input_with(place, drawn[id(tensor)])
+                    drawn[id(tensor)] = tensor, _shuffled(copy.graph, tensor, rng)  # held, or its id is used again
+                node.replace_input_with(place, drawn[id(tensor)][1])
         if number in counts:
             yield layer[-1].name or str(layer[-1].outputs[0].name), copy_model(copy)
 
@@ -151,7 +169,7 @@ def _shuffled(graph: ir.Graph, tensor: ir.TensorProtocol, rng: np.random.Generat
 
 
 def randomization(
-    case: Case, original: Maps, again: Callable[[Case], Maps], *, stages: int = 8, draws: int = 2, seed: int = 0,
+    case: Case, original: Maps, again: Callable[[Case], Maps], *, stages: int = 8, draws: int = 8, seed: int = 0,
     tell: Callable[[int, int], None] | None = None,
 ) -> Randomization:  # fmt: skip
     """Explain again with the weights drawn anew from the output down, layer by layer.
@@ -164,7 +182,8 @@ def randomization(
         original: The maps.
         again: Explains a case by the same method and parameters.
         stages: Most stages; of more layers an even spread, the first and the last one among them.
-        draws: How many times.
+        draws: How many times at most: after the third one it ends once the standard error of
+            :attr:`Randomization.upper` is 0.05 or less. Maps of few cells differ much from draw to draw.
         seed: Of the draws.
         tell: Called with how many explanations are done, and of how many.
 
@@ -181,6 +200,7 @@ def randomization(
     found = np.full((len(chosen), draws, case.samples), np.nan)
     names: list[str] = []
     flat = done = 0
+    made = Randomization((), tuple(chosen), total, found[:, :0], 0, seed)
     for draw in range(draws):
         names.clear()
         models = with_random_weights(case.model, case.target.tensor, chosen, np.random.default_rng((seed, draw)))
@@ -193,7 +213,10 @@ def randomization(
             done += 1
             if tell is not None:
                 tell(done, draws * len(chosen))
-    return Randomization(tuple(names), tuple(chosen), total, found, flat, seed)
+        made = Randomization(tuple(names), tuple(chosen), total, found[:, : draw + 1], flat, seed)
+        if draw >= 2 and made.error <= _SETTLED:
+            break
+    return made
 
 
 def _alike(original: Maps, maps: Maps, sample: int) -> tuple[float, int]:
@@ -203,7 +226,7 @@ def _alike(original: Maps, maps: Maps, sample: int) -> tuple[float, int]:
         return float("nan"), 0
     second = _flat(maps, list(original), sample)
     if len(second) != len(first) or not np.isfinite(second).all() or np.ptp(np.abs(second)) == 0:
-        return 0.0, 1
+        return float("nan"), 1
     return rank_correlation(first, second), 0
 
 

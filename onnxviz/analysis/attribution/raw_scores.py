@@ -11,15 +11,17 @@ from onnxviz.gradient.names import named_tensors
 from onnxviz.graph.extract import reads
 from onnxviz.graph.model import copy_model
 from onnxviz.graph.shapes import infer_shapes
+from onnxviz.graph.tidy import fresh_name
 
-__all__ = ["MOVES", "ancestors", "raw_scores"]
+__all__ = ["MOVES", "UNDONE", "ancestors", "raw_scores"]
 
 #: Operators that only move numbers about: nothing of the scores is lost behind them.
 MOVES = frozenset({
     "Identity", "Dropout", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Concat", "Slice", "Split",
     "Gather", "Cast",
 })  # fmt: skip
-_UNDONE = {"Softmax": "softmax", "LogSoftmax": "log-softmax", "Sigmoid": "sigmoid"}
+#: Operators that make probabilities of scores, and their names.
+UNDONE = {"Softmax": "softmax", "LogSoftmax": "log-softmax", "Sigmoid": "sigmoid"}
 
 
 def raw_scores(model: ir.Model, name: str) -> tuple[ir.Model, str, str]:
@@ -59,8 +61,8 @@ def _undone(
     if value in done or node is None or node.domain not in ("", "ai.onnx"):
         return done.get(value, value)
     done[value] = value
-    if node.op_type in _UNDONE and node.inputs[0] is not None:
-        undone[_UNDONE[node.op_type]] = None
+    if node.op_type in UNDONE and node.inputs[0] is not None:
+        undone[UNDONE[node.op_type]] = None
         done[value] = node.inputs[0]
     elif node.op_type in MOVES:
         count = len(node.inputs) if node.op_type == "Concat" else 1
@@ -74,19 +76,10 @@ def _undone(
                 version=node.version,
             )  # fmt: skip
             for new, old in zip(made.outputs, node.outputs, strict=True):
-                new.name, new.type = _free(f"{old.name}.raw", taken), old.type
+                new.name, new.type = fresh_name(f"{old.name}.raw", taken), old.type
                 done[old] = new
             graph.append(made)
     return done[value]
-
-
-def _free(stem: str, taken: set[str]) -> str:
-    name, number = stem, 1
-    while name in taken:
-        number += 1
-        name = f"{stem}{number}"
-    taken.add(name)
-    return name
 
 
 def ancestors(value: ir.Value, stop: frozenset[str] = frozenset()) -> Iterator[ir.Value]:

@@ -7,13 +7,14 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxviz.analysis.attribution.raw_scores import UNDONE, ancestors
 from onnxviz.errors import InputError, SelectionError, listed, printable
 from onnxviz.graph.select import FLOAT_TYPES, node_tensors
 from onnxviz.graph.shapes import shape_list
@@ -21,7 +22,6 @@ from onnxviz.graph.shapes import shape_list
 __all__ = ["Scored", "before_probabilities", "class_index", "class_names", "score_output"]
 
 _PASSED = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Dropout"}
-_UNDONE = {"Softmax": "softmax", "LogSoftmax": "log-softmax", "Sigmoid": "sigmoid"}
 _NAMES = ("names", "classes", "labels", "class_names", "id2label", "classnames")
 
 
@@ -68,13 +68,17 @@ def score_output(
             hint = f"its outputs are {listed([printable(n, 60) for n in outputs or inner])}"
             raise SelectionError(f"the model has no tensor {printable(output, 60)!r} of real numbers", hint=hint)
         outputs = {output: inner[output]}
+    chosen: tuple[str, ...] = ()
+    if not outputs and (outputs := _behind_labels(model)):
+        chosen = (f"the model gives labels alone: its scores are {printable(next(iter(outputs)), 60)}",)
     candidates = [output] if output is not None else [n for n, v in outputs.items() if _maybe(v)]
     for name in candidates:
         source, what = before_probabilities(outputs[name])
         values = run([name, *([str(source.name)] if source is not None else [])])
         if values[name].ndim > 1 and sum(size > 1 for size in values[name].shape[1:]) <= 1:
             before = None if source is None else (str(source.name), values[str(source.name)], what)
-            return _scored(name, values[name], before, labels if labels is not None else class_names(model))
+            scored = _scored(name, values[name], before, labels if labels is not None else class_names(model))
+            return replace(scored, notes=(*scored.notes, *chosen))
     if not outputs:
         raise SelectionError(
             "the model has no output of real numbers, so it is not known what to explain",
@@ -87,15 +91,30 @@ def score_output(
     )
 
 
+def _behind_labels(model: ir.Model) -> dict[str, ir.Value]:
+    """Return the scores that labels are chosen from, as models of scikit-learn and of phones return these alone."""
+    found = {}
+    for output in model.graph.outputs:
+        makers = (value.producer() for value in ancestors(output))
+        node = next((node for node in makers if node is not None and node.op_type in ("ArgMax", "ZipMap")), None)
+        if node is not None and (scores := node.inputs[0]) is not None and _is_real(scores):
+            found[str(scores.name)] = scores
+    return found
+
+
 def _ways(outputs: Mapping[str, ir.Value]) -> list[str]:
     """Return how outputs of such shapes are pointed into."""
     shapes = [shape for value in outputs.values() if (shape := shape_list(value)) is not None]
     sequences = [shape for shape in shapes if len(shape) == 3]
-    ways = ["box:0 (the best box of a detector)"] if sequences else []
-    ways += ["mask:CLASS (the pixels of a class)"] if any(len(shape) == 4 for shape in shapes) else []
+    maps = [shape for shape in shapes if len(shape) == 4]
+    ways = ["box:0 (the best box of a detector)"] if sequences or len(maps) > 1 else []
+    ways += ["mask:CLASS (the pixels of a class)"] if maps else []
     ways += ["token:POSITION (its likeliest class)"] if len(sequences) == 1 else []
-    first = printable(next(iter(outputs), "y"), 60)
-    return [*ways, f"'{first}:3,5' (the indices of one number) or 'sum(\"{first}\")'"]
+    name, value = next(iter(outputs.items()))
+    shape, first = shape_list(value), printable(name, 60)
+    at = ",".join("0" * (2 if shape is None else len(shape) - 1))
+    neuron = f"'{first}:{at}' (the indices of one number) or " if at else ""
+    return [*ways, f"{neuron}'sum(\"{first}\")'"]
 
 
 def _is_real(value: ir.Value) -> bool:
@@ -141,8 +160,8 @@ def before_probabilities(output: ir.Value) -> tuple[ir.Value | None, str]:
     """
     value: ir.Value | None = output
     while value is not None and (node := value.producer()) is not None and node.inputs:
-        if node.op_type in _UNDONE and node.domain in ("", "ai.onnx"):
-            return node.inputs[0], _UNDONE[node.op_type]
+        if node.op_type in UNDONE and node.domain in ("", "ai.onnx"):
+            return node.inputs[0], UNDONE[node.op_type]
         if node.op_type not in _PASSED and not (node.op_type == "Cast" and value.dtype in FLOAT_TYPES):
             return None, ""
         value = node.inputs[0]
@@ -194,8 +213,8 @@ def class_index(text: str, count: int, labels: Sequence[str] | None, where: str)
     >>> class_index("cat", 2, ["dog", "tiger cat"], "y")
     1
     """
-    if re.fullmatch(r"\d{1,9}", text):
-        if int(text) >= count:
+    if re.fullmatch(r"-?\d{1,9}", text):
+        if not 0 <= int(text) < count:
             raise SelectionError(f"there is no class {text}", hint=f"{where} has {count}, counted from 0")
         return int(text)
     if labels is None:

@@ -26,6 +26,8 @@ ALIKE = 0.8
 DIFFERENT = 0.5
 #: How much better than a control an area must be.
 MARGIN = 0.02
+_SURE = 2.0  # standard deviations of random controls that a map must be away from them
+_SAME = 1 - 1e-9  # a correlation with what did not change at all
 _REACH = 0.1  # that a curve must go from end to end
 _STEADY, _UNSTEADY = 0.5, 1.0  # of the map's own size
 _FAITHFUL, _UNFAITHFUL = 0.5, 0.9  # of what a map of zeros leaves unexplained
@@ -89,7 +91,7 @@ def completeness(one: Attribution) -> Check | None:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+    return f"{number(float(f'{100 * share:.0f}')) if share >= 0.1 else f'{100 * share:.2g}'} %"
 
 
 def cuts(one: Attribution, *, by_gradient: bool) -> Check | None:
@@ -104,21 +106,28 @@ def cuts(one: Attribution, *, by_gradient: bool) -> Check | None:
 
 def randomized(found: Randomization) -> Check:
     """Say whether the map changes when the weights of the upper half of the layers are drawn anew."""
-    value = found.upper
+    value, error = found.upper, found.error
     name = "weights"
     if not np.isfinite(value):
-        return Check(name, "not_checked", "the map is the same everywhere, so no other can be compared with it")
-    upper = [drawn for drawn in found.drawn if 2 * drawn <= found.total] or [found.drawn[0]]
-    what = f"rank correlation {number(round(value, 2))}, up to {max(upper)} of {found.total} layers drawn anew"
-    if value >= ALIKE:
+        why = "all maps of random weights are" if found.flat else "the map is"
+        return Check(name, "not_checked", f"{why} the same everywhere, so none can be compared with it")
+    upper = found.drawn[found.counted[-1]]
+    what = f"rank correlation {number(round(value, 2))}{_plus(round(error, 2))}"
+    what += f", up to {upper} of {found.total} layers drawn anew"
+    if found.flat:
+        what += f", {found.flat} of {found.correlation.size} maps left out as they are the same everywhere"
+    if value - error >= ALIKE:
         text = f"it hardly changes when the weights are random ({what}; limit {ALIKE})"
-        return Check(name, "fail", f"{text}: it shows the picture, not the model", value, f"< {ALIKE}")
-    if value > DIFFERENT:
-        text = f"it changes only in part when the weights are random ({what}; changed is up to {DIFFERENT})"
-        return Check(name, "doubt", text, value, f"≤ {DIFFERENT}")
-    return Check(
-        name, "pass", f"it changes when the weights are random ({what}; limit {DIFFERENT})", value, f"≤ {DIFFERENT}"
-    )
+        why = "it shows the picture, not the model"
+        if np.nanmin(found.correlation[0]) > _SAME and np.nanmin(found.by_stage) < ALIKE:
+            why = "it does not depend on the weights next to the output, so it is about no class"
+        return Check(name, "fail", f"{text}: {why}", value, f"< {ALIKE}")
+    if value + error <= DIFFERENT:
+        text = f"it changes when the weights are random ({what}; limit {DIFFERENT})"
+        return Check(name, "pass", text, value, f"≤ {DIFFERENT}")
+    how = "it changes only in part" if DIFFERENT < value < ALIKE else "whether it changes is not sure"
+    text = f"{how} when the weights are random ({what}; changed is up to {DIFFERENT})"
+    return Check(name, "doubt", text, value, f"≤ {DIFFERENT}")
 
 
 def curves(found: Faithfulness) -> list[Check]:
@@ -127,6 +136,10 @@ def curves(found: Faithfulness) -> list[Check]:
     checks = [_against_chance(name, one, sign) for name, one, sign in pairs]
     centre = _against_centre([(one, sign) for _, one, sign in pairs])
     return [*checks, *([centre] if centre is not None else [])]
+
+
+def _plus(error: float) -> str:
+    return f" ± {number(round(error, 3))}" if error >= 0.0005 else ""
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:
@@ -140,12 +153,15 @@ def _against_chance(name: str, found: Curves, sign: float) -> Check:
     reach = _mean(np.abs(found.map[:, -1] - found.map[:, 0]))
     if not (np.isfinite(own) and np.isfinite(chance)) or reach < _REACH:
         return Check(name, "not_checked", f"the score of the baseline ({found.fill}) is hardly another")
-    what = f"area {number(own)}, random {number(chance)}, margin {MARGIN}, {found.fill}"
-    ahead = sign * (own - chance)
-    limit = f"{'≤' if sign < 0 else '≥'} {chance - MARGIN if sign < 0 else chance + MARGIN:.3f}"
+    what = f"area {number(own)}, random {number(chance)}{_plus(found.spread)}, margin {MARGIN}, {found.fill}"
+    ahead, sure = sign * (own - chance), _SURE * found.spread
+    limit = f"{'≤' if sign < 0 else '≥'} {chance + sign * MARGIN:.3f}"
     verb = "falls" if sign < 0 else "rises"
-    if ahead >= MARGIN:
+    if ahead >= max(MARGIN, sure):
         return Check(name, "pass", f"the score {verb} faster than in a random order ({what})", own, limit)
+    if ahead + sure > MARGIN:
+        text = f"whether the score {verb} faster than in a random order is not sure ({what})"
+        return Check(name, "doubt", text, own, limit)
     how = "no faster than" if ahead > -MARGIN else "more slowly than"
     return Check(name, "fail", f"the score {verb} {how} in a random order ({what})", own, limit)
 
@@ -185,13 +201,21 @@ def sensitivity(values: npt.NDArray[np.float64], radius: float) -> Check:
     return Check("sensitivity", verdict, f"it changes {what} (steady is up to {_STEADY})", value, f"≤ {_STEADY}")
 
 
-def infidelity_check(values: npt.NDArray[np.float64]) -> Check:
-    """Say whether sums of the map foretell what taking away blocks of the input does."""
+def infidelity_check(values: npt.NDArray[np.float64], errors: npt.NDArray[np.float64] | None = None) -> Check:
+    """Say whether sums of the map foretell what taking away blocks of the input does.
+
+    Args:
+        values: ``(N,)``.
+        errors: ``(N,)``: their standard errors; None where they are known exactly.
+    """
     value = _mean(values)
     if not np.isfinite(value):
         return Check("infidelity", "not_checked", "the score never changes when blocks of the input are taken away")
-    what = f"{_percent(value)} of what taking away blocks does to the score is not foretold by the map"
-    if value <= _FAITHFUL:
+    known = np.zeros(1) if errors is None else errors[np.isfinite(values) & np.isfinite(errors)]
+    error = float(np.sqrt(np.sum(known**2)) / max(known.size, 1))
+    sure = f" ± {_percent(error)}" if error >= 0.005 else ""
+    what = f"{_percent(value)}{sure} of what taking away blocks does to the score is not foretold by the map"
+    if value + error <= _FAITHFUL:
         return Check("infidelity", "pass", f"{what} (limit {_percent(_FAITHFUL)})", value, f"≤ {_FAITHFUL}")
-    verdict: Verdict = "doubt" if value < _UNFAITHFUL else "fail"
+    verdict: Verdict = "doubt" if value - error < _UNFAITHFUL else "fail"
     return Check("infidelity", verdict, f"{what} (foretold is up to {_percent(_FAITHFUL)})", value, f"≤ {_FAITHFUL}")

@@ -96,6 +96,8 @@ def attribution_view(one: Attribution, tensor: str, sample: int) -> AttributionV
     given = None if fed is None or one.layer is not None else np.asarray(fed[sample])
     canvas = one.canvases[sample] if sample < len(one.canvases) else None
     on = canvas is not None and (canvas.name == tensor or one.layer is not None) and heat.ndim == len(canvas.size)
+    words = one.words[sample] if sample < len(one.words) and heat.shape == (len(one.words[sample]),) else ()
+    on = on and not (words and canvas is not None and len(words) != canvas.size[0])  # a layer of the text, not of that
     if on and canvas is not None:
         fine = one.layer is None
         place = one.placement if not fine else _pixels(canvas.size)
@@ -109,14 +111,12 @@ def attribution_view(one: Attribution, tensor: str, sample: int) -> AttributionV
         region = one.regions[sample] if sample < len(one.regions) else None
         return AttributionView(kind, tensor, block, scale, spatial, canvas, fine, how, region=region)
     below = None
-    words: tuple[str, ...] = ()
     if heat.ndim == 0 or "".join(set(letters[1:])) == "C":
         kind, how = "table", ""
         heat = one.maps[tensor][sample].reshape(1, -1)
         below = None if given is None else np.asarray(given, np.float32).reshape(1, -1)
     elif heat.ndim == 1:
         kind, heat = "tokens", heat[None]
-        words = one.words[sample] if sample < len(one.words) and len(one.words[sample]) == heat.shape[1] else ()
     elif heat.ndim == 2:
         kind = "map"
     else:
@@ -127,7 +127,8 @@ def attribution_view(one: Attribution, tensor: str, sample: int) -> AttributionV
         below = _slice(given, letters[1:], place_, heat.shape)
         heat = heat[place_]
     return AttributionView(
-        kind, tensor, np.asarray(heat, np.float32), color_scale(heat, signed=signed), how=how, below=below, words=words
+        kind, tensor, np.asarray(heat, np.float32), color_scale(heat, signed=signed), how=how, below=below,
+        words=words if kind == "tokens" else (),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Which axes of an attributed input are positions, and how windows go over them."""
+"""How windows go over the positions of an attributed input."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from math import prod
 
 import numpy as np
 
-from onnxviz.analysis.attribution.baselines import spatial_axes
+from onnxviz.analysis.attribution.axes import position_axes, spatial_axes
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.errors import InputError
 
-__all__ = ["Sizes", "Windows", "position_axes", "windows"]
+__all__ = ["Sizes", "Windows", "windows"]
 
 #: One number for all axes, one an axis as ``"8x4"`` or a sequence, or ``"auto"``.
 Sizes = int | str | tuple[int, ...]
@@ -59,15 +59,6 @@ class Windows:
         return tuple(found)
 
 
-def position_axes(case: Case, name: str) -> tuple[int, ...]:
-    """Return the axes of positions of an attributed input: of pictures and signals, tokens, else of all features."""
-    rank = case.value(name).ndim
-    found = spatial_axes(case, name)
-    if found:
-        return found
-    return (1,) if rank == 3 and name in case.inner else tuple(range(1, rank))
-
-
 def windows(case: Case, name: str, patch: Sizes = "auto", stride: Sizes = "auto") -> Windows:
     """Return windows over an attributed input.
 
@@ -105,12 +96,11 @@ def _sizes(given: Sizes, shape: tuple[int, ...], what: str) -> tuple[int, ...]:
         raise InputError(
             f"{what} {given!r} is no size", hint=f"write {what}=8, or {what}=8x4 for an axis each"
         ) from None
-    made = tuple(int(n) for n in numbers) * (len(shape) if len(numbers) == 1 else 1)
-    if len(made) != len(shape) or any(n < 1 for n in made):
-        raise InputError(
-            f"{what} {given!r} does not fit {len(shape)} axes of positions", hint="give 1 or more for each"
-        )
-    return made
+    made = tuple(numbers) * (len(shape) if len(numbers) == 1 else 1)
+    if len(made) != len(shape) or any(n < 1 or n != int(n) for n in made):
+        hint = "give a whole number, 1 or more, for each"
+        raise InputError(f"{what} {given!r} does not fit {len(shape)} axes of positions", hint=hint)
+    return tuple(int(n) for n in made)
 
 
 def _text(sizes: tuple[int, ...]) -> str:

@@ -24,17 +24,12 @@ from onnxviz.analysis.attribution.result import Attribution  # noqa: E402
 from onnxviz.analysis.attribution.windows import Windows  # noqa: E402
 from onnxviz.api import attribute  # noqa: E402
 from onnxviz.gradient.overrides.names import rules_table  # noqa: E402
-from tests.analysis.attribution.test_attribution_torch import Net, relative  # noqa: E402
+from tests.analysis.attribution.test_attribution_torch import Net, opened, relative  # noqa: E402
 from tests.gradient.overrides_nets import exported, planted  # noqa: E402
 from tests.gradient.test_captum import MeanUNet, net_of, stabilised, without_max_pooling  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LIMIT = 1e-4
-_NETS: dict[str, Net] = {}
-
-
-def net(name: str) -> Net:
-    return _NETS.setdefault(name, Net(name)) if name not in _NETS else _NETS[name]
 
 
 # perturbations
@@ -55,11 +50,12 @@ def ours_occluded(own: Net, name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", sorted(OCCLUDED))
 def test_occlusion_is_that_of_captum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, (patch, stride) = net(name), OCCLUDED[name]
+    own, (patch, stride) = opened(name), OCCLUDED[name]
     channels = own.x.shape[1]
     with torch.no_grad():
         wanted = own.captum(
-            captum.Occlusion, sliding_window_shapes=(channels, *patch), strides=(channels, *stride), baselines=0
+            captum.Occlusion, sliding_window_shapes=(channels, *patch), strides=(channels, *stride), baselines=0,
+            perturbations_per_eval=32,
         )  # fmt: skip
     assert wanted.any()
     assert relative(ours_occluded(own, name), wanted) < LIMIT
@@ -69,11 +65,13 @@ def test_occlusion_is_that_of_captum(name: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_feature_ablation_is_that_of_captum() -> None:
-    own = net("recurrent")
+    own = opened("recurrent")
     with torch.no_grad():
-        wanted = own.captum(captum.FeatureAblation)
+        wanted = own.captum(captum.FeatureAblation, perturbations_per_eval=60)
         groups = torch.arange(240).reshape(4, 60) // 17
-        grouped = own.captum(captum.FeatureAblation, feature_mask=groups[None], baselines=0.3)
+        grouped = own.captum(
+            captum.FeatureAblation, feature_mask=groups[None], baselines=0.3, perturbations_per_eval=15
+        )
     assert relative(own.attribute("feature-ablation").values, wanted) < LIMIT
     fill = np.full(own.x.shape[1:], 0.3, np.float32)
     assert relative(own.attribute("feature-ablation", groups=groups.numpy(), fill=fill).values, grouped) < LIMIT
@@ -84,30 +82,28 @@ def rise_reference(own: Net, count: int, probability: bool, centred: bool) -> np
     """Return RISE in torch: masks interpolated as the paper says, from the same random numbers."""
     height, width = own.x.shape[2:]
     cells = [-(-height // 7), -(-width // 7)]
-    total, plain, mean = torch.zeros(2, height, width).double(), torch.zeros(height, width).double(), torch.zeros(2)
+    masks = []
     for place in range(count):
         rng = np.random.default_rng((0, place))
         grid = torch.tensor(rng.random((7, 7)) < 0.5).float()[None, None]
         down, across = (int(rng.integers(cell)) for cell in cells)
         large = functional.interpolate(grid, size=(8 * cells[0], 8 * cells[1]), mode="bilinear", align_corners=False)
-        mask = large[0, 0, down : down + height, across : across + width]
-        with torch.no_grad():
-            scores = own.score(own.x * mask)
-            scores = scores.softmax(1) if probability else scores
-        chosen = scores[torch.arange(2), torch.tensor(own.classes)]
-        total += chosen[:, None, None].double() * mask
-        plain += mask
-        mean += chosen / count
-    return np.asarray((total - (mean[:, None, None] * plain if centred else 0)) / count / 0.5)
+        masks.append(large[0, 0, down : down + height, across : across + width].double())
+    every = torch.stack(masks)
+    with torch.no_grad():
+        scores = own.score(torch.cat([own.x * one.float() for one in masks])).reshape(count, 2, -1)
+    scores = (scores.softmax(2) if probability else scores)[:, torch.arange(2), torch.tensor(own.classes)].double()
+    scores = scores - scores.mean(0) if centred else scores
+    return np.asarray(torch.einsum("mn,mhw->nhw", scores, every) / count / 0.5)
 
 
 @pytest.mark.parametrize(("probability", "centred"), [(True, False), (True, True), (False, True)])
 def test_rise_is_that_of_its_paper(probability: bool, centred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = net("resnet")
-    wanted = rise_reference(own, 60, probability, centred)
+    own = opened("resnet")
+    wanted = rise_reference(own, 24, probability, centred)
 
     def ours() -> np.ndarray:
-        return own.attribute("rise", masks=60, probability=probability, centred=centred).values
+        return own.attribute("rise", masks=24, probability=probability, centred=centred).values
 
     found = ours()
     np.testing.assert_array_equal(found[:, 0], found[:, 2])
@@ -147,7 +143,7 @@ def score_cam_reference(own: Net) -> np.ndarray:
 
 
 def test_score_cam_is_that_of_its_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = net("resnet")
+    own = opened("resnet")
     wanted = score_cam_reference(own)
     assert relative(own.attribute("score-cam").values, wanted) < LIMIT
     enlarged = score_cam.enlarged
@@ -156,7 +152,7 @@ def test_score_cam_is_that_of_its_paper(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_ablation_cam_is_that_of_its_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = net("resnet")
+    own = opened("resnet")
     a, whole = at_layer2(own)
 
     def without(k: int) -> Any:
@@ -291,7 +287,7 @@ def attended(vit: Any, x: Any) -> tuple[Any, list[Any]]:
 
 
 def test_gradient_attention_is_that_of_its_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = net("vit")
+    own = opened("vit")
     scores, kept = attended(own.net, own.x)
     torch.testing.assert_close(scores, own.net(own.x), rtol=1e-4, atol=1e-5)
     scores[torch.arange(2), torch.tensor(own.classes)].sum().backward()
@@ -311,7 +307,7 @@ def test_gradient_attention_is_that_of_its_paper(monkeypatch: pytest.MonkeyPatch
 
 
 def test_attention_rollout_is_that_of_its_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = net("vit")
+    own = opened("vit")
     _, kept = attended(own.net, own.x)
     whole = torch.eye(17).expand(2, -1, -1)
     for weights in kept:

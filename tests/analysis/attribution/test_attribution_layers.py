@@ -95,3 +95,20 @@ def test_patches_without_the_class_token_before_the_last_attention(models: Path)
 def test_a_recurrence_of_which_the_last_step_counts_is_passed_over(models: Path) -> None:
     found = layer(open_model(models / "signal_cnn_lstm.onnx"), [str(models / "samples" / "signals" / "chirp.npy")])
     assert (found.name, found.size) == ("pool2", (32,))
+
+
+SEGMENTATION = (
+    HEAD
+    + """g (float[N, 1, 4, 4] x) => (float[N, 2, 8, 8] p)
+<float[3, 1, 1, 1] w = {1, 2, -1}, float[2, 3, 1, 1] u = {1, 2, 3, 4, 5, 6}, float[1, 2, 1, 1] bias = {1, 2},
+ float[4] twice = {1, 1, 2, 2}> {
+  c = Conv(x, w) r = Relu(c) s = Conv(r, u) b = Add(s, bias) z = Resize<mode = "linear">(b, , twice)
+  p = Softmax<axis = 1>(z)
+}"""
+)
+
+
+def test_scores_before_a_bias_or_a_change_of_resolution_are_no_layer() -> None:
+    """A map of them would show the score that is explained, and nothing of what it came from."""
+    assert layer(SEGMENTATION, X, target="mask:1").name == "r"
+    assert layer(SEGMENTATION, X, target="mask:1", layer="s").name == "s", "unless asked for"

@@ -215,8 +215,11 @@ def test_a_cut_path_is_refused_with_what_needs_no_gradient() -> None:
     model = ir.from_onnx_text(CUT)
     for name in ("saliency", "grad-cam", "lrp", "deeplift", "guided-backprop"):
         layer = "c" if name == "grad-cam" else None
-        with pytest.raises(GradientError, match="needs no gradient: ablation-cam.* occlusion, rise.*--fallback"):
+        with pytest.raises(
+            GradientError, match="needs no gradient: ablation-cam.* occlusion, rise.*--fallback"
+        ) as caught:
             attribute(model, STEPS, method=name, layer=layer, target=1, providers="cpu")
+        assert "--wrt" not in str(caught.value), "that is an option of another verb"
 
 
 def test_the_fallback_is_taken_only_if_asked_and_says_so() -> None:
@@ -296,7 +299,7 @@ def test_a_picture_without_an_axis_of_samples() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     for options, words in (
-        ({"method": "rise", "share": 1.0}, "share lies between"),
+        ({"method": "rise", "share": 1.0}, "a share of 1.0 cells is no chance"),
         ({"method": "rise", "fill": "zeros,mean"}, "RISE takes one fill"),
         ({"method": "score-cam", "fill": "zeros,mean"}, "Score-CAM takes one fill"),
         ({"method": "feature-ablation", "groups": np.zeros(5, int)}, "do not fit 'x'"),
@@ -348,3 +351,12 @@ def test_every_new_row_runs_on_any_model() -> None:
         found = attribution(case, name, **({"masks": 20} if name == "rise" else {}))
         assert np.isfinite(found.values).all()
         assert found.unit
+
+
+def test_small_scores_move_in_no_steps() -> None:
+    """What a feature moves the score by is compared with other features, whatever the unit of the score."""
+    weights = ", ".join(f"{k}e-13" for k in range(1, 81))
+    text = f"g (float[N, 80] x) => (float[N, 1] y) <float[80, 1] w = {{{weights}}}> {{y = MatMul(x, w)}}"
+    one = {"x": np.ones((1, 80), np.float32)}
+    found = attribute(ir.from_onnx_text(HEAD + text), one, method="feature-ablation", providers="cpu")
+    assert not found.notes

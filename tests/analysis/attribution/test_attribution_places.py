@@ -11,8 +11,11 @@ import pytest
 
 from onnxviz.analysis.attribution.detection import background_of, box_layout
 from onnxviz.analysis.attribution.regions import overlap
+from onnxviz.analysis.attribution.views import attribution_view
 from onnxviz.api import attribute
+from onnxviz.api.attribution import answer_maps
 from onnxviz.errors import InputError, SelectionError
+from onnxviz.runtime.batches import load_batches
 
 HEAD = '<ir_version: 8, opset_import: ["": 17]> '
 # A detector of 4 × 4 anchors: the score of an anchor is a pixel (background 2), its box a cell of 2 pixels.
@@ -222,3 +225,69 @@ def test_a_face_of_the_corpus(corpus: Path) -> None:
     down, across = found.placement.axes
     assert abs(down.first + rows * down.step - (top + bottom) / 2) < 16
     assert abs(across.first + columns * across.step - (left + right) / 2) < 16
+
+
+# Two anchors a cell and three classes, of which 0 is the background; the second anchor's class 2 is the pixel, on the
+# coarser maps three times the mean of four.
+MAPS = (
+    HEAD
+    + """g (float[N, 1, 4, 4] x) => (float[N, 8, 4, 4] a, float[N, 6, 4, 4] b, float[N, 6, 2, 2] c, float[N, 8, 2, 2] d)
+<float[8, 1, 1, 1] v = {0, 0, 0, 0, 0, 0, 0, 0}, float[6, 1, 1, 1] w = {0, 0, 0, 0, 0, 1},
+ float[6, 1, 1, 1] u = {0, 0, 0, 0, 0, 3}, float[6] back = {4, 0, 0, 4, 0, 0}>
+{ p = AveragePool<kernel_shape = [2, 2], strides = [2, 2]>(x) a = Conv(x, v) b = Conv(x, w, back)
+  c = Conv(p, u, back) d = Conv(p, v) }"""
+)
+FINE, COARSE = np.full((2, 1, 4, 4), -2, np.float32)
+FINE[0, 1, 2] = 6
+COARSE[0, 2:, 2:] = 5
+
+
+def test_maps_of_scores_and_boxes_are_read_as_anchors() -> None:
+    found = explained(MAPS, "box:0", np.stack([FINE, COARSE]), absolute=False)
+    wanted = np.zeros((2, 1, 4, 4))
+    wanted[0, 0, 1, 2] = 1
+    wanted[1, 0, 2:, 2:] = 3 / 4
+    np.testing.assert_allclose(found.values, wanted, atol=1e-6)
+    assert found.score.tolist() == [6, 15]
+    assert [region.box for region in found.regions] == [(2, 1, 3, 2), (2, 2, 4, 4)]
+    assert [text.split(",")[0] for text in found.target] == ["box 0: class 2"] * 2
+    crossed = MAPS.replace("{0, 0, 0, 0, 0, 1}", "{0, 0, 0, 1, 0, 0}")
+    assert explained(crossed, "box:0", FINE[None], absolute=False).score.tolist() != [6], "numbers lie side by side"
+
+
+def test_maps_of_scores_may_have_channels_last_and_end_in_a_softmax() -> None:
+    last = MAPS.replace("float[N, 8, 4, 4] a, float[N, 6, 4, 4] b, float[N, 6, 2, 2] c, float[N, 8, 2, 2] d",
+                        "float[N, 4, 4, 4] boxes, float[N, 4, 4, 2] p")  # fmt: skip
+    body = """<float[4, 1, 1, 1] v = {0, 0, 0, 0}, float[2, 1, 1, 1] w = {0, 1}>
+    { a = Conv(x, v) boxes = Transpose<perm = [0, 2, 3, 1]>(a)
+      b = Conv(x, w) s = Transpose<perm = [0, 2, 3, 1]>(b) p = Softmax<axis = 3>(s) }"""
+    found = explained(last[: last.index("<float[8")] + body, "box:0", FINE[None], absolute=False)
+    assert np.argwhere(found.values[0, 0]).tolist() == [[1, 2]]
+    assert (found.score.tolist(), found.notes[0]) == ([6], "score before the softmax")
+    assert found.regions[0].box == (2, 1, 3, 2)
+
+
+def test_maps_that_do_not_belong_together_are_no_detector() -> None:
+    with pytest.raises(SelectionError, match="no scores and boxes of anchors were found"):
+        explained(MAPS.replace("float[N, 8, 4, 4] a, ", "").replace(", float[N, 8, 2, 2] d", ""), "box:0", FINE[None])
+
+
+def test_a_layer_of_a_text_is_not_drawn_over_a_signal_beside_it() -> None:
+    text = """g (int64[1, 4] ids, float[1, 1, 32] wave) => (float[1, 4, 2] y)
+    <float[5, 2] table = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, float[1] ten = {10}> {
+      e = Gather(table, ids) m = ReduceMean<keepdims = 0>(wave) s = Mul(m, ten) h = Add(e, s) r = Relu(h) y = Neg(r) }"""
+    model = ir.from_onnx_text(HEAD + text)
+    feeds = {"ids": np.int64([[1, 2, 3, 4]]), "wave": np.random.default_rng(0).random((1, 1, 32), np.float32)}
+    found = attribute(model, feeds, method="hires-cam", layer="r", target="token:1", providers="cpu")
+    view = attribution_view(found, "r", 0)
+    assert (view.kind, view.words) == ("tokens", ("1", "2", "3", "4"))
+
+
+def test_the_answer_of_a_detector_is_a_box_by_the_method_that_keeps_to_it() -> None:
+    # A convolution before the scores, so that there is a layer with positions.
+    text = DETECTOR.replace("<float[1, 16, 4]", "<float[1, 1, 3, 3] w = {0, 0, 0, 0, 1, 0, 0, 0, 0}, float[1, 16, 4]")
+    text = text.replace("f = Reshape(x, list)", "c = Conv<pads = [1, 1, 1, 1]>(x, w) f = Reshape(c, list)")
+    model = ir.from_onnx_text(text)
+    found = answer_maps(model, load_batches(model, {"x": X[:1]}), None, {"providers": "cpu"})
+    assert [one.method for one in found] == ["layer-cam", "input-x-gradient"]
+    assert all(np.argwhere(one.values.reshape(4, 4)).tolist() == [[1, 2]] for one in found)

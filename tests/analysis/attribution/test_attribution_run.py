@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,20 @@ import pytest
 
 from onnxviz.analysis.attribution.baselines import BASELINES
 from onnxviz.analysis.attribution.case import Case, open_case
-from onnxviz.analysis.attribution.methods import METHODS, Found, attribution, known_methods, method
+from onnxviz.analysis.attribution.methods import (
+    METHODS,
+    Found,
+    attribution,
+    broken_methods,
+    find_method,
+    known_methods,
+    method,
+)
 from onnxviz.analysis.attribution.run import How, Runner
 from onnxviz.api import attribute
 from onnxviz.errors import GradientError, InputError, SelectionError
 from onnxviz.runtime.batches import load_batches
+from onnxviz.runtime.binding import BoundSession
 from onnxviz.runtime.session import Session
 from tests.conftest import make_small_cnn
 
@@ -181,8 +193,10 @@ def test_a_picture_without_an_axis_of_samples() -> None:
 
 
 def test_unknown_methods_and_parameters_list_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no method 'magic'; choose .*grad-cam"):
-        attribute(small("n"), {"x": X}, method="magic", providers="cpu")
+    with pytest.raises(InputError, match="no method '漢字'; choose .*grad-cam"):
+        attribute(small("n"), {"x": X}, method="漢字", providers="cpu")
+    with pytest.raises(InputError, match=r"no method 'grad_cam\+'; the nearest are grad-cam"):
+        attribute(small("n"), {"x": X}, method="grad_cam+", providers="cpu")
     with pytest.raises(InputError, match=r"saliency has no parameter 'steps'; it has absolute \(True\)"):
         attribute(small("n"), {"x": X}, method="saliency", steps=3, providers="cpu")
 
@@ -199,6 +213,86 @@ def test_a_method_of_somebody_else_is_one_row() -> None:
         assert found.parameters == {"part": 0.25}
     finally:
         METHODS.pop("halves", None)
+
+
+PLUGIN = """
+from onnxviz.analysis.attribution.methods import Found, Method, method
+
+@method("planted-thirds", "a third of the input", source="this test", needs=())
+def thirds(case):
+    return Found({name: case.value(name) / 3 for name in case.sources})
+
+row = Method("planted-fifths", "a fifth", "this test", lambda case: Found({"x": case.value("x") / 5}), frozenset())
+no_row = 3
+"""
+POINTS = """[onnxviz.attribution]
+planted-thirds = planted_plugin:thirds
+planted-fifths = planted_plugin:row
+planted-number = planted_plugin:no_row
+planted-absent = planted_absent:method
+planted-raises = planted_raises:method
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Install a distribution with two methods, and three entry points that bring none."""
+    (tmp_path / "planted_plugin.py").write_text(PLUGIN)
+    (tmp_path / "planted_raises.py").write_text("raise RuntimeError('broken\\nin two lines')\n")
+    about = tmp_path / "planted-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in [name for name in METHODS if name.startswith("planted")]:
+        METHODS.pop(name)
+    for name in ("planted_plugin", "planted_raises"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_methods_of_an_installed_package_are_found() -> None:
+    for name, part in (("planted-thirds", 3), ("planted-fifths", 5)):
+        found = attribute(small("n"), {"x": X}, method=name, providers="cpu")
+        np.testing.assert_allclose(found.values, X / part, rtol=1e-6)
+    assert {"planted-thirds", "planted-fifths"} <= set(known_methods())
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_broken_package_is_named_in_a_line_and_breaks_nothing_else() -> None:
+    assert attribute(small("n"), {"x": X}, method="saliency", providers="cpu").values.shape == X.shape
+    with pytest.raises(
+        InputError, match="'planted-raises' of planted_raises:method cannot be loaded: .*broken"
+    ) as raised:
+        find_method("planted-raises")
+    assert "\n" not in str(raised.value)
+    lines = broken_methods()
+    assert [line.split("'")[1] for line in lines] == ["planted-absent", "planted-number", "planted-raises"]
+    assert "is none: the entry point has to name" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        (
+            "integrated-gradients",
+            {"steps": "many"},
+            "steps of integrated-gradients cannot be 'many'; give a whole number, 1",
+        ),
+        ("integrated-gradients", {"steps": 0}, "cannot be 0"),
+        ("smoothgrad", {"copies": 2.5}, "cannot be 2.5"),
+        ("smoothgrad", {"noise": float("nan")}, "noise of smoothgrad cannot be nan; give a number, 0 or more"),
+        ("smoothgrad", {"seed": -1}, "a whole number, 0 or more"),
+        ("grad-cam", {"relu": 1}, "relu of grad-cam cannot be 1; give true or false"),
+        ("rise", {"share": 1.5, "masks": 2}, "a share of 1.5 cells is no chance"),
+        ("occlusion", {"patch": 3.5}, "patch 3.5 does not fit 2 axes of positions; give a whole number"),
+        ("lrp", {"composite": 5}, "there is no composite 5"),
+    ],
+)
+def test_values_that_a_parameter_cannot_have_are_refused(name: str, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        attribute(small("n"), {"x": X}, method=name, providers="cpu", **given)
 
 
 def test_every_row_of_the_registry_is_whole() -> None:
@@ -262,3 +356,45 @@ def test_targets_without_an_axis_of_samples_run_one_by_one(target: str, wanted: 
     fixed = ir.from_onnx_text(TURNED.replace("N,", "2,").replace("N]", "2]"))
     with pytest.raises(SelectionError, match="has no axis of samples, and the model runs 2 at once"):
         attribute(fixed, {"x": x}, method="saliency", target=target, providers="cpu")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("smoothgrad", {"copies": 64}), ("integrated-gradients", {"steps": 64}), ("gradient-shap", {"copies": 64}),
+     ("rise", {"masks": 64})],
+)  # fmt: skip
+def test_copies_are_made_in_the_type_that_is_fed(method: str, options: dict[str, Any]) -> None:
+    """All rows of a run in double, and once more to stack them, took more memory than the model."""
+    text = """g (float[N, 3, 96, 96] x) => (float[N, 2] y) <float[2, 3, 1, 1] w = {1, 2, 3, 4, 5, 6}>
+    {c = Conv(x, w) p = GlobalAveragePool(c) y = Flatten(p)}"""
+    x = {"x": np.random.default_rng(0).random((1, 3, 96, 96), np.float32)}
+    model = ir.from_onnx_text(HEAD + text)
+    attribute(model, x, method=method, providers="cpu", **options)  # what is imported does not count
+    tracemalloc.start()
+    attribute(model, x, method=method, providers="cpu", **options)
+    most = tracemalloc.get_traced_memory()[1] / (64 * x["x"].nbytes)
+    tracemalloc.stop()
+    assert most < 3.7
+
+
+def test_on_a_device_inputs_are_bound_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of CUDA, with the processor as its device: each run of a gradient method goes through the binding."""
+    options: dict[str, Any] = {"method": "smoothgrad", "copies": 5, "batch": 2, "providers": "cpu"}
+    plain = attribute(small("n"), {"x": X}, **options)
+    bound: list[set[str]] = []
+    run = BoundSession.run
+
+    def counted(self: BoundSession, feeds: Any, outputs: Any) -> Any:
+        bound.append(set(feeds))
+        return run(self, feeds, outputs)
+
+    def run_again(self: Session, feeds: Any) -> Any:
+        self._binding = self._binding or BoundSession(self._session, "cpu")
+        return self._binding.run(feeds, list(self.outputs))
+
+    monkeypatch.setattr(BoundSession, "run", counted)
+    monkeypatch.setattr(Session, "run_again", run_again)
+    found = attribute(small("n"), {"x": X}, **options)
+    np.testing.assert_array_equal(found.values, plain.values)
+    gradients = [fed for fed in bound if len(fed) > 1]
+    assert len(gradients) == 3 * len(X), "two, two and one copies of each sample, with what enters beside the input"

@@ -127,7 +127,7 @@ def test_without_classes_the_user_must_say_and_the_candidates_are_listed() -> No
         SelectionError, match=r"they are y \(N, 2, 2, 2\), z \(N, 2, 2, 2\); say it with --target"
     ) as error:
         explained(MAP, x=PICTURE)
-    assert "'y:3,5'" in str(error.value)
+    assert "'y:0,0,0'" in str(error.value)
     with pytest.raises(SelectionError, match="no tensor 'q' of real numbers; its outputs are y, z"):
         explained(MAP, x=PICTURE, output="q")
 
@@ -159,3 +159,15 @@ def test_names_in_a_model_are_escaped() -> None:
     with pytest.raises(SelectionError) as caught:
         attribute(model, {"x": X}, target="y\x1b[31m:9", method="saliency", providers="cpu")
     assert "\x1b" not in str(caught.value)
+
+
+def test_scores_behind_labels_alone_are_found_and_told() -> None:
+    text = """g (float[N, 3] x) => (int64[N] label) <float[3, 2] w = {1, 0, 0, 1, 0, 0}>
+    { s = MatMul(x, w) p = Softmax(s) a = ArgMax<axis = 1, keepdims = 0>(p) label = Identity(a) }"""
+    found = attribute(
+        ir.from_onnx_text(HEAD + text), {"x": np.float32([[1, 5, 2]])}, method="saliency", providers="cpu"
+    )
+    assert (found.classes, found.score.tolist()) == ((1,), [5])
+    assert found.notes == ("score before the softmax", "the model gives labels alone: its scores are p")
+    with pytest.raises(SelectionError, match="there is no class -1; p has 2, counted from 0"):
+        attribute(ir.from_onnx_text(HEAD + text), {"x": np.ones((1, 3), np.float32)}, target=-1, providers="cpu")

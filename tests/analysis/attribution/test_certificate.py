@@ -16,10 +16,19 @@ from onnxviz.analysis.attribution import faithfulness as faith
 from onnxviz.analysis.attribution import randomization as randomizing
 from onnxviz.analysis.attribution.case import Case, open_case
 from onnxviz.analysis.attribution.certificate import Examination, TrustCertificate, certified, cost, examination_of
+from onnxviz.analysis.attribution.faithfulness import Curves, Faithfulness
 from onnxviz.analysis.attribution.methods import METHODS, Found, attribution, known_methods, method
-from onnxviz.analysis.attribution.positions import enlarged, positions_of
-from onnxviz.analysis.attribution.randomization import rank_correlation, weight_layers, with_random_weights
+from onnxviz.analysis.attribution.positions import positions_of
+from onnxviz.analysis.attribution.randomization import (
+    Randomization,
+    rank_correlation,
+    weight_layers,
+    with_random_weights,
+)
+from onnxviz.analysis.attribution.resizing import enlarged
 from onnxviz.analysis.attribution.sensitivity import sensitivity_max
+from onnxviz.analysis.attribution.verdicts import curves as verdicts_of_curves
+from onnxviz.analysis.attribution.verdicts import infidelity_check, randomized
 from onnxviz.api import attribute, explain, preprocessing
 from onnxviz.errors import InputError
 from onnxviz.gradient.overrides.names import rules_table
@@ -153,7 +162,7 @@ def test_the_evidence_of_a_linear_model_is_faithful_and_random_maps_are_not(plan
 def test_the_evidence_of_a_patch_beats_the_controls(planted: None) -> None:
     model, seen = patch()
     case = case_of(model, {"x": np.ones((1, 1, 16, 16), np.float32)}, target=0)
-    true = examined(case, "planted", {"value": seen})
+    true = examined(case, "planted", {"value": seen}, steps=24)
     assert [true[name].verdict for name in ("deletion", "insertion", "blob")] == ["pass"] * 3
     assert true.faithfulness is not None
     areas = true.faithfulness.deletion.areas()
@@ -282,11 +291,11 @@ def test_infidelity_of_the_truth_is_zero_and_of_a_wrong_map_is_not() -> None:
     model, weights, x = linear()
     case = case_of(model, {"x": x})
     one = attribution(case, "input-x-gradient")
-    assert faith.infidelity(case, positions_of(case, one)).max() < 1e-6
+    assert faith.infidelity(case, positions_of(case, one))[0].max() < 1e-6
     scaled = replace(one, maps={"x": 7 * one.values})
-    assert faith.infidelity(case, positions_of(case, scaled)).max() < 1e-6
+    assert faith.infidelity(case, positions_of(case, scaled))[0].max() < 1e-6
     wrong = replace(one, maps={"x": np.broadcast_to(np.float32(1 / weights), one.values.shape)})
-    assert faith.infidelity(case, positions_of(case, wrong)).min() > 0.05
+    assert faith.infidelity(case, positions_of(case, wrong))[0].min() > 0.05
 
 
 def test_what_costs_nothing_is_always_there(small_cnn: ir.Model) -> None:
@@ -343,19 +352,21 @@ def test_the_command_writes_figures_and_data(models: Path, tmp_path: Path) -> No
     )  # fmt: skip
     data = json.loads((tmp_path / "c.json").read_text())
     assert [one["method"] for one in data] == ["grad-cam", "saliency"]
-    assert any(line.startswith("examining grad-cam: 116 samples through the model, and 5 more") for line in said)
+    assert any(line.startswith("examining grad-cam: 152 samples through the model, and up to 5 more") for line in said)
     assert any(line.startswith("grad-cam: certificate: passed map, gradient") for line in said)
     assert sum("weights" in line.split(":")[1] + line.split(":")[2] for line in said if line.count(":") > 1) == 2
 
 
 def test_settings_that_do_not_exist_are_refused(small_cnn: ir.Model) -> None:
     for given, words in (({"step": 1}, "no setting 'step'"), ({"steps": 0}, "steps of an examination cannot be 0"),
-                         ({"radius": 2.0}, "radius"), ({"stages": True}, "stages")):  # fmt: skip
-        with pytest.raises(InputError, match=words):
+                         ({"radius": 2.0}, "radius"), ({"stages": True}, "stages"), ({"redraws": 0}, "1 or more"),
+                         ({"seed": -1}, "seed of an examination cannot be -1"), ({"seed": "a"}, "seed")):  # fmt: skip
+        with pytest.raises(InputError) as refused:
             attribute(small_cnn, certify=given, providers="cpu")
+        assert words in f"{refused.value.message} {refused.value.hint}"
     assert examination_of({}) == Examination()
     case = case_of(small_cnn, {"x": np.ones((1, 1, 8, 8), np.float32)})
-    assert "16 more explanations" not in cost(case, attribution(case, "grad-cam"), Examination())
+    assert "up to 26 more explanations of 1, 16 of them" in cost(case, attribution(case, "grad-cam"), Examination())
 
 
 def test_a_map_of_a_layer_is_enlarged_as_it_is_drawn(small_cnn: ir.Model) -> None:
@@ -367,7 +378,7 @@ def test_a_map_of_a_layer_is_enlarged_as_it_is_drawn(small_cnn: ir.Model) -> Non
     view = attribution_view(one, one.tensor, 0)
     assert view.spatial is not None
     drawn = view.spatial.at(np.arange(8.0), np.arange(8.0))
-    mine = enlarged(where.heats(0)[0], where.cells, (8, 8))
+    mine = enlarged(where.heats(0)[0], (8, 8), cells=where.cells)
     inside = np.isfinite(drawn)
     np.testing.assert_allclose(mine[inside], drawn[inside], rtol=1e-5)
 
@@ -397,3 +408,138 @@ def test_weights_that_no_order_changes_are_not_checked() -> None:
     none = examined(case_of(ir.from_onnx_text(HEAD + "g (float[N, 2] x) => (float[N, 2] y) {y = Exp(x)}"), feeds),
                     "input-x-gradient")  # fmt: skip
     assert "no weights" in none["weights"].text
+
+
+def test_a_method_that_finds_its_own_layer_is_examined(models: Path) -> None:
+    """Attention rollout has a grid of tokens, and takes no layer."""
+    path, fed = models / "vit_digits.onnx", [str(models / "samples" / "digit_3.png")]
+    found = attribute(path, fed, method="attention-rollout", certify=FAST, providers="cpu").certificate
+    assert isinstance(found, TrustCertificate)
+    assert found.randomization is not None
+    assert found["weights"].verdict != "not_checked"
+
+
+def drawn(correlation: Any, flat: int = 0, total: int = 4) -> Randomization:
+    array = np.asarray(correlation, np.float64)
+    stages = len(array)
+    return Randomization(tuple("abcd"[:stages]), tuple(range(1, stages + 1)), total, array, flat, 0)
+
+
+def test_a_correlation_that_differs_from_draw_to_draw_gives_no_verdict() -> None:
+    one = drawn([[[0.4], [0.5]], [[0.5], [0.4]], [[9.0], [9.0]], [[9.0], [9.0]]])
+    assert (one.upper, one.error) == (pytest.approx(0.45), pytest.approx(0))  # of the upper half
+    assert randomized(one).verdict == "pass"
+    loose = drawn([[[-0.4], [1.0]], [[0.4], [0.8]]])
+    assert loose.error == pytest.approx(np.std([0.0, 0.9], ddof=1) / 2**0.5)
+    found = randomized(loose)
+    assert (found.verdict, "whether it changes is not sure" in found.text, "± 0.45" in found.text) == (
+        "doubt", True, True
+    )  # fmt: skip
+    shown = randomized(drawn([[[0.95], [0.97]]]))
+    assert (shown.verdict, shown.text.endswith("it shows the picture, not the model")) == ("fail", True)
+    untouched = randomized(drawn([[[1.0], [1.0]], [[0.9], [0.8]], [[0.1], [0.2]]]))
+    assert (untouched.verdict, untouched.text.endswith("so it is about no class")) == ("fail", True)
+    assert randomized(drawn([[[0.6], [1.0]]])).verdict == "doubt"
+    assert randomized(drawn([[[0.6], [0.62]]])).text.startswith("it changes only in part")
+
+
+def test_maps_of_random_weights_that_hold_nothing_do_not_count() -> None:
+    nan = float("nan")
+    half = randomized(drawn([[[0.9], [nan], [0.92]]], flat=1))
+    assert (half.verdict, "1 of 3 maps left out" in half.text) == ("fail", True)
+    none = randomized(drawn([[[nan], [nan]]], flat=2))
+    assert (none.verdict, none.text) == (
+        "not_checked", "all maps of random weights are the same everywhere, so none can be compared with it"
+    )  # fmt: skip
+
+
+def test_weights_are_drawn_until_the_mean_is_sure(small_cnn: ir.Model) -> None:
+    case = case_of(small_cnn, {"x": RNG.random((1, 1, 8, 8)).astype(np.float32)})
+    maps = attribution(case, "hires-cam").maps
+    same = randomizing.randomization(case, maps, lambda one: maps, stages=2, draws=9)
+    assert same.correlation.shape == (2, 3, 1)
+    rng = np.random.default_rng(0)
+    wild = randomizing.randomization(
+        case, maps, lambda one: {n: rng.random(a.shape) for n, a in maps.items()}, stages=2, draws=9
+    )
+    assert wild.correlation.shape[1] > 3
+
+
+def test_areas_near_those_of_random_orders_give_no_verdict() -> None:
+    def falls(area: float, *chance: float) -> str:
+        line = np.array([1.0, 0.0, 0.0])  # the area of a curve is 1/4, and one half of its middle
+        middle = np.array([0.0, 2.0, 0.0])
+        random = np.stack([line + middle * (a - 0.25) for a in chance])[:, None]
+        one = Curves((line + middle * (area - 0.25))[None], {"random": random.mean(axis=0)}, random, "zeros")
+        assert one.areas()["map"][0] == pytest.approx(area)
+        assert one.spread == pytest.approx(np.std(chance, ddof=1) if len(chance) > 1 else 0)
+        found = Faithfulness(np.array([0, 0.5, 1]), "probability", one, one)
+        return verdicts_of_curves(found)[0].verdict
+
+    assert falls(0.4, 0.5, 0.51, 0.49) == "pass"
+    assert falls(0.5, 0.5, 0.51, 0.49) == "doubt"  # 0.02 better is not out of reach
+    assert falls(0.6, 0.5, 0.51, 0.49) == "fail"
+    assert falls(0.4, 0.3, 0.5, 0.7) == "doubt"
+    assert (falls(0.4, 0.5), falls(0.5, 0.5)) == ("pass", "fail")
+
+
+def test_infidelity_equals_its_definition_and_has_a_standard_error(small_cnn: ir.Model) -> None:
+    x = RNG.random((2, 1, 8, 8)).astype(np.float32)
+    case = case_of(small_cnn, {"x": x}, target=1)
+    one = attribution(case, "input-x-gradient")
+    where = positions_of(case, one)
+    values, errors = faith.infidelity(case, where, perturbations=40, seed=3)
+    for sample in range(2):
+        taken = faith._blocks(where, 40, np.random.default_rng((3, sample, 11)))
+        rows = np.where(taken.reshape(40, 1, 8, 8), np.float32(0), x[sample])
+        fall = run_model(small_cnn, {"x": x})["y"][sample, 1] - run_model(small_cnn, {"x": rows})["y"][:, 1]
+        told = (taken.reshape(40, -1) * one.values[sample].reshape(1, -1)).sum(axis=1)
+
+        def missed(told: np.ndarray, fall: np.ndarray) -> float:
+            beta, *_ = np.linalg.lstsq(told[:, None], fall, rcond=None)
+            return float(np.mean((beta * told - fall) ** 2) / np.mean(fall**2))
+
+        assert values[sample] == pytest.approx(missed(told, fall), rel=1e-4)
+        rest = [missed(np.delete(told, i), np.delete(fall, i)) for i in range(40)]
+        jackknife = np.sqrt(39 / 40 * np.sum((np.array(rest) - np.mean(rest)) ** 2))
+        assert errors[sample] == pytest.approx(jackknife, rel=1e-3)
+        assert missed(np.roll(told, 1), fall) != pytest.approx(values[sample], rel=1e-2)
+
+
+def test_a_share_that_is_not_sure_gives_no_verdict() -> None:
+    def verdict(value: float, error: float) -> str:
+        return infidelity_check(np.array([value, np.nan]), np.array([error, np.nan])).verdict
+
+    assert [verdict(0.4, 0.05), verdict(0.4, 0.2), verdict(0.95, 0.2), verdict(0.95, 0.01)] == [
+        "pass", "doubt", "doubt", "fail"
+    ]  # fmt: skip
+    assert "40 % ± 20 % of what" in infidelity_check(np.array([0.4]), np.array([0.2])).text
+
+
+def test_rounding_of_a_score_is_no_change() -> None:
+    model = ir.from_onnx_text(
+        HEAD + "g (float[N, 4] x) => (float[N, 1] y) <float[4, 1] w = {1e-6, 2e-6, 1e-6, 3e-6}, float[1] b = {90}>"
+        "{m = MatMul(x, w) y = Add(m, b)}"
+    )
+    case = case_of(model, {"x": np.full((1, 4), 10, np.float32)})
+    one = attribution(case, "input-x-gradient")
+    values, _ = faith.infidelity(case, positions_of(case, one))
+    assert np.isnan(values).all()
+    assert infidelity_check(values).verdict == "not_checked"
+
+
+def test_weights_written_as_lists_are_drawn_each_on_its_own() -> None:
+    """A list of floats is a tensor that is made each time it is asked for."""
+    body = "".join(
+        f"c{i} = Constant<value_floats = [{', '.join(f'{10 * i + k}.0' for k in range(3))}]>() a{i} = Add(m{i}, c{i}) "
+        f"m{i + 1} = MatMul(a{i}, w) "
+        for i in range(6)
+    )
+    model = ir.from_onnx_text(
+        HEAD + "g (float[1, 3] x) => (float[1, 3] m6) <float[3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}> {"
+        f"m0 = Identity(x) {body}}}"
+    )
+    made = next(with_random_weights(model, "m6", [6], np.random.default_rng(0)))[1]
+    adds = [node for node in made.graph if node.op_type == "Add"]
+    held = [sorted(node.inputs[1].const_value.numpy().tolist()) for node in adds]
+    assert held == [[10.0 * i + k for k in range(3)] for i in range(6)]

@@ -205,3 +205,31 @@ def test_a_real_classifier(corpus: Path, tmp_path: Path) -> None:
     assert given["heatmap"].shape == (1, 224, 224)
     assert set(given) == {"softmaxout_1", "attribution", "heatmap"}
     assert len(open_model(tmp_path / "a.onnx").graph.inputs) == 1
+
+
+def test_a_place_that_ties_the_file_to_a_size_is_said() -> None:
+    weights = ", ".join(map(str, [1, 2, -3, 4, -5, 6, 7, -8, 9, 9, 8, 7, -6, 5, 4, 3, -2, 1]))
+    text = (
+        HEAD + "g (float[N, 1, {0}, {0}] x) => (float[N, 2, {0}, {0}] y) <float[2, 1, 3, 3] w = {{" + weights + "}}> "
+    )
+    text += "{{y = Conv<pads = [1, 1, 1, 1]>(x, w)}}"
+    x = {"x": np.random.default_rng(0).random((1, 1, 8, 8)).astype(np.float32)}
+    said: list[str] = []
+    for size in ("H", "8"):
+        model = ir.from_onnx_text(text.format(size))
+        attribution_model(model, x, method="saliency", target="y:1,2,2", providers="cpu", tell=said.append)
+    assert said == [
+        "exported: attribution and heatmap",
+        "the target is a place in y of 2 × 8 × 8: the file takes inputs of that size alone",
+        "exported: attribution and heatmap",
+    ]
+
+
+@pytest.mark.corpus
+def test_a_box_is_that_of_the_sample(corpus: Path) -> None:
+    said: list[str] = []
+    attribution_model(
+        corpus / "models" / "detector" / "blazeface_front_128.onnx", [str(corpus / "images" / "ultraface_1.jpg")],
+        method="grad-cam", target="box:0", providers="cpu", tell=said.append,
+    )  # fmt: skip
+    assert any(line.startswith("whatever is fed, the map is that of the place in ") for line in said)

@@ -59,8 +59,9 @@ def _moments(case: Case, copies: int, noise: float, seed: int, combine: Callable
     for sample, places in case.gradients.copies(copies):
         found = case.gradients(*case.changed(sample, noisy(case, sample, places, seed, noise)))
         for name, gradient in found.gradients.items():
-            totals[name][0, sample] += np.sum(gradient, axis=0, dtype=np.float64)
-            totals[name][1, sample] += np.sum(np.square(gradient, dtype=np.float64), axis=0)
+            for one in gradient:  # row by row, for squares of all in double take more than the run itself
+                totals[name][0, sample] += one
+                totals[name][1, sample] += np.square(one, dtype=np.float64)
     maps = {name: combine(one / copies, two / copies) for name, (one, two) in totals.items()}
     return Found(maps, cuts=case.gradients.cuts)
 
@@ -70,10 +71,10 @@ def noisy(case: Case, sample: int, places: npt.NDArray[np.intp], seed: int, nois
 
     Each copy has random numbers of its own, so that they do not depend on how many are run together.
     """
-    rows: dict[str, list[Array]] = {name: [] for name in case.sources}
-    for place in places.tolist():
+    rows = {name: np.empty((len(places), *case.value(name).shape[1:]), case.value(name).dtype) for name in case.sources}
+    for row, place in enumerate(places.tolist()):
         rng = np.random.default_rng((seed, sample, place))
         for name, made in rows.items():
             one = np.float64(case.value(name)[sample])
-            made.append(one + rng.standard_normal(one.shape) * (noise * float(np.ptp(one))))
-    return {name: np.stack(made) for name, made in rows.items()}
+            made[row] = one + rng.standard_normal(one.shape) * (noise * float(np.ptp(one)))
+    return rows

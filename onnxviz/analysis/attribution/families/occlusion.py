@@ -92,7 +92,8 @@ def _drops(case: Case, name: str, fill: Array, count: int, cover: Cover) -> Arra
 def _coarse(totals: Iterable[Array]) -> tuple[str, ...]:
     """Say where the score moves in steps that are larger than what a feature moves it, as of a quantised model."""
     falls = np.concatenate([np.abs(array).reshape(-1) for array in totals])
-    steps = np.unique(falls[falls > 0].astype(np.float32).round(5))
+    most = float(falls.max(initial=0.0))
+    steps = most * np.unique((falls[falls > 0] / most).round(5))
     if len(falls) < _MANY or not 0 < len(steps) <= _FEW:
         return ()
     return (

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines, spatial_axes
+from onnxviz.analysis.attribution.axes import spatial_axes
+from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.families import cam
 from onnxviz.analysis.attribution.layers import Layer
@@ -120,7 +121,7 @@ def lrp(
         bias: ``rule``, ``kept`` or ``zero``: whether biases take part.
         fold: Whether a BatchNormalization is folded into the layer before it.
     """
-    name = composite.strip().lower().removeprefix("lrp-")
+    name = str(composite).strip().lower().removeprefix("lrp-")
     if name not in COMPOSITES:
         raise InputError(f"there is no composite {composite!r}", hint=f"choose {', '.join(COMPOSITES)}")
     given = {"epsilon": epsilon, "gamma": gamma, "alpha": alpha, "beta": beta, "low": low, "high": high, "bias": bias,

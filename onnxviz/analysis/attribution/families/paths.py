@@ -10,7 +10,6 @@ import numpy.typing as npt
 from onnxviz.analysis.attribution.baselines import Baseline, BaselineSpec, baselines
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.methods import Found, method
-from onnxviz.errors import InputError
 
 __all__ = ["gradient_shap", "integrated_gradients"]
 
@@ -24,8 +23,6 @@ def integrated_gradients(case: Case, *, steps: int = 50, baseline: BaselineSpec 
 
     Of several baselines the mean. ``completeness`` is ``Σ − (y(x) − y(x′))``: what the rule misses.
     """
-    if steps < 1:
-        raise InputError(f"integrated gradients cannot take {steps} steps", hint="give 1 or more")
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     at, weights = (nodes + 1) / 2, weights / 2
     chosen = baselines(case, baseline, seed)
@@ -35,8 +32,9 @@ def integrated_gradients(case: Case, *, steps: int = 50, baseline: BaselineSpec 
             rows = {name: _between(case, one, name, sample, at[places]) for name in case.sources}
             found = case.gradients(*case.changed(sample, rows)).gradients
             for name, gradient in found.items():
-                mean = np.tensordot(weights[places], np.float64(gradient), axes=1)
-                totals[name][sample] += mean * _way(case, one, name, sample) / len(chosen)
+                way = _way(case, one, name, sample) / len(chosen)
+                for weight, own in zip(weights[places], gradient, strict=True):
+                    totals[name][sample] += weight * own * way
     return _completed(case, totals, chosen, {"steps": steps, "baseline": _names(chosen), "seed": seed})
 
 
@@ -53,20 +51,20 @@ def gradient_shap(
     chosen = baselines(case, baseline, seed)
     totals = {name: np.zeros(case.value(name).shape) for name in case.sources}
     for sample, places in case.gradients.copies(copies):
-        rows: dict[str, list[Array]] = {name: [] for name in case.sources}
-        ways: dict[str, list[Array]] = {name: [] for name in case.sources}
-        for place in places.tolist():
+        shapes = {name: (len(places), *case.value(name).shape[1:]) for name in case.sources}
+        rows = {name: np.empty(shape, case.value(name).dtype) for name, shape in shapes.items()}
+        ways = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+        for row, place in enumerate(places.tolist()):
             rng = np.random.default_rng((seed, sample, place))
             one, part = chosen[int(rng.integers(len(chosen)))], rng.random()
             for name in case.sources:
                 own = np.asarray(case.value(name)[sample], np.float64)
                 own = own + rng.standard_normal(own.shape) * (noise * float(np.ptp(own))) if noise else own
                 base = np.asarray(one.rows[name][sample], np.float64)
-                rows[name].append(base + part * (own - base))
-                ways[name].append(own - base)
-        found = case.gradients(*case.changed(sample, {name: np.stack(made) for name, made in rows.items()})).gradients
-        for name, gradient in found.items():
-            totals[name][sample] += np.sum(np.float64(gradient) * np.stack(ways[name]), axis=0) / copies
+                rows[name][row], ways[name][row] = base + part * (own - base), own - base
+        for name, gradient in case.gradients(*case.changed(sample, rows)).gradients.items():
+            for own, way in zip(gradient, ways[name], strict=True):
+                totals[name][sample] += np.float64(own) * way / copies
     told = {"copies": copies, "baseline": _names(chosen), "noise": noise, "seed": seed}
     return _completed(case, totals, chosen, told)
 
@@ -76,8 +74,11 @@ def _way(case: Case, one: Baseline, name: str, sample: int) -> Array:
 
 
 def _between(case: Case, one: Baseline, name: str, sample: int, at: Array) -> Array:
-    way = _way(case, one, name, sample)
-    return np.float64(one.rows[name][sample]) + at.reshape(-1, *[1] * way.ndim) * way
+    base, way = np.float64(one.rows[name][sample]), _way(case, one, name, sample)
+    made = np.empty((len(at), *way.shape), case.value(name).dtype)
+    for row, part in enumerate(at):
+        made[row] = base + part * way
+    return made
 
 
 def _names(chosen: list[Baseline]) -> str:

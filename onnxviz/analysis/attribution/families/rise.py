@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines, spatial_axes
+from onnxviz.analysis.attribution.axes import position_axes, spatial_axes
+from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines, seen_through
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.methods import Found, method
 from onnxviz.analysis.attribution.probabilities import Scorer
 from onnxviz.analysis.attribution.resizing import linear_weights
-from onnxviz.analysis.attribution.windows import position_axes
+from onnxviz.analysis.placement import stretched
 from onnxviz.analysis.scale import number
 from onnxviz.errors import InputError
 
@@ -65,7 +66,7 @@ def mask(grid: Grid, share: float, seed: int, place: int, which: int = 0) -> npt
     for axis, (size, count) in enumerate(zip(grid.shape, grid.cells, strict=True)):
         cell = -(-size // count)
         first = int(rng.integers(cell))
-        weights = linear_weights(count, cell * (count + 1))[first : first + size]
+        weights = linear_weights(stretched(count, cell * (count + 1)), cell * (count + 1))[first : first + size]
         made = np.moveaxis(np.einsum("ij,j...->i...", weights, np.moveaxis(made, axis, 0)), 0, axis)
     return made
 
@@ -90,8 +91,8 @@ def rise(
         fill: What is seen of a covered cell.
         seed: Of the masks, which are the same for all samples.
     """
-    if masks < 1 or not 0 < share < 1 or grid < 1:
-        raise InputError("masks and grid are 1 or more, and share lies between 0 and 1")
+    if not 0 < share < 1:
+        raise InputError(f"a share of {share} cells is no chance", hint="give a number between 0 and 1")
     scorer = Scorer(case, probability)
     chosen = baselines(case, fill, seed)
     if len(chosen) > 1:
@@ -99,12 +100,12 @@ def rise(
     grids = {name: _grid(case, name, grid) for name in case.sources}
     sums = {name: np.zeros((case.samples, 5, *own.shape)) for name, own in grids.items()}
     total = np.zeros(case.samples)
-    for sample, places in scorer.runner.copies(masks):
+    for sample, places in case.forward.copies(masks):
         made = {
             n: np.stack([mask(own, share, seed, int(i), which) for i in places])
             for which, (n, own) in enumerate(grids.items())
         }
-        rows = {n: _covered(case, n, sample, chosen[0].rows[n], grids[n].spread(m, case.value(n).ndim))
+        rows = {n: seen_through(case, n, sample, chosen[0].rows[n], grids[n].spread(m, case.value(n).ndim))
                 for n, m in made.items()}  # fmt: skip
         scores = scorer(*case.changed(sample, rows))
         total[sample] += scores.sum()
@@ -119,11 +120,6 @@ def _grid(case: Case, name: str, cells: int) -> Grid:
     axes, smooth = position_axes(case, name), bool(spatial_axes(case, name))
     shape = tuple(case.value(name).shape[axis] for axis in axes)
     return Grid(axes, shape, tuple(min(cells, size) for size in shape) if smooth else shape, smooth)
-
-
-def _covered(case: Case, name: str, sample: int, fill: Array, seen: Array) -> Array:
-    own, other = np.float64(case.value(name)[sample]), np.float64(fill[sample])
-    return np.asarray(other + seen * (own - other))
 
 
 def _sums(scores: Array, masks: Array) -> Array:

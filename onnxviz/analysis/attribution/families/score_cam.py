@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines, spatial_axes
+from onnxviz.analysis.attribution.axes import spatial_axes
+from onnxviz.analysis.attribution.baselines import BaselineSpec, baselines, seen_through
 from onnxviz.analysis.attribution.case import Case
 from onnxviz.analysis.attribution.layers import Layer
 from onnxviz.analysis.attribution.methods import Found, method
@@ -16,6 +17,7 @@ from onnxviz.analysis.attribution.resizing import enlarged
 from onnxviz.analysis.attribution.run import Runner
 from onnxviz.analysis.attribution.sources import cut_at
 from onnxviz.errors import InputError, SelectionError, printable
+from onnxviz.gradient.names import named_tensors
 from onnxviz.graph.quantised import quantisation
 
 __all__ = ["ablation_cam", "score_cam"]
@@ -86,19 +88,14 @@ def ablation_cam(case: Case, layer: Layer, *, relu: bool = True) -> Found:
 def at_layer(case: Case, layer: Layer) -> tuple[Array, npt.NDArray[np.float64]]:
     """Return a layer as the model holds it, and as numbers ``(N, K, …)`` where those are codes."""
     raw = case.runner(also=[layer.name])(case.feeds, case.everything).values[layer.name]
-    known = quantisation(_value(case, layer.name)) if raw.dtype.kind in "iu" else None
+    known = quantisation(named_tensors(case.model)[layer.name]) if raw.dtype.kind in "iu" else None
     numbers = layer.channels_first(raw)
     return raw, numbers if known is None else (numbers - known[1]) * known[0]
 
 
-def _value(case: Case, name: str) -> Any:
-    values = (value for node in case.model.graph for value in node.outputs)
-    return next(value for value in values if value.name == name)
-
-
 def _zero(case: Case, layer: Layer) -> float:
     """Return what stands for 0 in a layer."""
-    known = quantisation(_value(case, layer.name))
+    known = quantisation(named_tensors(case.model)[layer.name])
     return 0.0 if known is None else known[1]
 
 
@@ -123,8 +120,7 @@ def _through(case: Case, name: str, sample: int, fill: Array, seen: Array) -> Ar
     large = enlarged(seen, [fed.shape[axis] for axis in axes]).reshape(len(seen), -1)
     low, high = large.min(axis=1, keepdims=True), large.max(axis=1, keepdims=True)
     large = ((large - low) / np.where(high > low, high - low, 1.0)).reshape(len(seen), *sizes)
-    own, other = np.float64(fed[sample]), np.float64(fill[sample])
-    return np.asarray(other + large * (own - other))
+    return seen_through(case, name, sample, fill, large)
 
 
 def _softmax(scores: Array) -> Array:
