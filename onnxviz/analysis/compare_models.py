@@ -165,6 +165,10 @@ class _Run:
         sources = Sources()
         values = {str(v.name): v for node in self.model.graph for v in node.outputs}
         told = told | {str(source.name) for name in told if (source := sources.of(values[name])) is not None}
+        writers = (values[name].producer() for name in told if name in values)
+        told |= {
+            str(n.inputs[0].name) for n in writers if n is not None and n.op_type == "DequantizeLinear" and n.inputs[0]
+        }
         for name, record in ours.items():
             source = sources.of(values[name]) if name in values else None
             if source is None or name in told or str(source.name) in told or str(source.name) in self.renamed:
