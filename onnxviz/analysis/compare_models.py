@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.analysis.comparison import TOLERANCE, OutputParity, compare
-from onnxviz.analysis.error_metrics import error_metrics
+from onnxviz.analysis.error_metrics import error_metrics, relative_error
 from onnxviz.analysis.held_numbers import HeldNumbers
 from onnxviz.analysis.local_error import replayed
 from onnxviz.analysis.model_comparison import ComparedTensor, How, ModelComparison
@@ -202,7 +202,7 @@ class _Run:
         alone = replayed(
             self.model, value, before, self.own, providers=self.providers[1], op_library=self.op_library
         )  # fmt: skip
-        local = None if alone is None or alone.shape != there.shape else _parity(name, there, alone, 0.0).relative_l2
+        local = None if alone is None or alone.shape != there.shape else relative_error(*_floats(there, alone))
         source = self.theirs.array(twin)
         axes = turn(source.shape, here.shape) if source is not None else ()
         output = name in self.outputs
