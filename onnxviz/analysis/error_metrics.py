@@ -113,7 +113,9 @@ class _Sums:
         flat = reference.reshape(-1), own.reshape(-1)
         for start in range(0, reference.size, _PART):
             a, b = (np.asarray(array[start : start + _PART], np.float64) for array in flat)
-            if not np.isfinite(a.sum() + b.sum()):  # a sum is finite only if all its terms are
+            with np.errstate(invalid="ignore", over="ignore"):
+                ends = a.sum() + b.sum()  # finite only if all terms are
+            if not np.isfinite(ends):
                 finite = np.isfinite(a) & np.isfinite(b)
                 odd = ~finite & ~((a == b) | (np.isnan(a) & np.isnan(b)))
                 sums.odd += int(odd.sum())
