@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.analysis.comparison import TOLERANCE, OutputParity, compare
-from onnxviz.analysis.error_metrics import error_metrics
+from onnxviz.analysis.error_metrics import error_metrics, relative_error
 from onnxviz.analysis.held_numbers import HeldNumbers
 from onnxviz.analysis.local_error import replayed
 from onnxviz.analysis.model_comparison import ComparedTensor, How, ModelComparison
@@ -22,6 +22,7 @@ from onnxviz.errors import InputError, listed
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import model_name
 from onnxviz.graph.shapes import dtype_name, infer_shapes, model_inputs, shape_list
+from onnxviz.graph.twin_keys import Sources
 from onnxviz.graph.twins import match_tensors, paired_inputs
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = ["compare_models"]
 
 Array = npt.NDArray[Any]
 _MOST_BATCHES = 4
+_ALONE = "no tensor of the reference has its name, its weights, its place or its values"
 
 
 def compare_models(
@@ -135,8 +137,8 @@ class _Run:
         given = {}
         for value in model_inputs(self.model):
             array = feeds.get(self.renamed[str(value.name)])
-            floats = isinstance(array, np.ndarray) and "float" in str(array.dtype)
-            if floats and value.dtype is not None and value.dtype.is_floating_point():
+            narrow = value.dtype is not None and value.dtype.is_floating_point()
+            if narrow and isinstance(array, np.ndarray) and "float" in str(array.dtype):
                 array = array.astype(numpy_type(dtype_name(value) or str(array.dtype)), copy=False)
             if array is not None:
                 given[str(value.name)] = array
@@ -155,11 +157,27 @@ class _Run:
         left = {n: a for n in ours if n not in pairs and n not in hidden and (a := self.own.array(n)) is not None}
         right = {n: a for n in theirs if n not in taken and (a := self.theirs.array(n)) is not None}
         pairs |= {name: (twin, "activations") for name, twin in pair_by_activations(left, right).items()}
-        told = {*pairs, *hidden}
-        for name, record in ours.items():
-            if name not in told and record.kept is not None and is_numeric(record.kept.dtype):
-                self.unmatched[name] = "no tensor of the reference has its name, its weights, its place or its values"
+        self.unmatched = dict.fromkeys(self._alone(ours, {*pairs, *hidden}), _ALONE)
         return pairs
+
+    def _alone(self, ours: Capture, told: set[str]) -> Iterator[str]:
+        """Yield what has no twin and is no constant, no codes, and no copy of what has one."""
+        sources = Sources()
+        values = {str(v.name): v for node in self.model.graph for v in node.outputs}
+        told = told | {str(source.name) for name in told if (source := sources.of(values[name])) is not None}
+        writers = (values[name].producer() for name in told if name in values)
+        told |= {
+            str(n.inputs[0].name) for n in writers if n is not None and n.op_type == "DequantizeLinear" and n.inputs[0]
+        }
+        for name, record in ours.items():
+            source = sources.of(values[name]) if name in values else None
+            if source is None or name in told or str(source.name) in told or str(source.name) in self.renamed:
+                continue
+            node = values[name].producer()
+            if record.kept is None or not is_numeric(record.kept.dtype) or node is None:
+                continue
+            if node.op_type != "QuantizeLinear":
+                yield name
 
     def _known(self, given: Mapping[str, Any]) -> dict[str, Array]:
         """Return what the reference holds for each paired tensor, and the inputs, as the model would have it."""
@@ -184,7 +202,7 @@ class _Run:
         alone = replayed(
             self.model, value, before, self.own, providers=self.providers[1], op_library=self.op_library
         )  # fmt: skip
-        local = None if alone is None or alone.shape != there.shape else _parity(name, there, alone, 0.0).relative_l2
+        local = None if alone is None or alone.shape != there.shape else relative_error(*_floats(there, alone))
         source = self.theirs.array(twin)
         axes = turn(source.shape, here.shape) if source is not None else ()
         output = name in self.outputs

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ErrorMetrics", "error_metrics"]
+__all__ = ["ErrorMetrics", "error_metrics", "relative_error"]
 
 Array = npt.NDArray[Any]
 _SEVERAL = 5
+_PART = 1 << 18  # elements that are looked at together: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -62,20 +63,70 @@ def error_metrics(reference: Array, own: Array, *, ranked: bool = False) -> Erro
     """
     if reference.shape != own.shape or any(array.dtype.kind in "OUSM" for array in (reference, own)):
         return ErrorMetrics(math.inf, -math.inf)
-    if not reference.size:
-        return ErrorMetrics(0.0, math.inf)
-    one, other = (np.asarray(array, np.float64) for array in (reference, own))
-    finite = np.isfinite(one) & np.isfinite(other)
-    if not finite.any():
-        equal = np.array_equal(one, other, equal_nan=True)
-        return ErrorMetrics(0.0, math.inf) if equal else ErrorMetrics(math.inf, -math.inf)
-    with np.errstate(over="ignore"):
-        rmse = float(np.sqrt(np.mean((one[finite] - other[finite]) ** 2)))
-        span = float(np.ptp(one[finite]))
+    sums = _Sums.of(reference, own)
+    if not sums.count:
+        return ErrorMetrics(0.0, math.inf) if not sums.odd else ErrorMetrics(math.inf, -math.inf)
+    rmse, span = math.sqrt(sums.error / sums.count), sums.high - sums.low
     psnr = math.inf if not rmse else 20 * math.log10(span / rmse) if span and math.isfinite(span) else -math.inf
-    if not ranked or not one.ndim or one.shape[-1] < 2:
+    if not ranked or not reference.ndim or reference.shape[-1] < 2:
         return ErrorMetrics(rmse, psnr)
-    return ErrorMetrics(rmse, psnr, *_agreement(one.reshape(-1, one.shape[-1]), other.reshape(-1, one.shape[-1])))
+    rows = (np.asarray(array, np.float64).reshape(-1, array.shape[-1]) for array in (reference, own))
+    return ErrorMetrics(rmse, psnr, *_agreement(*rows))
+
+
+def relative_error(reference: Array, own: Array) -> float:
+    """Return ``‖own - reference‖₂ / ‖reference‖₂``; infinite for other shapes, or NaN and Inf at other places.
+
+    >>> relative_error(np.float32([3, 4]), np.float32([3, 4.5]))
+    0.1
+    """
+    if reference.shape != own.shape or any(array.dtype.kind in "OUSM" for array in (reference, own)):
+        return math.inf
+    sums = _Sums.of(reference, own)
+    if sums.odd:
+        return math.inf
+    return math.sqrt(sums.error / sums.signal) if sums.signal else math.inf if sums.error else 0.0
+
+
+@dataclass
+class _Sums:
+    """Sums over two tensors, a part after the other: a large one is not copied as a whole.
+
+    Attributes:
+        count: Elements that are finite in both.
+        odd: Elements that are not, and differ.
+        error: Squared differences.
+        signal: Squares of the reference.
+        low, high: Extremes of the reference.
+    """
+
+    count: int = 0
+    odd: int = 0
+    error: float = 0.0
+    signal: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    @classmethod
+    def of(cls, reference: Array, own: Array) -> _Sums:
+        sums = cls()
+        flat = reference.reshape(-1), own.reshape(-1)
+        for start in range(0, reference.size, _PART):
+            a, b = (np.asarray(array[start : start + _PART], np.float64) for array in flat)
+            with np.errstate(invalid="ignore", over="ignore"):
+                ends = a.sum() + b.sum()  # finite only if all terms are
+            if not np.isfinite(ends):
+                finite = np.isfinite(a) & np.isfinite(b)
+                odd = ~finite & ~((a == b) | (np.isnan(a) & np.isnan(b)))
+                sums.odd += int(odd.sum())
+                a, b = a[finite], b[finite]
+            if a.size:
+                sums.count += a.size
+                sums.low, sums.high = min(sums.low, float(a.min())), max(sums.high, float(a.max()))
+                sums.signal += float(a @ a)
+                a = a - b
+                sums.error += float(a @ a)
+        return sums
 
 
 def _agreement(one: Array, other: Array) -> tuple[float, float | None]:

@@ -101,6 +101,6 @@ class HeldNumbers:
 def numpy_kind(record: Any) -> str:
     """Return the kind of a record's type, as numpy spells it; ``"V"`` for types that numpy does not have."""
     try:
-        return np.dtype(record.dtype).kind
+        return str(np.dtype(record.dtype).kind)
     except TypeError:
         return "V"

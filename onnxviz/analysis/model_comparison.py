@@ -163,6 +163,8 @@ class ModelComparison:
         ways = ", ".join(f"{count} by {way}" for way, count in self.counts().items() if count)
         batches = f"{self.samples} {'batch' if self.samples == 1 else 'batches'}"
         lines = [f"{len(self.tensors)} tensors compared on {batches} ({ways}); {len(self.unmatched)} without a twin"]
+        if self.tensors and all(one.output for one in self.tensors) and self.unmatched:
+            lines.append("nothing but the outputs could be compared: no other tensor has a twin")
         if self.first is None:
             lines.append("all agree" if self.tensors else "nothing could be compared")
         else:

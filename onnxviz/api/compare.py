@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxviz.api.common import PICTURES, batches_for, check_outputs
@@ -29,6 +30,8 @@ def compare(
     *,
     tolerance: float | None = None,
     batch: int | None = None,
+    model_providers: Sequence[str] | str | None = None,
+    optimize: str | None = None,
     **options: Any,
 ) -> ModelComparison:
     """Compare a model with a reference tensor by tensor: where it first differs, where most, and where error is made.
@@ -42,6 +45,9 @@ def compare(
         output: ``.json``, or a picture: ``.png``, ``.svg`` or ``.pdf``.
         tolerance: Relative error that passes; None for what types and depth explain.
         batch: Samples a batch, where the model leaves that open.
+        model_providers: Where the model runs, if elsewhere than the reference.
+        optimize: ``"basic"``, ``"extended"``, ``"layout"`` or ``"all"``: compare what onnxruntime's optimiser makes of
+            the model at that level, in place of the model; see :func:`onnxviz.runtime.production.optimized_model`.
         options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
 
     Raises:
@@ -58,7 +64,12 @@ def compare(
     check_outputs((output, (*PICTURES, ".json")))
     first, second = as_model(reference), as_model(model)
     batches, run = batches_for(first, inputs, batch, options)
-    result = compare_models(first, second, batches, limit=tolerance, **run)
+    if optimize is not None:
+        from onnxviz.runtime.production import optimized_model
+
+        where = model_providers or run.get("providers", "cpu")
+        second = optimized_model(second, where, op_library=run.get("op_library"), level=optimize)
+    result = compare_models(first, second, batches, limit=tolerance, model_providers=model_providers, **run)
     if output is not None and os.fspath(output).lower().endswith(".json"):
         from onnxviz.graph.files import atomic_write
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxviz.analysis.comparison import OutputParity
 from onnxviz.checks.finding import InapplicableError, Problem, Severity, tensor_place
+from onnxviz.checks.layer_repro import layer_repro
 from onnxviz.checks.registry import Evidence, Need, check
+from onnxviz.checks.repro import node_repro, shrunk_repro
 from onnxviz.checks.running import (
     MOST_BATCHES,
     Arrays,
@@ -67,7 +71,8 @@ def differs_from_reference(subject: Subject) -> Iterator[Problem | Evidence]:
     for parity in worst.values():
         if parity.problem:
             message = f"it {parity.problem}".replace("its source", "the reference's")
-            yield Problem(message, [tensor_place(parity.name)], {**in_words(parity), "inputs": compared})
+            evidence = {**in_words(parity), "inputs": compared}
+            yield Problem(message, [tensor_place(parity.name)], evidence, repro=layer_repro(subject, reference))
     yield {"inputs": compared, "outputs": {name: in_words(parity) for name, parity in worst.items()}}
 
 
@@ -92,15 +97,21 @@ def optimised_differs(subject: Subject) -> Iterator[Problem | Evidence]:
     repeatable(subject)
     told: set[str] = set()
     worst = 0.0
-    for expected, found in zip(plain, fused, strict=True):
+    for place, (expected, found) in enumerate(zip(plain, fused, strict=True)):
         for parity in differences(expected, found, model=subject.inferred):
             worst = max(worst, parity.relative_l2)
             if parity.problem and parity.name not in told:
                 told.add(parity.name)
                 severity: Severity = "error" if "float" in str(expected[parity.name].dtype) else "warning"
                 message = f"optimised, it {parity.problem}".replace("its source", "the unoptimised")
-                yield Problem(message, [tensor_place(parity.name)], in_words(parity), severity=severity)
+                repro = shrunk_repro(subject, parity.name, partial(_fused_differs, subject), place)
+                yield Problem(message, [tensor_place(parity.name)], in_words(parity), severity=severity, repro=repro)
     yield {"inputs": len(plain), "worst_relative_l2": worst}
+
+
+def _fused_differs(subject: Subject, piece: ir.Model, feeds: Mapping[str, Any], tensor: str) -> bool:
+    plain, fused = (flat(new_session(subject, piece, optimize=level).run(dict(feeds))) for level in (False, True))
+    return any(parity.problem for parity in differences(plain, fused, model=subject.inferred) if parity.name == tensor)
 
 
 @check(
@@ -132,9 +143,10 @@ def cuda_differs(subject: Subject) -> Iterator[Problem | Evidence]:
             told.add(parity.name)
             severity: Severity = "error" if "float" in str(expected[parity.name].dtype) else "warning"
             message = f"on CUDA{' with TF32' if tf32 else ''} it {parity.problem}".replace("its source", "the CPU's")
-            yield Problem(
-                message, [tensor_place(parity.name)], {**in_words(parity), **_first(subject)}, severity=severity
-            )
+            first = _first(subject)
+            repro = node_repro(subject, str(first["first_tensor"]), lambda array: True) if first else None
+            evidence = {**in_words(parity), **first}
+            yield Problem(message, [tensor_place(parity.name)], evidence, severity=severity, repro=repro)
     yield {"relative_l2": numbers}
 
 

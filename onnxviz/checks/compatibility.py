@@ -90,7 +90,9 @@ def custom_operators(subject: Subject) -> Iterator[Problem | Evidence]:
         if (domain, kind) in own or (domain, kind) in runtime or onnx.defs.has(kind, domain):
             continue
         example = next(n for n in _every_node(model) if (n.domain, n.op_type) == (domain, kind))
-        message = f"nothing defines the operator {domain}:{kind}, which {counted(count, 'node')} use"
+        message = (
+            f"nothing defines the operator {domain}:{kind}, which {counted(count, 'node')} use{'s' * (count == 1)}"
+        )
         yield Problem(
             message, [place_of(example)], {"domain": domain, "op_type": kind, "nodes": count}, key=f"{domain}:{kind}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +11,8 @@ from onnxviz.errors import CheckError, listed, printable
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from onnxviz.checks.repro import Repro
 
 __all__ = [
     "SEVERITIES",
@@ -94,6 +96,7 @@ class Problem:
         remedy: How to mend this one, where that differs from what the check says in general.
         severity: Where it differs from the check's.
         key: What tells it from other problems of the check at the same places; part of its fingerprint.
+        repro: Makes a small model that shows it, where numbers do; called only where such models are asked for.
     """
 
     message: str
@@ -102,6 +105,7 @@ class Problem:
     remedy: str | None = None
     severity: Severity | None = None
     key: str = ""
+    repro: Callable[[], Repro] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxviz.checks.finding import Problem, Severity, place_of, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
+from onnxviz.checks.repro import Shows, node_repro
 from onnxviz.checks.running import observed
 from onnxviz.checks.subject import Subject
 from onnxviz.graph.constants import constant_tensor
@@ -55,8 +57,14 @@ def dead_channels(subject: Subject) -> Iterator[Problem | Evidence]:
         node = producers.get(name)
         places = [tensor_place(name), *([place_of(node)] if node is not None else [])]
         message = f"{dead.size:,} of {channels:,} channels are never above 0, over {_samples(subject)}"
-        yield Problem(message, places, evidence, severity=_severity(subject))
+        silent = _silent(dead, int(one.channel_axis or 0))
+        repro = None if node is None else node_repro(subject, name, silent, layer=True)
+        yield Problem(message, places, evidence, severity=_severity(subject), repro=repro)
     yield {"layers": layers, "judged": judged, "samples": subject.batches.samples}
+
+
+def _silent(channels: np.ndarray[Any, Any], axis: int) -> Shows:
+    return lambda array: not bool((np.take(array, channels, axis=axis) > 0).any())
 
 
 @check(
@@ -92,17 +100,20 @@ def lifeless(subject: Subject) -> Iterator[Problem | Evidence]:
             if name in flat and not any(n in flat or n in fixed for n in before):
                 message = f"all {one.count:,} values are {one.low:.4g}, over {_samples(subject)}"
                 yield Problem(
-                    message, places, {**evidence, "value": one.low}, severity=_severity(subject), key="constant"
-                )
+                    message, places, {**evidence, "value": one.low}, severity=_severity(subject), key="constant",
+                    repro=node_repro(subject, name, lambda array: bool((array == array.flat[0]).all())),
+                )  # fmt: skip
             elif name in fixed and name not in flat and not any(n in fixed or n in flat for n in before):
                 message = f"it is the same for all {_samples(subject)}"
-                yield Problem(message, places, evidence, severity=_severity(subject), key="collapsed")
+                repro = node_repro(subject, name, lambda array: True)
+                yield Problem(message, places, evidence, severity=_severity(subject), key="collapsed", repro=repro)
             elif name not in flat and one.count >= _FEWEST and one.saturated >= _SATURATED * one.count:
                 share = one.saturated / one.count
                 message = f"{share:.1%} of {one.count:,} values are at an end of {node.op_type}"
                 yield Problem(
-                    message, places, {**evidence, "share": share}, severity=_severity(subject), key="saturated"
-                )
+                    message, places, {**evidence, "share": share}, severity=_severity(subject), key="saturated",
+                    repro=node_repro(subject, name, lambda array: True),
+                )  # fmt: skip
     yield {"tensors": len(seen), "samples": subject.batches.samples}
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxviz.analysis.numeric import to_float
 from onnxviz.checks.finding import Place, Problem, node_place, tensor_place
 from onnxviz.checks.observed import Observed
 from onnxviz.checks.registry import Evidence, Need, check
+from onnxviz.checks.repro import Shows, node_repro
 from onnxviz.checks.running import Arrays, flat, new_session, observe, observed
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import OnnxvizError
 
 
 @check(
@@ -23,7 +23,7 @@ from onnxviz.errors import OnnxvizError
     "NaN or Inf in a run",
     needs=Need.MODEL | Need.INPUTS,
     what="Runs the model node by node, nothing fused, and looks at every tensor for NaN and infinities; reported is "
-    "the first node that makes them, with the ranges of what it read. With `--repro FILE.onnx` that node is written "
+    "the first node that makes them, with the ranges of what it read. `--repro FOLDER` writes that node "
     "as a model of its own, its inputs beside it.",
     why="One NaN makes everything behind it NaN, and an answer that is NaN passes many a comparison unnoticed.",
     remedy="Look at what the node read: bound its operand, add an epsilon, or use the operator that is stable; if the "
@@ -76,33 +76,40 @@ def _problem(subject: Subject, bad: dict[str, Observed], shown: set[str], kind: 
     message = (
         f"{node.op_type if node is not None else 'it'} gives {what} among {one.count:,} values; it reaches {where}"
     )
-    return Problem(message, places, evidence, severity="error" if grave else "warning", key=kind)
+    repro = None if node is None else node_repro(subject, first, _holds(kind))
+    return Problem(message, places, evidence, severity="error" if grave else "warning", key=kind, repro=repro)
+
+
+def _holds(kind: Literal["nan", "inf"]) -> Shows:
+    test = np.isnan if kind == "nan" else np.isinf
+    return lambda array: bool(test(to_float(array)).any())
 
 
 def _origin(subject: Subject, tensor: str, kind: Literal["nan", "inf"], node: ir.Node) -> dict[str, Any]:
-    """Return what the node read, and write it as a model of its own where that was asked for."""
+    """Return what the node read, and where in its result the first such number stands."""
     found = observe(subject.model, subject, tensors=tensor, stop_on=kind).nonfinite
     if found is None or found.tensor != tensor:
         return {}
-    told: dict[str, Any] = {"read": [str(one) for one in found.inputs[:8]], "index": list(found.index)}
-    if subject.options.repro is not None:
-        try:
-            told["repro"] = [str(subject.options.repro), str(found.save_repro(Path(subject.options.repro)))]
-        except OnnxvizError as error:
-            told["repro"] = f"not written: {error.message}"
-    return told
+    return {"read": [str(one) for one in found.inputs[:8]], "index": list(found.index)}
 
 
 def _only_random(subject: Subject) -> bool:
-    """Whether the model was fed made-up numbers, and others of a usual range, from 0 to 1, give finite outputs."""
+    """Whether the model was fed made-up numbers, and others of a usual range give finite outputs.
+
+    These are from 0 to 1, and from 1 to 2: each output must be finite for one of them.
+    """
     if not subject.made_up:
         return False
-    feeds = {name: _tamed(array) for name, array in subject.inputs.feeds.items()}
-    results: Arrays = flat(new_session(subject).run(feeds))
-    return all(np.isfinite(array.astype(np.float64)).all() for array in results.values() if array.dtype.kind == "f")
+    session = new_session(subject)
+    bad: list[set[str]] = []
+    for start in (0, 1):
+        feeds = {name: _tamed(array, start) for name, array in subject.inputs.feeds.items()}
+        results: Arrays = flat(session.run(feeds))
+        bad.append({n for n, a in results.items() if a.dtype.kind == "f" and not np.isfinite(a).all()})
+    return not set.intersection(*bad)
 
 
-def _tamed(array: Any) -> Any:
+def _tamed(array: Any, start: int) -> Any:
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         return array
-    return (np.abs(array) / (1 + np.abs(array))).astype(array.dtype)
+    return (start + np.abs(array) / (1 + np.abs(array))).astype(array.dtype)

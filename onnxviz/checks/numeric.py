@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxviz.checks.finding import Problem, Severity, place_of, tensor_place
+from onnxviz.checks.hazard_repro import hazard_repro
 from onnxviz.checks.interval_arithmetic import constant_scalar
 from onnxviz.checks.interval_rules import INTERVAL_RULES
 from onnxviz.checks.intervals import Bounds, Known, value_bounds
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
+from onnxviz.checks.repro import Repro, node_repro
 from onnxviz.checks.subject import Subject
 from onnxviz.graph.equality import is_copy
 from onnxviz.graph.learned import learned_inputs
@@ -60,7 +62,9 @@ def reachable(subject: Subject) -> Iterator[Problem | Evidence]:
             operand = node.inputs[index]
             name = operand.name if operand is not None else ""
             evidence = {"operand": name, "low": bounds.low, "high": bounds.high, "op_type": node.op_type}
-            found.append(Problem(f"{message}; {_said(bounds)}", [place_of(node), tensor_place(name)], evidence))
+            places = [place_of(node), tensor_place(name)]
+            repro = hazard_repro(subject, node, index)
+            found.append(Problem(f"{message}; {_said(bounds)}", places, evidence, repro=repro))
 
     value_bounds(subject.inferred.graph, INTERVAL_RULES, visit)
     yield from found
@@ -195,8 +199,17 @@ def bad_constants(subject: Subject) -> Iterator[Problem | Evidence]:
             message, severity = f"a learned number is as large as {max(abs(low), abs(high)):.3g}", "warning"
         else:
             continue
-        yield Problem(message, [tensor_place(value.name)], evidence, severity=severity)
+        repro = _reader(subject, value, spoils=bool(nans or infinities))
+        yield Problem(message, [tensor_place(value.name)], evidence, severity=severity, repro=repro)
     yield {"constants": looked}
+
+
+def _reader(subject: Subject, value: ir.Value, *, spoils: bool) -> Callable[[], Repro] | None:
+    """Return what makes a model of the first node that reads a constant, if a node of the main graph does."""
+    for node in subject.inlined.graph:
+        if any(v is not None and v.name == value.name for v in node.inputs) and node.outputs:
+            return node_repro(subject, str(node.outputs[0].name), lambda a: not (spoils and np.isfinite(a).all()))
+    return None
 
 
 def float_constants(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:

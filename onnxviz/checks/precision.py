@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from onnxviz.checks.finding import InapplicableError, Problem, place_of, tensor_
 from onnxviz.checks.observed import FLUSHED
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
+from onnxviz.checks.repro import Repro, node_repro
 from onnxviz.checks.running import observed
 from onnxviz.checks.subject import Subject
 from onnxviz.graph.constants import constant_tensor
@@ -55,8 +56,10 @@ def half_range(subject: Subject) -> Iterator[Problem | Evidence]:
                 "samples": subject.batches.samples, "tensors_over": len(over),
             }  # fmt: skip
             places = [tensor_place(name), *([place_of(node)] if node is not None else [])]
-            yield Problem(f"it reached {one.largest:.4g}, and float16 ends at 65504", places, evidence, key="over")
-    yield from _overflowed(narrow, producers)
+            repro = None if node is None else node_repro(subject, name, _beyond)
+            message = f"it reached {one.largest:.4g}, and float16 ends at 65504"
+            yield Problem(message, places, evidence, key="over", repro=repro)
+    yield from _overflowed(subject, narrow, producers)
     gone = {name for name, one in wide.items() if one.nonzero and one.largest < FLUSHED}
     for name in (n for n in seen if n in gone):
         one, node = wide[name], producers.get(name)
@@ -67,13 +70,14 @@ def half_range(subject: Subject) -> Iterator[Problem | Evidence]:
                 [tensor_place(name)],
                 evidence,
                 key="under",
+                repro=None if node is None else node_repro(subject, name, _vanishes),
             )
     yield from _constants(subject)
     normal = sum(o.nonzero > 0 and o.largest < _NORMAL16 for o in wide.values())
     yield {"tensors": len(wide), "subnormal_tensors": normal, "samples": subject.batches.samples}
 
 
-def _overflowed(narrow: Any, producers: dict[str, ir.Node]) -> Iterator[Problem]:
+def _overflowed(subject: Subject, narrow: Any, producers: dict[str, ir.Node]) -> Iterator[Problem]:
     """Yield the float16 tensors where Inf first appears from finite numbers."""
     odd = {name for name, one in narrow.items() if one.plus}
     for name in odd:
@@ -81,8 +85,24 @@ def _overflowed(narrow: Any, producers: dict[str, ir.Node]) -> Iterator[Problem]
         if node is not None and not any(v is not None and str(v.name) in odd for v in node.inputs):
             evidence = {"inf": narrow[name].plus, "of": narrow[name].count, "op_type": node.op_type}
             yield Problem(
-                "it overflowed in float16", [tensor_place(name), place_of(node)], evidence, severity="error", key="inf"
-            )
+                "it overflowed in float16", [tensor_place(name), place_of(node)], evidence, severity="error", key="inf",
+                repro=node_repro(subject, name, lambda array: bool(np.isposinf(array).any())),
+            )  # fmt: skip
+
+
+def _beyond(array: Any) -> bool:
+    """Whether a number of an array overflows in float16."""
+    return bool((np.abs(array[np.isfinite(array)]) >= _ROUNDS_TO_INF).any())
+
+
+def _vanishes(array: Any) -> bool:
+    """Whether an array holds numbers, and all become 0 in float16."""
+    return bool(array.any() and (np.abs(array) < FLUSHED).all())
+
+
+def _reader(subject: Subject, node: ir.Node) -> Callable[[], Repro]:
+    """Return what makes a model of a node whose constant does not survive float16."""
+    return node_repro(subject, str(node.outputs[0].name), lambda array: True)
 
 
 def _constants(subject: Subject) -> Iterator[Problem]:
@@ -104,6 +124,7 @@ def _constants(subject: Subject) -> Iterator[Problem]:
                     [tensor_place(value.name), place_of(node)],
                     evidence,
                     key="weight",
+                    repro=_reader(subject, node),
                 )
             elif array.size == 1 and 0 < largest < FLUSHED and node.op_type in ("Add", "Div", "Mul", "Max", "Sub"):
                 evidence = {"value": largest, "op_type": node.op_type}
@@ -112,4 +133,5 @@ def _constants(subject: Subject) -> Iterator[Problem]:
                     [tensor_place(value.name), place_of(node)],
                     evidence,
                     key="epsilon",
+                    repro=_reader(subject, node),
                 )

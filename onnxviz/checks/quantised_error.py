@@ -13,8 +13,10 @@ import onnx_ir as ir
 from onnxviz.analysis.held_numbers import passed_on
 from onnxviz.checks.clipping import Clipping
 from onnxviz.checks.finding import InapplicableError, Problem, place_of, tensor_place
+from onnxviz.checks.layer_repro import layer_repro
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
+from onnxviz.checks.repro import node_repro
 from onnxviz.checks.running import observe
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import CheckError
@@ -98,6 +100,7 @@ def quantisation_error(subject: Subject) -> Iterator[Problem | Evidence]:
                 f"its signal-to-noise ratio is {error.sqnr:.1f} dB (cosine {error.cosine:.4f})",
                 [tensor_place(name), place_of(node)],
                 evidence,
+                repro=layer_repro(subject, reference, name),
             )
     worst = min(errors, key=lambda name: errors[name].sqnr)
     yield {
@@ -245,6 +248,7 @@ def clipped_activations(subject: Subject) -> Iterator[Problem | Evidence]:
                 evidence,
                 severity="info" if subject.made_up else "warning",
                 key="activations",
+                repro=node_repro(subject, str(nodes[name].outputs[0].name), lambda array: True),
             )
     yield {"activations": len(counts)}
 

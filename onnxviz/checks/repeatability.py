@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxviz.checks.finding import Problem, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
+from onnxviz.checks.repro import shrunk_repro
 from onnxviz.checks.running import Arrays, differences, flat, in_words, new_session
 from onnxviz.checks.subject import Subject
 
@@ -38,13 +42,28 @@ def runs_differ(subject: Subject) -> Iterator[Problem | Evidence]:
             if name not in told and not _same_bits(first[name], again.get(name)):
                 told.add(name)
                 problem = _worst(subject, first, again, name)
-                yield Problem("two runs on the same input differ", [tensor_place(name)], problem, key="repeat")
+                repro = shrunk_repro(subject, name, partial(_repeat_differs, subject))
+                yield Problem(
+                    "two runs on the same input differ", [tensor_place(name)], problem, key="repeat", repro=repro
+                )
     threads = {n: _with_threads(subject, n) for n in (1, 2)} if not told else {}
     for parity in differences(threads[1], threads[2], model=subject.model) if threads else ():
         if parity.problem and first[parity.name].dtype.kind == "f":
             message = f"with 1 and 2 threads it {parity.problem}"
-            yield Problem(message, [tensor_place(parity.name)], in_words(parity), key="threads")
+            repro = shrunk_repro(subject, parity.name, partial(_threads_differ, subject))
+            yield Problem(message, [tensor_place(parity.name)], in_words(parity), key="threads", repro=repro)
     yield {"runs": 1 + _REPEATS, "threads": [1, 2], "outputs": len(first), "bits_with_threads": _bits(threads)}
+
+
+def _repeat_differs(subject: Subject, piece: ir.Model, feeds: Mapping[str, Any], tensor: str) -> bool:
+    session = new_session(subject, piece)
+    first, again = (flat(session.run(dict(feeds))) for _ in range(2))
+    return not _same_bits(first[tensor], again[tensor])
+
+
+def _threads_differ(subject: Subject, piece: ir.Model, feeds: Mapping[str, Any], tensor: str) -> bool:
+    one, other = (_with_threads(subject, threads, piece, feeds) for threads in (1, 2))
+    return tensor in one and any(p.problem for p in differences({tensor: one[tensor]}, other, model=subject.model))
 
 
 def _same_bits(one: np.ndarray, other: np.ndarray | None) -> bool:
@@ -58,12 +77,16 @@ def _worst(subject: Subject, first: Arrays, again: Arrays, name: str) -> dict[st
     return {**in_words(parity), "problem": parity.problem or "in the last bits"}
 
 
-def _with_threads(subject: Subject, threads: int) -> Arrays:
+def _with_threads(
+    subject: Subject, threads: int, model: ir.Model | None = None, feeds: Mapping[str, Any] | None = None
+) -> Arrays:
     """Run with so many threads: in a process of its own, since this one may share one pool among all sessions."""
     from onnxviz.runtime.trial import source_of, trial
 
-    with source_of(subject.model) as source:
-        result = trial(source, [subject.inputs.feeds], threads=threads, op_library=subject.options.op_library)[0]
+    with source_of(model or subject.model) as source:
+        result = trial(source, [feeds or subject.inputs.feeds], threads=threads, op_library=subject.options.op_library)[
+            0
+        ]
     return {} if isinstance(result, str) else flat(result)
 
 

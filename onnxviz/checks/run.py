@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxviz.checks.finding import SEVERITIES, Cause, Finding, InapplicableError, Problem, Severity
 from onnxviz.checks.registry import Check, Need, all_checks
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import InputError, OnnxvizError, listed, printable
+
+if TYPE_CHECKING:
+    from onnxviz.checks.repro import Repro
 
 __all__ = ["MOST", "CheckResult", "choose", "run_checks"]
 
@@ -139,12 +142,14 @@ def _apply(one: Check, subject: Subject) -> list[Finding]:
     if lacking is not None:
         return [_not_checked(one, *lacking)]
     problems: list[Finding] = []
+    makers: list[Callable[[], Repro] | None] = []
     evidence: dict[str, Any] = {}
     stopped: Finding | None = None
     try:
         for found in one(subject):
             if isinstance(found, Problem):
                 problems.append(_failed(one, found))
+                makers.append(found.repro)
             else:
                 evidence.update(found)
     except InapplicableError as error:
@@ -156,11 +161,36 @@ def _apply(one: Check, subject: Subject) -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - a check that crashes has not passed, and its reader is told so
         stopped = _not_checked(one, "crashed", f"the check crashed: {type(error).__name__}: {error}")
     evidence |= _feeds(one, subject)
-    problems = [replace(finding, evidence={**finding.evidence, **_feeds(one, subject)}) for finding in problems]
+    problems = [
+        replace(finding, evidence={**finding.evidence, **_feeds(one, subject), **shown})
+        for finding, shown in zip(problems, _repros(one, subject, makers), strict=True)
+    ]
     findings = _shortened(problems)
     if stopped is not None:
         return [*findings, stopped]
     return findings or [Finding(one.id, one.title, one.severity, "pass", evidence=evidence)]
+
+
+def _repros(one: Check, subject: Subject, makers: Sequence[Callable[[], Repro] | None]) -> Iterator[Mapping[str, Any]]:
+    """Write a small model for each problem that can be shown by one, and yield what its evidence says of that."""
+    from onnxviz.checks.repro import MOST as MOST_REPROS
+    from onnxviz.checks.repro import save_repro
+
+    folder = None if subject.options.static else subject.options.repro
+    written = 0
+    for make in makers:
+        if folder is None or make is None:
+            yield {}
+        elif written == MOST_REPROS:
+            yield {"repro": f"not written: {MOST_REPROS} were written for this check"}
+        else:
+            try:
+                yield {"repro": save_repro(make(), folder, f"{one.id}-{written + 1}")}
+                written += 1
+            except OnnxvizError as error:
+                yield {"repro": f"not written: {error.message}"}
+            except Exception as error:  # noqa: BLE001 - the finding stands; its reader is told why nothing shows it
+                yield {"repro": f"not written: {type(error).__name__}: {error}"}
 
 
 def _feeds(one: Check, subject: Subject) -> Mapping[str, Any]:

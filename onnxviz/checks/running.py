@@ -61,11 +61,18 @@ def _flattened(items: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
 
 
 def new_session(subject: Subject, model: ir.Model | None = None, **options: Any) -> Session:
-    """Return a session of a model, or of the one that is checked, on the CPU unless told otherwise."""
+    """Return a session of a model, or of the one that is checked, on the CPU unless told otherwise.
+
+    That of the model as it is, nothing fused, is made once: a model of very many nodes takes onnxruntime a minute.
+    """
     from onnxviz.runtime.session import Session
 
-    providers = options.pop("providers", "cpu")
-    return Session(model or subject.model, providers, op_library=subject.options.op_library, **options)
+    def make() -> Session:
+        where = options.pop("providers", "cpu")
+        return Session(model or subject.model, where, op_library=subject.options.op_library, **options)
+
+    plain = model is None and not any(options.values())
+    return subject.shared("session, as in the file", make) if plain else make()
 
 
 def outputs(subject: Subject, *, optimize: bool) -> list[Arrays]:
@@ -136,14 +143,17 @@ def differences(expected: Arrays, found: Arrays, model: ir.Model | None = None) 
         model: Tells the :func:`tolerance`; None takes that of the type alone.
     """
     results = []
+    limits = {
+        dtype: tolerance(model, dtype) if model is not None else 0.0
+        for dtype in {str(array.dtype) for array in expected.values()}
+    }
     for name, array in expected.items():
         other = found.get(name)
         if other is None:
             problem = "is missing"
             results.append(OutputParity(name, str(array.dtype), (), np.inf, np.inf, np.inf, 0.0, 0.0, problem))
             continue
-        limit = 0.0 if model is None else tolerance(model, str(array.dtype))
-        results.append(compare(name, array, other, limit or None, peak=10))
+        results.append(compare(name, array, other, limits[str(array.dtype)] or None, peak=10))
     return results
 
 

@@ -16,6 +16,8 @@ from onnxviz.graph.model import summary_line
 from onnxviz.runtime.quiet import quiet
 
 _STRIPPED = 4096  # elements of a weight whose data may have been left in the file
+#: What the specification calls the standard domain as well; the checker knows it by its empty name alone.
+_LONG = "ai.onnx"
 _NO_SHAPE = "Field 'shape' of 'type' is required but missing"
 
 
@@ -62,12 +64,16 @@ def _refusal(subject: Subject, *, fill: bool) -> str:
     external = [t for t in subject.proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     try:
         with quiet():  # it prints to the standard output, where the result goes
-            if subject.path is not None and not external and not fill:
+            entries = (*subject.proto.opset_import, *subject.proto.graph.node)
+            spelled_out = any(entry.domain == _LONG for entry in entries)
+            if subject.path is not None and not external and not fill and not spelled_out:
                 onnx.checker.check_model(str(subject.path), full_check=True)
                 return ""
             proto = onnx.ModelProto()
             proto.CopyFrom(subject.proto)
             _external_as_inputs(proto.graph)
+            for entry in (*proto.opset_import, *_nodes(proto)) if spelled_out else ():
+                entry.domain = "" if entry.domain == _LONG else entry.domain
             if fill:
                 _fill_shapes(proto)
                 if any(_lacks_shape(info) for info in proto.graph.output):  # some node gives none: say which
@@ -76,6 +82,17 @@ def _refusal(subject: Subject, *, fill: bool) -> str:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return str(error) or "the checker refuses it"
     return ""
+
+
+def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a model, those of functions and of bodies too."""
+    pending = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while pending:
+        node = pending.pop()
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
+                pending.extend(body.node)
 
 
 def _external_as_inputs(graph: onnx.GraphProto) -> None:

@@ -47,7 +47,7 @@ class Options:
         preprocessing, dims, seed: As :func:`onnxviz.runtime.inputs.load_inputs` takes them.
         op_library: A shared library of custom operators.
         latency_baseline: A file of earlier times to compare with; see :mod:`onnxviz.checks.latency`.
-        repro: Where to write the node that first gives NaN or Inf as a model of its own, its inputs beside it.
+        repro: A folder for small models that show what findings about numbers say, with their inputs.
     """
 
     inputs: Sequence[str | os.PathLike[str]] | Mapping[str, Any] = ()

@@ -57,7 +57,8 @@ def check(
         Path | None, typer.Option("--save-latency", metavar="FILE.json", help="Write how long a run takes now.")
     ] = None,
     repro: Annotated[
-        Path | None, typer.Option("--repro", metavar="FILE.onnx", help="Write the first node that gives NaN or Inf.")
+        Path | None,
+        typer.Option("--repro", metavar="FOLDER", help="Write small models that show findings about numbers."),
     ] = None,
     fix: Annotated[
         Path | None, typer.Option("--fix", metavar="OUT.onnx", help="Write a mended copy, each step proven by a run.")
@@ -68,7 +69,7 @@ def check(
     """Check whether a model is fit to deploy; exit code 1 if not, 3 if something could not be checked."""
     from onnxviz import api
     from onnxviz.checks.formats import render
-    from onnxviz.errors import InputError
+    from onnxviz.errors import InputError, OutputError
     from onnxviz.graph.files import atomic_write, check_output
 
     if static and (input or reference or latency_baseline or save_latency or repro):
@@ -77,8 +78,8 @@ def check(
         check_output(output)
     if fix is not None:
         check_output(fix, (".onnx",))
-    if repro is not None:
-        check_output(repro, (".onnx",))
+    if repro is not None and (repro.is_file() or not repro.absolute().parent.is_dir()):
+        raise OutputError(f"cannot write into {repro}: it is no folder, and none can be made", hint="name a folder")
     del options["providers"]  # that of --provider, which this verb does not have
     asked = providers.split(",") if providers else ()
     result = api.check(

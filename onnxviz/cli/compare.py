@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,12 +23,24 @@ def compare(
         typer.Option("--tolerance", min=0, help="Relative error that passes; by types and depth if left out."),
     ] = None,
     batch: Batch = None,
+    model_provider: Annotated[
+        str | None,
+        typer.Option("--model-provider", metavar="P[,P…]", help="Where MODEL runs, if elsewhere than REFERENCE: cuda."),
+    ] = None,
+    optimize: Annotated[
+        Literal["basic", "extended", "layout", "all"] | None,
+        typer.Option("--optimize", help="Compare what onnxruntime's optimiser makes of MODEL at this level."),
+    ] = None,
     *,
     options: dict[str, Any],
 ) -> int:
     """Tell where a model parts from a reference; exit code 1 if it does, 3 if nothing could be compared."""
     from onnxviz import api
 
-    result = api.compare(reference, model, input, output, tolerance=tolerance, batch=batch, **options)
+    where = None if model_provider is None else model_provider.split(",")
+    result = api.compare(
+        reference, model, input, output, tolerance=tolerance, batch=batch, model_providers=where, optimize=optimize,
+        **options,
+    )  # fmt: skip
     typer.echo(str(result))
     return 0 if result.passed else 1 if result.tensors else 3

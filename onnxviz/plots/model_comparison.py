@@ -100,10 +100,16 @@ def _name(axes: Axes, comparison: ModelComparison) -> None:
     place = comparison.tensors.index(first)
     left = place > 0.6 * len(comparison.tensors)
     axes.annotate(
-        f"first: {safe(first.label, 44)}", (place, _height(first.relative_l2)), xytext=(-6 if left else 6, 6),
+        f"first: {_first(first)}", (place, _height(first.relative_l2)), xytext=(-6 if left else 6, 6),
         textcoords="offset points", ha="right" if left else "left", fontsize=8, color=_BAD, fontweight="bold",
         parse_math=False,
     )  # fmt: skip
+
+
+def _first(one: ComparedTensor) -> str:
+    """Return what to call the first tensor that differs: by the reference's name as well, if that is another."""
+    twin = "" if one.reference == one.tensor else f", {safe(one.reference, 40)} of the reference"
+    return f"{safe(one.label, 44)}{twin}"
 
 
 def _height(error: float | None) -> float:

@@ -139,8 +139,88 @@ def test_models_with_other_inputs_are_refused() -> None:
     two = ir.from_onnx_text(
         '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] x, float[n, 8] z) => (float[n, 8] y) {y = Add(x, z)}'
     )
-    with pytest.raises(InputError, match="2 inputs"):
+    with pytest.raises(InputError, match=r"the model has 2 inputs \(x, z\), and the reference 1 input \(x\)"):
         compared(layers(), two)
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        ("int64[n, 8] x", "'x' is int64 \\['n', 8\\], and 'x' of the reference float32"),
+        ("float[n, 9] x", "'x' is float32 \\['n', 9\\]"), ("float[n, 8, 1] x", "8, 1"),
+    ],
+)  # fmt: skip
+def test_inputs_that_no_array_fits_are_told_before_anything_runs(declared: str, told: str) -> None:
+    other = ir.from_onnx_text(
+        f'<ir_version: 8, opset_import: ["": 17]> g ({declared}) => (float[m] y) {{h = Cast<to = 1>(x) y = Relu(h)}}'
+    )
+    with pytest.raises(InputError, match=told):
+        compared(layers(), other)
+
+
+def test_models_with_nothing_in_common_are_compared_by_their_outputs() -> None:
+    other = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] in) => (float[n, 8] out) {h = Cos(in) out = Neg(h)}'
+    )
+    result = compared(layers(), other)
+    assert [(one.tensor, one.reference, one.output) for one in result.tensors] == [("out", "y", True)]
+    assert not result.passed
+    assert "nothing but the outputs could be compared" in str(result)
+
+
+def test_an_output_that_is_no_tensor_leaves_nothing_to_compare() -> None:
+    text = '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (seq(float[2]) y) {y = SequenceConstruct(x)}'
+    result = compared(ir.from_onnx_text(text), ir.from_onnx_text(text), np.float32([1, 2]))
+    assert not result.passed
+    assert "nothing could be compared" in str(result)
+
+
+def test_codes_are_compared_as_the_numbers_that_they_mean() -> None:
+    head = '<ir_version: 8, opset_import: ["": 17]> g (float[1, 8] x) => (float[1, 2] y)'
+    weights = ", ".join(str(n) for n in (1, -2, 3, 4, -5, 6, 7, -8, 2, 1, -3, 2, 5, -6, 4, 3))
+    one = ir.from_onnx_text(f"{head} <float[8, 2] w = {{{weights}}}> {{h = MatMul(x, w) y = Neg(h)}}")
+    other = ir.from_onnx_text(
+        f"""{head} <float s = {{0.02}}, uint8 z = {{128}}, float t = {{1}}, int8 o = {{0}}, int8[8, 2] v = {{{weights}}},
+          float u = {{0.3}}, uint8 k = {{128}}>
+        {{q = QuantizeLinear(x, s, z) h_quantized = QLinearMatMul(q, s, z, v, t, o, u, k)
+          h = DequantizeLinear(h_quantized, u, k) y = Neg(h)}}"""
+    )
+    x = np.float32([[1, -1.2, 0.9, 1.1, 0.3, -0.4, 0.8, -0.7]])
+    result = compared(one, other, x)
+    assert {tensor.tensor for tensor in result.tensors} >= {"h", "y"}
+    assert result.passed
+    assert all(tensor.relative_l2 < 0.02 for tensor in result.tensors)
+    assert result.unmatched == {}
+
+
+def test_a_model_in_float16_is_fed_in_float16() -> None:
+    text = '<ir_version: 8, opset_import: ["": 17]> g (%s[n, 8] x) => (%s[n, 8] y) {a = Exp(x) y = Neg(a)}'
+    result = compared(ir.from_onnx_text(text % ("float", "float")), ir.from_onnx_text(text % ("float16", "float16")))
+    assert result.passed
+    assert {one.dtype for one in result.tensors} == {"float16"}
+
+
+@pytest.mark.parametrize("level", ["basic", "extended", "all"])
+def test_what_the_optimiser_makes_of_a_model_is_compared(level: str) -> None:
+    result = compare(layers(), layers(), {"x": np.ones((1, 8), np.float32)}, optimize=level)
+    assert result.passed
+    assert {one.tensor for one in result.tensors} >= {"y"}
+
+
+def test_there_are_levels_and_no_others() -> None:
+    with pytest.raises(InputError, match="no optimisation level"):
+        compare(layers(), layers(), optimize="most")
+
+
+def test_measures_of_outputs() -> None:
+    result = compared(layers(), layers(factor=1.1))
+    (output,) = (one for one in result.tensors if one.output)
+    assert output.metrics.top1 is not None
+    assert 0 <= output.metrics.top1 <= 1
+    assert output.to_dict()["rmse"] == output.metrics.rmse > 0
+    assert "RMSE" in str(result)
+    assert "largest the same in" in str(result)
+    assert all(one.metrics.top1 is None for one in result.tensors if not one.output)
 
 
 def test_several_batches_tell_the_worst() -> None:

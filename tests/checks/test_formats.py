@@ -17,7 +17,7 @@ from onnxviz.checks.finding import Place, Problem
 from onnxviz.checks.formats import FORMATS, render
 from onnxviz.checks.registry import Need, check
 from onnxviz.checks.run import CheckResult, run_checks
-from onnxviz.checks.subject import Subject
+from onnxviz.checks.subject import Options, Subject
 from tests.checks.cases.given import net
 
 HOSTILE = "a\"'<]]></script>\x00\x1b[31m\n\u202eevil\udc80" + "x" * 10_000
@@ -98,6 +98,79 @@ def test_the_schema_can_refuse() -> None:
     log["runs"][0]["results"][0]["level"] = "fatal"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(log, SCHEMA)
+
+
+#: What Jenkins, GitLab and GitHub's reporters have in common (the schema of Jenkins' xUnit plugin, junit-10.xsd): the
+#: attributes that an element must and may have, and its children in order.
+JUNIT: dict[str, tuple[set[str], set[str], tuple[str, ...]]] = {
+    "testsuites": (set(), {"name", "time", "tests", "failures", "errors"}, ("testsuite",)),
+    "testsuite": (
+        {"name", "tests"},
+        {"failures", "errors", "skipped", "time", "timestamp", "hostname", "id", "package"},
+        ("properties", "testcase", "system-out", "system-err"),
+    ),
+    "testcase": (
+        {"name", "classname"},
+        {"time", "status", "assertions"},
+        ("skipped", "error", "failure", "system-out", "system-err"),
+    ),
+    "failure": (set(), {"message", "type"}, ()),
+    "error": (set(), {"message", "type"}, ()),
+    "skipped": (set(), {"message"}, ()),
+    "system-out": (set(), set(), ()),
+}
+
+
+def breaches(element: ElementTree.Element) -> Iterator[str]:
+    """Yield how an element breaks the rules of JUnit's format."""
+    must, may, children = JUNIT[element.tag]
+    if not must <= set(element.attrib) <= must | may:
+        yield f"{element.tag} has the attributes {sorted(element.attrib)}"
+    places = [children.index(child.tag) if child.tag in children else -1 for child in element]
+    if -1 in places or places != sorted(places):
+        yield f"{element.tag} holds {[child.tag for child in element]}"
+    if children and (element.text or "").strip():
+        yield f"{element.tag} holds text"
+    if element.tag == "testsuite":
+        cases = element.findall("testcase")
+        counts = {"tests": len(cases)} | {
+            f"{kind}s".replace("skippeds", "skipped"): sum(case.find(kind) is not None for case in cases)
+            for kind in ("failure", "error", "skipped")
+        }
+        yield from (f"{name} is not {n}" for name, n in counts.items() if int(element.get(name, "0")) != n)
+        names = [(case.get("classname"), case.get("name")) for case in cases]
+        if len(set(names)) != len(names):
+            yield "two cases have one name"
+    for child in element:
+        if child.tag in JUNIT:
+            yield from breaches(child)
+
+
+@pytest.mark.parametrize("fail_on", ["error", "warning"])
+def test_junit_keeps_to_its_rules(fail_on: str) -> None:
+    assert list(breaches(ElementTree.fromstring(render(result(), "junit", fail_on)))) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('tests="4"', 'tests="5"'), ('classname="', 'class="'), ("<skipped ", "<skip "),
+        ('failures="1"', 'failures="0"'), ("<testsuite ", '<testsuite color="red" '),
+    ],
+)  # fmt: skip
+def test_the_rules_of_junit_can_refuse(old: str, new: str) -> None:
+    text = render(result(), "junit")
+    assert old in text
+    broken = text.replace(old, new).replace("</skipped>", "</skip>" if "skip " in new else "</skipped>")
+    assert list(breaches(ElementTree.fromstring(broken))) != []
+
+
+def test_every_check_of_a_real_model_keeps_to_both_formats(models: Path) -> None:
+    found = run_checks(Subject(models / "lenet5.onnx", Options(static=True)))
+    log = json.loads(render(found, "sarif"))
+    jsonschema.validate(log, SCHEMA)
+    assert len(log["runs"][0]["tool"]["driver"]["rules"]) == len(found.checks)
+    assert list(breaches(ElementTree.fromstring(render(found, "junit")))) == []
 
 
 def test_junit_is_read_back() -> None:

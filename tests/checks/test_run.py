@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -19,6 +20,26 @@ from onnxviz.errors import CheckError, InputError, ModelError
 from tests.checks.cases.given import net
 
 MODEL = net("[r] y = Relu(x)")
+#: What a package of checks holds.
+ACME = """
+from onnxviz.checks.finding import Problem
+from onnxviz.checks.registry import Need, check
+
+words = {"what": "Counts.", "why": "A test.", "remedy": "None.", "false_positives": "None."}
+
+
+@check("ACME01", "warning", "nodes", needs=Need.MODEL, **words)
+def nodes(subject):
+    yield Problem(f"it has {subject.model.graph.num_nodes()} node")
+
+
+@check("ACME02", "info", "nothing", needs=Need.MODEL, **words)
+def nothing(subject):
+    yield {"looked": True}
+
+
+CHECKS = (nodes, nothing)
+"""
 
 
 def made(function: Any, needs: Need = Need.MODEL, severity: Any = "warning") -> Check:
@@ -180,6 +201,21 @@ class TestEntryPoints:
         found, failures = all_checks()
         assert "T01" in [one.id for one in found]
         assert failures == {}
+
+    def test_an_installed_distribution_is_found(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A package as pip leaves it: a module, and the folder with its metadata."""
+        about = tmp_path / "acme_onnx_checks-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-onnx-checks\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text("[onnxviz.checks]\nacme = acme_onnx_checks:CHECKS\n")
+        (tmp_path / "acme_onnx_checks.py").write_text(ACME)
+        assert "ACME01" not in [one.id for one in all_checks()[0]]
+        monkeypatch.syspath_prepend(tmp_path)
+        result = run_checks(Subject(ir.from_onnx_text(MODEL)), only=["ACME*"])
+        assert [(f.id, f.verdict, f.message) for f in result.findings] == [
+            ("ACME01", "fail", "it has 1 node"), ("ACME02", "pass", ""),
+        ]  # fmt: skip
+        monkeypatch.delitem(sys.modules, "acme_onnx_checks")
 
     def test_one_that_cannot_be_loaded_has_not_passed(self, points: list[EntryPoint]) -> None:
         points += [

@@ -55,6 +55,11 @@ def test_nan_that_only_random_numbers_cause_is_a_warning_and_one_that_always_com
     assert verdicts(found("N01", net("h = Sub(x, x) y = Div(h, h)"))) == [("fail", "error")]
 
 
+def test_operators_with_domains_apart_are_a_warning_on_random_numbers() -> None:
+    source = net("y = Acosh(x) z = Atanh(x)", outputs="float[2] y, float[2] z")
+    assert verdicts(found("N01", source)) == [("fail", "warning")]
+
+
 def test_minus_infinity_as_a_mask_is_nothing_and_nan_that_is_masked_a_warning() -> None:
     mask = net("h = Log(z) k = Mul(h, c) s = Add(x, k) y = Softmax(s)", weights="float[2] z = {0, 1}, float c = {1}")
     assert verdicts(found("N01", mask, **fed(1, 2))) == [("pass", "error")]
@@ -63,8 +68,8 @@ def test_minus_infinity_as_a_mask_is_nothing_and_nan_that_is_masked_a_warning() 
 
 
 def test_the_first_node_with_nan_is_written_as_a_model_that_shows_it(tmp_path: Path) -> None:
-    path = tmp_path / "first.onnx"
-    (finding,) = found("N01", net("a = Abs(x) b = Sub(x, a) h = Sqrt(b) y = Neg(h)"), repro=path, **fed(4, -1))
+    path = tmp_path / "N01-1.onnx"
+    (finding,) = found("N01", net("a = Abs(x) b = Sub(x, a) h = Sqrt(b) y = Neg(h)"), repro=tmp_path, **fed(4, -1))
     assert finding.where[1].name == "h"
     assert "-2" in finding.evidence["read"][0]
     feeds = dict(np.load(path.with_suffix(".npz")))

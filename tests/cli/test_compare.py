@@ -47,10 +47,15 @@ def test_what_is_wrong_with_the_command_ends_with_2(onnxviz: Onnxviz, here: Path
 
 def test_a_node_with_nan_is_written(onnxviz: Onnxviz, here: Path) -> None:
     one = written(here, "one.onnx", "a = Abs(x) h = Neg(a) y = Log(h)")
-    repro = here / "first.onnx"
-    assert onnxviz("check", one, "--only", "N01", "--repro", str(repro)).code == 1
-    assert [node.op_type for node in onnx.load(repro).graph.node] == ["Log"]
-    assert repro.with_suffix(".npz").exists()
+    run = onnxviz("check", one, "--only", "N01", "--repro", "shown", "--format", "json")
+    assert run.code == 1
+    (finding,) = json.loads(run.out)["findings"]
+    assert finding["evidence"]["repro"] == ["N01-1.onnx", "N01-1.npz"]
+    assert [node.op_type for node in onnx.load(here / "shown" / "N01-1.onnx").graph.node] == ["Log"]
+    assert (here / "shown" / "N01-1.npz").exists()
+    (here / "file").write_text("")
+    assert onnxviz("check", one, "--only", "N01", "--repro", "file").code == 2
+    assert onnxviz("check", one, "--only", "N01", "--repro", "no/such").code == 2
 
 
 def test_times_are_saved_and_compared_with(onnxviz: Onnxviz, here: Path) -> None:
