@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         profile,
         project,
         projection,
+        readiness,
         save_model,
         weight_table,
         weights,
@@ -52,15 +53,16 @@ _VERBS = (
     "activations", "attention", "attention_weights", "capture", "check", "compare", "convert", "doctor", "expose",
     "features",
     "flow", "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model",
+    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "readiness", "report",
+    "save_model",
     "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "check", "compare",
     "convert",
     "doctor", "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "weight_table",
-    "weights",
+    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "readiness", "save_model",
+    "weight_table", "weights",
 ]  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from onnxviz.cli.neurons import neurons
 from onnxviz.cli.pooling import pooling
 from onnxviz.cli.profile import profile
 from onnxviz.cli.project import project
+from onnxviz.cli.readiness import readiness
 from onnxviz.cli.report import report
 from onnxviz.cli.weights import weights
 from onnxviz.errors import OnnxvizError, printable
@@ -62,6 +63,7 @@ for verb in (
     profile,
     check,
     compare,
+    readiness,
     report,
     doctor,
 ):
