@@ -98,7 +98,10 @@ def measure_readiness(
         if not plan.layers:
             raise CheckError("nothing that computes in float32 leads to what is compared", hint="choose other --tensor")
         steps = {name: one.step for name, one in seen.ranges.items() if one.nonzero} if to == "int8" else {}
-        runs = ConversionRuns(run, plan.layers, batches, tolerance=tolerance, most=most, steps=steps, progress=progress)
+        answers = {str(value.name) for value in (ends if tensors is not None else flat.graph.outputs)}
+        runs = ConversionRuns(
+            run, plan.layers, batches, tolerance=tolerance, most=most, steps=steps, answers=answers, progress=progress
+        )
         effects = runs.alone()
         curve = runs.together(effects)
         compared = tuple(str(value.name) for value in run.compared)

@@ -33,16 +33,18 @@ def smooth_outputs(model: ir.Model) -> tuple[list[ir.Value], list[ir.Value]]:
     outputs = list(model.graph.outputs)
     needed = _ancestors(outputs)
     computed: set[ir.Value] = set()  # numbers, and what follows from them: comparisons, masks, places
+    sized: set[ir.Value] = set()  # what follows from shapes alone
     jumping: set[ir.Value] = set()
     for node in model.graph:
-        if node not in needed or node.op_type in ("Shape", "Size"):
-            continue
         sources = [value for value in reads(node) if constant_tensor(value) is None]
+        if node.op_type in ("Shape", "Size") or (sources and all(value in sized for value in sources)):
+            sized.update(node.outputs)
+            continue
         floats = any(value.dtype in FLOAT_TYPES for value in (*sources, *node.outputs))
         if (sources and floats) or any(value in computed for value in sources):
             computed.update(node.outputs)
         chooses = node.op_type in _CHOOSE and any(value in computed for value in sources)
-        if chooses or any(value in jumping for value in sources):
+        if node in needed and (chooses or any(value in jumping for value in sources)):
             jumping.update(node.outputs)
     instead: dict[ir.Value, None] = {}
     for node in model.graph:

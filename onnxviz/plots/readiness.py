@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -175,7 +176,7 @@ def _draw_marks(axes: Axes, layers: Sequence[LayerEffect], *, named: bool) -> No
         places = [i for i, one in enumerate(layers) if mark in one.marks]
         axes.scatter(places, [-row] * len(places), s=22, marker=marker, color=color, linewidth=0, clip_on=False)
         if not places:
-            style = {"fontsize": 7, "color": MUTED, "va": "center", "backgroundcolor": "white"}
+            style: dict[str, Any] = {"fontsize": 7, "color": MUTED, "va": "center", "backgroundcolor": "white"}
             axes.text(len(layers) / 2 - 0.5, -row, "none", ha="center", **style)
     axes.set_ylim(-1.6, 0.6)
     axes.set_xlim(-0.7, len(layers) - 0.3)
