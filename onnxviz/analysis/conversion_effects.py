@@ -236,10 +236,22 @@ def _ends(model: ir.Model, seen: _Seen, patterns: str | Sequence[str] | None) ->
     if not known:
         raise CheckError("no output of the model is a tensor", hint="name tensors to compare with --tensor")
     jumping = [str(v.name) for v in outputs if v not in smooth]
-    if not instead or not jumping:
-        return known, []
-    names = ", ".join(jumping)
-    return known, [f"{names}: chosen by rank or threshold, so numbers are compared before that; others with --tensor"]
+    notes = [
+        f"{value.name} is of a Softmax, which hides errors where it is sure; --tensor '{source.name}' is before it"
+        for value in known
+        if (source := _before_softmax(value)) is not None
+    ]
+    if instead and jumping:
+        names = ", ".join(jumping)
+        notes.append(
+            f"{names}: chosen by rank or threshold, so what is compared lies before that; others with --tensor"
+        )
+    return known, notes
+
+
+def _before_softmax(value: ir.Value) -> ir.Value | None:
+    node = value.producer()
+    return node.inputs[0] if node is not None and node.op_type == "Softmax" else None
 
 
 def _tensor_ranges(

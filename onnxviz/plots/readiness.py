@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from onnxviz.analysis.readiness import LayerEffect, Readiness, counted
+from onnxviz.analysis.readiness import LayerEffect, Precision, Readiness, counted
 from onnxviz.errors import InputError
 from onnxviz.plots.style import INK, MUTED, figure_text, inch_axes, new_figure, safe, wrap_caption
 
@@ -20,10 +20,13 @@ __all__ = ["plot_readiness"]
 
 _BAR, _BAD, _OVER, _UNDER, _GRID = "#0072B2", "#b3261e", "#b3261e", "#8a5a00", "#e4e7ea"
 _TOP = 3.0
+_CEILING = 1.8 * _TOP
+_DEEP, _LETTER = 2.6, 0.11  # inches: of the bars' axes, and of a line of small text
 _NAMED = 60
 _NUMBERED = 8
 _LISTED = 11
 _ROW = 0.2
+_MARKS = {"fp16": (("overflow", "^", _OVER), ("underflow", "v", _UNDER)), "int8": (("underflow", "v", _UNDER),)}
 _TITLES = {"fp16": "Ready for float16?", "int8": "Ready for int8?"}
 
 
@@ -42,7 +45,7 @@ def plot_readiness(readiness: Readiness) -> Figure:
     named = len(layers) <= _NAMED
     width = min(max(9.0, 2.2 + 0.19 * len(layers)), 14.0)
     longest = max(len(_label(one)) for one in layers) if named else 0
-    below = 0.3 + 0.066 * longest if named else 0.45
+    below = 0.3 + 0.058 * longest if named else 0.45
     caption = wrap_caption(_facts(readiness), width - 0.8)
     top = 1.0 + 0.14 * len(caption.splitlines())
     second = top + 2.6 + 0.5 + below + 0.55
@@ -50,10 +53,10 @@ def plot_readiness(readiness: Readiness) -> Figure:
     figure_text(figure, 0.35, 0.18, _TITLES[readiness.to], fontsize=14, fontweight="bold")
     figure_text(figure, 0.35, 0.5, caption, fontsize=8, color=MUTED)
     floor = _floor(readiness)
-    bars = inch_axes(figure, 0.95, top, width - 1.6, 2.6)
+    bars = inch_axes(figure, 0.95, top, width - 1.6, _DEEP)
     _draw_bars(bars, readiness, floor)
     _decibels(bars, floor)
-    _draw_marks(inch_axes(figure, 0.95, top + 2.62, width - 1.6, 0.4), layers, named=named)
+    _draw_marks(inch_axes(figure, 0.95, top + 2.62, width - 1.6, 0.4), layers, readiness.to, named=named)
     half = (width - 1.3) * 0.42
     figure_text(figure, 0.35, second - 0.36, "Converted together, the least sensitive first", fontweight="bold")
     _draw_curve(inch_axes(figure, 0.95, second, half, 2.3), readiness, floor)
@@ -118,17 +121,18 @@ def _draw_bars(axes: Axes, readiness: Readiness, floor: float) -> None:
 
 
 def _number(axes: Axes, readiness: Readiness, floor: float) -> None:
-    """Number the most sensitive bars as the ranking does, those that would overlap one above the other."""
-    taken: list[tuple[float, int]] = []
+    """Number the most sensitive bars as the ranking does; a number that would lie on another stands above it."""
+    taken: list[tuple[float, float]] = []
     room = len(readiness.layers) / 90
     ranked = [one for one in readiness.ranking if one.effects][:_NUMBERED]
     for number, one in enumerate(ranked, 1):
-        level = 0
-        while any(abs(one.place - x) < room and level == other for x, other in taken):
-            level += 1
-        taken.append((one.place, level))
+        top = _DEEP * math.log(_height(one.relative, floor) / floor) / math.log(_CEILING / floor)
+        height = top
+        while any(abs(one.place - x) < room and abs(height - other) < _LETTER for x, other in taken):
+            height += _LETTER / 4
+        taken.append((one.place, height))
         axes.annotate(
-            str(number), (one.place, _height(one.relative, floor)), xytext=(0, 1.5 + 8 * level), ha="center",
+            str(number), (one.place, _height(one.relative, floor)), xytext=(0, 1.5 + 72 * (height - top)), ha="center",
             textcoords="offset points", fontsize=7, color=_BAD if one.changes else INK, fontweight="bold",
         )  # fmt: skip
 
@@ -147,7 +151,7 @@ def _legend(readiness: Readiness, untried: bool) -> list[Line2D | Patch]:
 
 def _scale(axes: Axes, floor: float) -> None:
     axes.set_yscale("log")
-    axes.set_ylim(floor, _TOP * 1.8)
+    axes.set_ylim(floor, _CEILING)
     axes.yaxis.set_major_locator(LogLocator(numticks=12))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(axis="y", color=_GRID, linewidth=0.6)
@@ -160,7 +164,7 @@ def _decibels(axes: Axes, floor: float) -> None:
     """Write the same scale as signal-to-noise ratios on the right."""
     right = axes.twinx()
     right.set_yscale("log")
-    right.set_ylim(floor, _TOP * 1.8)
+    right.set_ylim(floor, _CEILING)
     ticks = [10.0 ** (-db / 20) for db in range(0, 141, 20) if 10.0 ** (-db / 20) >= floor]
     right.yaxis.set_major_locator(FixedLocator(ticks))
     right.yaxis.set_minor_locator(NullLocator())
@@ -170,18 +174,19 @@ def _decibels(axes: Axes, floor: float) -> None:
     right.spines[["top", "left", "right"]].set_visible(False)
 
 
-def _draw_marks(axes: Axes, layers: Sequence[LayerEffect], *, named: bool) -> None:
+def _draw_marks(axes: Axes, layers: Sequence[LayerEffect], to: Precision, *, named: bool) -> None:
     """Mark the layers whose tensors or weights overflow or underflow, and name the layers."""
-    for row, (mark, marker, color) in enumerate((("overflow", "^", _OVER), ("underflow", "v", _UNDER))):
+    for row, (mark, marker, color) in enumerate(_MARKS[to]):
         places = [i for i, one in enumerate(layers) if mark in one.marks]
         axes.scatter(places, [-row] * len(places), s=22, marker=marker, color=color, linewidth=0, clip_on=False)
         if not places:
             style: dict[str, Any] = {"fontsize": 7, "color": MUTED, "va": "center", "backgroundcolor": "white"}
             axes.text(len(layers) / 2 - 0.5, -row, "none", ha="center", **style)
-    axes.set_ylim(-1.6, 0.6)
+    axes.set_ylim(0.4 - len(_MARKS[to]), 0.6)
     axes.set_xlim(-0.7, len(layers) - 0.3)
-    axes.yaxis.set_major_locator(FixedLocator([0, -1]))
-    axes.set_yticklabels(["overflow", "underflow"], fontsize=7)
+    rows = [mark for mark, _, _ in _MARKS[to]]
+    axes.yaxis.set_major_locator(FixedLocator([-row for row in range(len(rows))]))
+    axes.set_yticklabels(rows, fontsize=7)
     axes.tick_params(length=0, colors=INK, labelsize=7)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#c3c8ce")
@@ -219,8 +224,8 @@ def _draw_curve(axes: Axes, readiness: Readiness, floor: float) -> None:
 
 def _write_ranking(figure: Figure, readiness: Readiness, left: float, top: float, room: float) -> None:
     """Write the most sensitive layers, an error and what comes of the best class."""
-    columns = (left + 0.2, left + room - 1.75, left + room - 1.1, left + room - 0.55)
-    letters = max(int((room - 2.1) / 0.078), 12)
+    columns = (left + 0.26, left + room - 1.75, left + room - 1.1, left + room - 0.55)
+    letters = max(int((room - 2.16) / 0.07), 12)
     classes = any(one.top1 is not None for one in readiness.layers)
     for text, at in zip(("layer", "error", "SQNR", "top-1" if classes else ""), columns, strict=True):
         figure_text(figure, at, top - 0.02, text, fontsize=7.5, color=MUTED)
@@ -236,7 +241,7 @@ def _write_ranking(figure: Figure, readiness: Readiness, left: float, top: float
 
 
 def _label(one: LayerEffect, letters: int = 36) -> str:
-    if one.name.startswith(f"{one.op_type} of ") or one.name == one.op_type:
+    if one.name.startswith(f"{one.op_type} of ") or one.name.rpartition("/")[2].startswith(one.op_type):
         return safe(one.name, letters)
     return f"{safe(one.name, max(letters - len(one.op_type) - 3, 8))} ({safe(one.op_type, 20)})"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,16 +75,17 @@ class WhatIf:
         op_library: str | os.PathLike[str] | None = None,
         kept: int = KEPT,
     ) -> None:
-        options: dict[str, Any] = {"op_library": op_library, "group_bytes": 0}
+        options: dict[str, Any] = {"op_library": op_library}
         self._rounding = rounding
         own = [value for value in compared if value.producer() is not None]
         self._sizes = {value: sizes.get(str(value.name)) for node in model.graph for value in node.outputs}
-        self._engine = Engine(model, own, providers, sizes=self._sizes, **options)
+        self._engine = Engine(model, own, providers, sizes=self._sizes, group_bytes=0, **options)
         self._steps: list[Step] = self._engine.program.steps
         twin, twins = _rounded_twin(model, changes, rounding)
         wanted = [twins[value] for value in own]
         twin_sizes = {twins[value]: size for value, size in self._sizes.items()}
-        self._rounder = Engine(twin, wanted, providers, sizes=twin_sizes, **options)
+        self._rounder = Engine(twin, wanted, providers, sizes=twin_sizes, group_bytes=0, **options)
+        self._joiner = Engine(model, own, providers, sizes=self._sizes, **options)
         rounds = {step.piece.nodes[0]: step for step in self._rounder.program.steps if len(step.piece.nodes) == 1}
         nodes = dict(zip(model.graph, twin.graph, strict=True))
         self._at = {
@@ -95,8 +97,7 @@ class WhatIf:
         made = {value: index for index, step in enumerate(self._steps) for value in step.piece.outputs}
         self.compared = tuple(value for value in own if value in made)
         self._ends = frozenset(self.compared)
-        self._made = made
-        self._parents = [sorted({made[v] for v in step.piece.inputs if v in made}) for step in self._steps]
+        self._groups = _grouped(self._steps, self._joiner.program.steps)
         self._room = kept
         self._fed: dict[ir.Value, ort.OrtValue] = {}
         self._kept: dict[ir.Value, ort.OrtValue] = {}
@@ -108,6 +109,7 @@ class WhatIf:
     def __exit__(self, *_: object) -> None:
         self._engine.close()
         self._rounder.close()
+        self._joiner.close()
 
     @property
     def nodes(self) -> frozenset[ir.Node]:
@@ -175,30 +177,52 @@ class WhatIf:
         new: dict[ir.Value, ort.OrtValue] = {}
         values: ChainMap[ir.Value, ort.OrtValue] = ChainMap(new, live, self._kept)
         last, local = max(places), None
-        for index in self._behind(start, places) if ahead else sorted(places):
-            step = self._steps[index]
-            results = self._round(index, values) if index in places else self._engine.run_step(step, values)
-            if index == last and step.piece.outputs:
-                before = live.get(step.piece.outputs[0], self._kept.get(step.piece.outputs[0]))
+        for item in self._behind(start, places, ahead):
+            if item.engine is not None:
+                results = item.engine.run_step(item.step, values)
+            elif item.place in places:
+                results = self._round(item.place, values)
+            else:
+                results = self._engine.run_step(item.step, values)
+            outputs = item.step.piece.outputs
+            if item.place == last and outputs:
+                before = live.get(outputs[0], self._kept.get(outputs[0]))
                 local = None if before is None else (to_array(before), to_array(results[0]))
-            new.update(zip(step.piece.outputs, results, strict=True))
-            _drop(new, step, self._ends)
+            new.update(zip(outputs, results, strict=True))
+            _drop(new, item.step, self._ends)
         return self._arrays({value: new.get(value, self._expected[value]) for value in self.compared}), local
 
-    def _behind(self, start: int, places: frozenset[int]) -> list[int]:
-        """Return the steps that must run: those behind a place, and those before them whose values are not kept."""
-        touched = set(places)
-        for index in range(start + 1, len(self._steps)):
-            if index not in touched and any(parent in touched for parent in self._parents[index]):
-                touched.add(index)
-        needed = {self._made[value] for value in self.compared if self._made[value] in touched} | places
-        for index in range(len(self._steps) - 1, start - 1, -1):
-            if index in needed:
-                needed.update(p for p in self._parents[index] if p in touched or (p > start and not self._has(p)))
-        return sorted(index for index in needed if index >= start)
+    def _behind(self, start: int, places: frozenset[int], ahead: bool) -> list[_Item]:
+        """Return what must run: what lies behind a place, and what that reads and is not kept.
 
-    def _has(self, index: int) -> bool:
-        return all(value in self._kept for value in self._steps[index].piece.outputs)
+        Nodes run alone from the first place to the end of its group, and in groups that hold another place.
+        """
+        if not ahead:
+            return [_Item(self._steps[place], place) for place in sorted(places)]
+        items = [item for item in self._items(places) if item.place >= start]
+        touched: set[ir.Value] = set()
+        for item in items:
+            if item.place in places or not touched.isdisjoint(item.step.piece.inputs):
+                touched.update(item.step.piece.outputs)
+        chosen: list[_Item] = []
+        needed = touched & self._ends
+        for item in reversed(items):
+            outputs = item.step.piece.outputs
+            if item.place in places or not needed.isdisjoint(outputs):
+                chosen.append(item)
+                needed.update(
+                    v
+                    for v in item.step.piece.inputs
+                    if v in touched or (v not in self._kept and v.producer() is not None)
+                )
+        return chosen[::-1]
+
+    def _items(self, places: frozenset[int]) -> Iterator[_Item]:
+        for joined, members in self._groups:
+            if joined is None or not places.isdisjoint(members):
+                yield from (_Item(self._steps[place], place) for place in members)
+            else:
+                yield _Item(joined, members.start, self._joiner)
 
     def _round(self, index: int, values: Values) -> list[ort.OrtValue]:
         """Run a node with rounded inputs and weights and return its outputs, rounded."""
@@ -227,6 +251,38 @@ class WhatIf:
 
 #: What a node gives as it is, and rounded.
 Local = tuple[Array, Array] | None
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One step to run.
+
+    Attributes:
+        step: The step.
+        place: Of its first node among the steps that are nodes.
+        engine: What runs it; None for that of single nodes.
+    """
+
+    step: Step
+    place: int
+    engine: Engine | None = None
+
+
+def _grouped(steps: Sequence[Step], joined: Sequence[Step]) -> list[tuple[Step | None, range]]:
+    """Return steps of several nodes -> the places of these nodes' own steps; None where a step stays as it is.
+
+    Both are in the order of the graph, and where they do not begin and end at the same nodes, single steps are taken.
+    """
+    at = {node: index for index, step in enumerate(steps) for node in step.piece.nodes}
+    found: list[tuple[Step | None, range]] = []
+    for step in joined:
+        first, last = at[step.piece.nodes[0]], at[step.piece.nodes[-1]]
+        whole = sum(len(one.piece.nodes) for one in steps[first : last + 1]) == len(step.piece.nodes)
+        if found and first < found[-1][1].stop:  # shares a step with the group before
+            found[-1] = (None, range(found[-1][1].start, max(last + 1, found[-1][1].stop)))
+        else:
+            found.append((step if whole and last > first else None, range(first, last + 1)))
+    return found
 
 
 def _drop(live: dict[ir.Value, ort.OrtValue], step: Step, ends: Collection[ir.Value]) -> None:

@@ -164,7 +164,7 @@ def test_a_detector_is_compared_before_it_chooses() -> None:
     )
     result = measured(model)
     assert result.compared == ("s",)
-    assert any("before that" in note for note in result.notes)
+    assert any("lies before that" in note for note in result.notes)
     assert measured(model, tensors="y").compared == ("y",)
 
 

@@ -22,7 +22,8 @@ TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[2, 4] x) => (float[2,
 
 def branched() -> ir.Model:
     """Two branches that join, with a skip around a layer."""
-    text = TEXT.replace("w, float[4, 4] v", "w = {%s}, float[4, 4] v = {%s}" % (("0, " * 16)[:-2], ("0, " * 16)[:-2]))
+    zeros = f"{{{', '.join(['0'] * 16)}}}"
+    text = TEXT.replace("w, float[4, 4] v", f"w = {zeros}, float[4, 4] v = {zeros}")
     model = infer_shapes(ir.from_onnx_text(text))
     rng = np.random.default_rng(1)
     for name in ("w", "v"):
