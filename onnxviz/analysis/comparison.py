@@ -5,6 +5,7 @@ Shapes must be equal (never broadcast), dtypes must be equal, NaN must meet NaN 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["TOLERANCE", "OutputParity", "compare", "worse"]
+__all__ = ["TOLERANCE", "OutputParity", "compare", "decibels", "worse"]
 
 Array = npt.NDArray[Any]
 
@@ -92,6 +93,17 @@ def compare(
     if max(relative_l2, max_relative / peak) > limit:
         problem = f"differs by {relative_l2:.2e} relative ({max_abs:.2e} at most), over the tolerance of {limit:.0e}"
     return OutputParity(name, str(onnx.dtype), onnx.shape, max_abs, max_relative, relative_l2, cosine, limit, problem)
+
+
+def decibels(relative: float) -> float:
+    """Return a relative error as a signal-to-noise ratio in dB, ``-20·log₁₀(‖error‖ / ‖signal‖)``.
+
+    >>> decibels(0.01), decibels(0.0)
+    (40.0, inf)
+    """
+    if relative == 0:
+        return math.inf
+    return -20 * math.log10(relative) if math.isfinite(relative) else -math.inf
 
 
 def _ratio(error: float, scale: float) -> float:

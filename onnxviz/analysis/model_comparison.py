@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from onnxviz.analysis.comparison import decibels
 from onnxviz.analysis.error_metrics import ErrorMetrics
 from onnxviz.errors import printable
 
@@ -65,9 +65,7 @@ class ComparedTensor:
     @property
     def sqnr(self) -> float:
         """Signal-to-noise ratio in dB, from ``relative_l2``."""
-        if not self.relative_l2:
-            return math.inf
-        return -20 * math.log10(self.relative_l2) if math.isfinite(self.relative_l2) else -math.inf
+        return decibels(self.relative_l2)
 
     @property
     def made_here(self) -> bool:

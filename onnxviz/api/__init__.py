@@ -25,6 +25,7 @@ from onnxviz.api.graphs import graph, graph_diff
 from onnxviz.api.maximize import maximize, maximized
 from onnxviz.api.neurons import neuron_views, neurons
 from onnxviz.api.project import project, projection
+from onnxviz.api.readiness import readiness
 from onnxviz.api.views import activations, pooling
 from onnxviz.api.weights import weight_table, weights
 from onnxviz.graph.files import atomic_write
@@ -55,8 +56,8 @@ __all__ = [
     "activations", "attention", "attention_weights", "attribute", "attribution_methods", "attribution_model",
     "capture", "check", "compare", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers",
     "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "mend",
-    "neuron_views", "neurons", "open_model", "plan", "pooling", "profile", "project", "projection", "report",
-    "save_model", "weight_table", "weights",
+    "neuron_views", "neurons", "open_model", "plan", "pooling", "profile", "project", "projection", "readiness",
+    "report", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.analysis.numeric import is_integer, is_numeric, to_float
+from onnxviz.analysis.precisions import FLUSHED
 from onnxviz.graph.layouts import tensor_layouts
 
 __all__ = ["ENDS", "Observed", "Observer"]
@@ -20,8 +21,6 @@ Array = npt.NDArray[Any]
 
 #: Operator -> the two values that it saturates at.
 ENDS: dict[str, tuple[float, float]] = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0)}
-#: Below half of the smallest subnormal of float16, a number becomes 0 there.
-FLUSHED = 2.0**-25
 _CLOSE = 1e-3  # of the range: that near an end counts as saturated
 
 

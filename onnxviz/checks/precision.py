@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxviz.analysis.precisions import FLUSHED, LARGEST16, NORMAL16, ROUNDS_TO_INF
 from onnxviz.checks.finding import InapplicableError, Problem, place_of, tensor_place
-from onnxviz.checks.observed import FLUSHED
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.repro import Repro, node_repro
@@ -17,10 +17,7 @@ from onnxviz.checks.running import observed
 from onnxviz.checks.subject import Subject
 from onnxviz.graph.constants import constant_tensor
 
-LARGEST16 = 65504.0
-_ROUNDS_TO_INF = 65520.0  # from here on float16 rounds to Inf
 _LARGEST_BF16 = 3.3895313892515355e38
-_NORMAL16 = 2.0**-14
 _WIDE = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 
@@ -34,7 +31,8 @@ _WIDE = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
     "and is told in the evidence. Reported are the first tensors on each way; a tensor of the model that is float16 "
     "already and overflowed is an error.",
     why="A tensor that overflows is Inf, and NaN soon after; an epsilon that becomes 0 divides by zero.",
-    remedy="Keep these nodes in float32 (the `node_block_list` of onnxruntime's converter), use bfloat16, or scale.",
+    remedy="Keep these nodes in float32 (the `node_block_list` of onnxruntime's converter), use bfloat16, or scale; "
+    "`onnxviz readiness --to fp16` tells which nodes matter.",
     false_positives="It matters only if the model is to run in float16. Masks such as -1e9 are clamped by most "
     "converters. Larger inputs than those of the run may overflow elsewhere.",
 )
@@ -46,7 +44,7 @@ def half_range(subject: Subject) -> Iterator[Problem | Evidence]:
     narrow = {n: o for n, o in seen.items() if o.dtype == "float16"}
     if not wide and not narrow:
         raise InapplicableError("the model computes with no floating-point numbers")
-    over = {name for name, one in wide.items() if one.largest >= _ROUNDS_TO_INF}
+    over = {name for name, one in wide.items() if one.largest >= ROUNDS_TO_INF}
     for name in (n for n in seen if n in over):
         node = producers.get(name)
         if node is None or not any(v is not None and str(v.name) in over for v in node.inputs):
@@ -73,7 +71,7 @@ def half_range(subject: Subject) -> Iterator[Problem | Evidence]:
                 repro=None if node is None else node_repro(subject, name, _vanishes),
             )
     yield from _constants(subject)
-    normal = sum(o.nonzero > 0 and o.largest < _NORMAL16 for o in wide.values())
+    normal = sum(o.nonzero > 0 and o.largest < NORMAL16 for o in wide.values())
     yield {"tensors": len(wide), "subnormal_tensors": normal, "samples": subject.batches.samples}
 
 
@@ -117,7 +115,7 @@ def _constants(subject: Subject) -> Iterator[Problem]:
             array = read_array(tensor)
             size = np.abs(array[np.isfinite(array)]).astype(np.float64)
             largest = float(size.max(initial=0.0))
-            if largest >= _ROUNDS_TO_INF and node.op_type not in ("Clip", "Resize", "Upsample"):
+            if largest >= ROUNDS_TO_INF and node.op_type not in ("Clip", "Resize", "Upsample"):
                 evidence = {"largest": largest, "op_type": node.op_type}
                 yield Problem(
                     f"this constant holds {largest:.3g}, and float16 ends at 65504",

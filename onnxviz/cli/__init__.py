@@ -32,6 +32,7 @@ from onnxviz.cli.neurons import neurons
 from onnxviz.cli.pooling import pooling
 from onnxviz.cli.profile import profile
 from onnxviz.cli.project import project
+from onnxviz.cli.readiness import readiness
 from onnxviz.cli.report import report
 from onnxviz.cli.weights import weights
 from onnxviz.errors import OnnxvizError, printable
@@ -66,6 +67,7 @@ for verb in (
     profile,
     check,
     compare,
+    readiness,
     report,
     doctor,
 ):

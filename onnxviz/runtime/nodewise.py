@@ -163,6 +163,14 @@ class Engine:
             ExecutionError: onnxruntime has no kernel for a node, or the node fails; the text names it.
             InputError: A feed does not fit.
         """
+        self.run_program(self.program, self.fed(feeds), observe, ())
+
+    def fed(self, feeds: Mapping[str, Any]) -> dict[ir.Value, ort.OrtValue]:
+        """Return what the graph's inputs hold: what is fed, else their defaults.
+
+        Raises:
+            InputError: A feed does not fit.
+        """
         values: dict[ir.Value, ort.OrtValue] = {}
         for value in self.model.graph.inputs:
             name = str(value.name)
@@ -174,7 +182,17 @@ class Engine:
                     values[value] = sequence_value(given, None if value.dtype is None else value.dtype.numpy())
             elif value in self._defaults and value.const_value is not None:
                 values[value] = to_value(name, constant_array(value.const_value))
-        self.run_program(self.program, values, observe, ())
+        return values
+
+    def run_step(self, step: Step, values: Mapping[ir.Value, ort.OrtValue]) -> list[ort.OrtValue]:
+        """Run one step of :attr:`program` and return its outputs; ``values`` holds what it reads, and is left alone.
+
+        Raises:
+            ExecutionError: As :meth:`run`.
+        """
+        if step.control:
+            return run_control(self, step, dict(values), _unseen, ())
+        return self._run_piece(step, values, _unseen, ())
 
     def run_program(
         self, program: Program, values: dict[ir.Value, ort.OrtValue], observe: Observer, iteration: tuple[int, ...]
@@ -363,6 +381,10 @@ class _PieceSession:
         self.session.run_with_iobinding(binding, options)
         outputs: list[ort.OrtValue] = binding.get_outputs()
         return outputs
+
+
+def _unseen(observation: Observation) -> None:
+    """Observe nothing."""
 
 
 def _assignment(session: ort.InferenceSession) -> str | dict[str, str]:

@@ -1,0 +1,326 @@
+"""What a model would give if some of its nodes rounded: run once as it is, then again from where they begin.
+
+Both run piece by piece, each node a session of its own. A node that rounds reads rounded inputs and rounded weights and
+computes in the precision of the file, then its outputs are rounded: what a kernel does that accumulates in float32. Of
+the rest only what lies behind such a node runs again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import ChainMap
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxviz.graph.constants import constant_tensor
+from onnxviz.graph.conversions import Change
+from onnxviz.graph.model import copy_model
+from onnxviz.runtime.nodewise import Engine
+from onnxviz.runtime.program import Step
+from onnxviz.runtime.values import constant_array, to_array, to_value
+
+__all__ = ["Rounding", "WhatIf"]
+
+Array = npt.NDArray[Any]
+Values = Mapping[ir.Value, ort.OrtValue]
+#: Bytes of values that are kept for the runs from a node on; beyond them they are computed again.
+KEPT = 1 << 30
+
+
+class Rounding(Protocol):
+    """How numbers are rounded; each gets and returns an array of the model's own type."""
+
+    def activation(self, name: str, array: Array) -> Array:
+        """Return a tensor of the graph, rounded."""
+
+    def weight(self, array: Array, axis: int | None) -> Array:
+        """Return a weight, rounded; ``axis`` is that of its channels."""
+
+    def constant(self, array: Array) -> Array:
+        """Return a constant that is rounded as activations are."""
+
+
+class WhatIf:
+    """A model whose nodes can round.
+
+    Args:
+        model: Functions inlined; it is not changed.
+        changes: Each node that can round -> what is rounded at it.
+        compared: The tensors that are returned.
+        rounding: How.
+        sizes: Bytes of each tensor, by name; what is not there takes part in no run of its own.
+        providers: As :func:`onnxviz.runtime.providers.resolve_providers` takes them.
+        op_library: A shared library of custom operators.
+        kept: Bytes of values that may be kept.
+
+    Raises:
+        ProviderError, ModelError: As :class:`onnxviz.runtime.nodewise.Engine`.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        changes: Mapping[ir.Node, Change],
+        compared: Collection[ir.Value],
+        rounding: Rounding,
+        *,
+        sizes: Mapping[str, int],
+        providers: str | Sequence[str] = "cpu",
+        op_library: str | os.PathLike[str] | None = None,
+        kept: int = KEPT,
+    ) -> None:
+        options: dict[str, Any] = {"op_library": op_library}
+        self._rounding = rounding
+        own = [value for value in compared if value.producer() is not None]
+        self._sizes = {value: sizes.get(str(value.name)) for node in model.graph for value in node.outputs}
+        self._engine = Engine(model, own, providers, sizes=self._sizes, group_bytes=0, **options)
+        self._steps: list[Step] = self._engine.program.steps
+        twin, twins = _rounded_twin(model, changes, rounding)
+        wanted = [twins[value] for value in own]
+        twin_sizes = {twins[value]: size for value, size in self._sizes.items()}
+        self._rounder = Engine(twin, wanted, providers, sizes=twin_sizes, group_bytes=0, **options)
+        self._joiner = Engine(model, own, providers, sizes=self._sizes, **options)
+        rounds = {step.piece.nodes[0]: step for step in self._rounder.program.steps if len(step.piece.nodes) == 1}
+        nodes = dict(zip(model.graph, twin.graph, strict=True))
+        self._at = {
+            step.piece.nodes[0]: index for index, step in enumerate(self._steps)
+            if len(step.piece.nodes) == 1 and nodes[step.piece.nodes[0]] in rounds
+        }  # fmt: skip
+        self._changes = {node: change for node, change in changes.items() if node in self._at}
+        self._twin_steps = {self._at[node]: rounds[nodes[node]] for node in self._changes}
+        made = {value: index for index, step in enumerate(self._steps) for value in step.piece.outputs}
+        self.compared = tuple(value for value in own if value in made)
+        self._ends = frozenset(self.compared)
+        self._groups = _grouped(self._steps, self._joiner.program.steps)
+        self._room = kept
+        self._fed: dict[ir.Value, ort.OrtValue] = {}
+        self._kept: dict[ir.Value, ort.OrtValue] = {}
+        self._expected: dict[ir.Value, ort.OrtValue] = {}
+
+    def __enter__(self) -> WhatIf:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.close()
+        self._rounder.close()
+        self._joiner.close()
+
+    @property
+    def nodes(self) -> frozenset[ir.Node]:
+        """The nodes that can round: those that the compared tensors depend on, and that run alone."""
+        return frozenset(self._changes)
+
+    def baseline(self, feeds: Mapping[str, Any], seen: Callable[[str, Array], None] | None = None) -> dict[str, Array]:
+        """Run the model as it is and return the compared tensors.
+
+        Args:
+            feeds: Input name -> array.
+            seen: Called with the name and the values of each tensor that is computed.
+
+        Raises:
+            ExecutionError, InputError: As :meth:`onnxviz.runtime.nodewise.Engine.run`.
+        """
+        self._fed = self._engine.fed(feeds)
+        self._kept = {}
+        room, live = self._room, dict(self._fed)
+        for step in self._steps:
+            for value, result in zip(step.piece.outputs, self._engine.run_step(step, live), strict=True):
+                live[value] = result
+                if (size := self._sizes.get(value)) is not None and size <= room:
+                    self._kept[value] = result
+                    room -= size
+                if seen is not None and isinstance(array := to_array(result), np.ndarray):
+                    seen(str(value.name), array)
+            _drop(live, step, self._ends)
+        self._expected = {value: live[value] for value in self.compared}
+        return self._arrays(self._expected)
+
+    def rounded(
+        self, groups: Sequence[Collection[ir.Node]], *, ahead: bool = True
+    ) -> Iterator[tuple[int, dict[str, Array], Local]]:
+        """Yield, for each group of nodes, its index and the compared tensors if these nodes alone rounded.
+
+        The third is what the group's last node gives, as it is and rounded; None where that is no longer in memory.
+        The groups come in the order of their first nodes. Those of which no node can round are left out.
+
+        Args:
+            groups: The nodes of each.
+            ahead: Run what lies behind them too; else the compared tensors are those of the model as it is.
+
+        Raises:
+            ExecutionError: As :meth:`baseline`, which must be called before.
+        """
+        starts: dict[int, list[tuple[int, frozenset[int]]]] = {}
+        for index, group in enumerate(groups):
+            places = frozenset(self._at[node] for node in group if node in self._changes)
+            if places:
+                starts.setdefault(min(places), []).append((index, places))
+        live = dict(self._fed)
+        for start, step in enumerate(self._steps[: max(starts, default=-1) + 1]):
+            outputs = step.piece.outputs
+            if not all(value in self._kept for value in outputs):
+                live.update(zip(outputs, self._engine.run_step(step, ChainMap(live, self._kept)), strict=True))
+            for index, places in starts.get(start, ()):
+                yield (index, *self._again(start, places, live, ahead))
+            _drop(live, step, frozenset())
+
+    def _again(
+        self, start: int, places: frozenset[int], live: dict[ir.Value, ort.OrtValue], ahead: bool
+    ) -> tuple[dict[str, Array], Local]:
+        """Run from a step on, the nodes at some places rounding."""
+        new: dict[ir.Value, ort.OrtValue] = {}
+        values: ChainMap[ir.Value, ort.OrtValue] = ChainMap(new, live, self._kept)
+        last, local = max(places), None
+        for item in self._behind(start, places, ahead):
+            if item.engine is not None:
+                results = item.engine.run_step(item.step, values)
+            elif item.place in places:
+                results = self._round(item.place, values)
+            else:
+                results = self._engine.run_step(item.step, values)
+            outputs = item.step.piece.outputs
+            if item.place == last and outputs:
+                before = live.get(outputs[0], self._kept.get(outputs[0]))
+                local = None if before is None else (to_array(before), to_array(results[0]))
+            new.update(zip(outputs, results, strict=True))
+            _drop(new, item.step, self._ends)
+        return self._arrays({value: new.get(value, self._expected[value]) for value in self.compared}), local
+
+    def _behind(self, start: int, places: frozenset[int], ahead: bool) -> list[_Item]:
+        """Return what must run: what lies behind a place, and what that reads and is not kept.
+
+        Nodes run alone from the first place to the end of its group, and in groups that hold another place.
+        """
+        if not ahead:
+            return [_Item(self._steps[place], place) for place in sorted(places)]
+        items = [item for item in self._items(places) if item.place >= start]
+        touched: set[ir.Value] = set()
+        for item in items:
+            if item.place in places or not touched.isdisjoint(item.step.piece.inputs):
+                touched.update(item.step.piece.outputs)
+        chosen: list[_Item] = []
+        needed = touched & self._ends
+        for item in reversed(items):
+            outputs = item.step.piece.outputs
+            if item.place in places or not needed.isdisjoint(outputs):
+                chosen.append(item)
+                needed.update(
+                    v
+                    for v in item.step.piece.inputs
+                    if v in touched or (v not in self._kept and v.producer() is not None)
+                )
+        return chosen[::-1]
+
+    def _items(self, places: frozenset[int]) -> Iterator[_Item]:
+        for joined, members in self._groups:
+            if joined is None or not places.isdisjoint(members):
+                yield from (_Item(self._steps[place], place) for place in members)
+            else:
+                yield _Item(joined, members.start, self._joiner)
+
+    def _round(self, index: int, values: Values) -> list[ort.OrtValue]:
+        """Run a node with rounded inputs and weights and return its outputs, rounded."""
+        node, twin = self._steps[index].piece.nodes[0], self._twin_steps[index]
+        change = self._changes[node]
+        by_name = {str(value.name): value for value in node.inputs if value is not None}
+        rounds = {str(v.name) for i in change.inputs if (v := node.inputs[i]) is not None}
+        given = {}
+        for value in twin.piece.inputs:
+            name = str(value.name)
+            held = self._engine.value_of(by_name[name], values)
+            given[value] = self._activation(name, held) if name in rounds else held
+        results = self._rounder.run_step(twin, given)
+        names = {str(node.outputs[i].name) for i in change.outputs}
+        pairs = zip(twin.piece.outputs, results, strict=True)
+        return [self._activation(str(v.name), result) if v.name in names else result for v, result in pairs]
+
+    def _activation(self, name: str, value: ort.OrtValue) -> ort.OrtValue:
+        array = to_array(value)
+        return to_value(name, self._rounding.activation(name, array)) if isinstance(array, np.ndarray) else value
+
+    def _arrays(self, values: Values) -> dict[str, Array]:
+        arrays = {str(value.name): to_array(held) for value, held in values.items()}
+        return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+
+
+#: What a node gives as it is, and rounded.
+Local = tuple[Array, Array] | None
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One step to run.
+
+    Attributes:
+        step: The step.
+        place: Of its first node among the steps that are nodes.
+        engine: What runs it; None for that of single nodes.
+    """
+
+    step: Step
+    place: int
+    engine: Engine | None = None
+
+
+def _grouped(steps: Sequence[Step], joined: Sequence[Step]) -> list[tuple[Step | None, range]]:
+    """Return steps of several nodes -> the places of these nodes' own steps; None where a step stays as it is.
+
+    Both are in the order of the graph, and where they do not begin and end at the same nodes, single steps are taken.
+    """
+    at = {node: index for index, step in enumerate(steps) for node in step.piece.nodes}
+    found: list[tuple[Step | None, range]] = []
+    for step in joined:
+        first, last = at[step.piece.nodes[0]], at[step.piece.nodes[-1]]
+        whole = sum(len(one.piece.nodes) for one in steps[first : last + 1]) == len(step.piece.nodes)
+        if found and first < found[-1][1].stop:  # shares a step with the group before
+            found[-1] = (None, range(found[-1][1].start, max(last + 1, found[-1][1].stop)))
+        else:
+            found.append((step if whole and last > first else None, range(first, last + 1)))
+    return found
+
+
+def _drop(live: dict[ir.Value, ort.OrtValue], step: Step, ends: Collection[ir.Value]) -> None:
+    for value in step.dies:
+        if value not in ends:
+            live.pop(value, None)
+
+
+def _rounded_twin(
+    model: ir.Model, changes: Mapping[ir.Node, Change], rounding: Rounding
+) -> tuple[ir.Model, dict[ir.Value, ir.Value]]:
+    """Return a copy whose nodes read rounded constants, each made when it is first read, and each value -> its copy."""
+    twin = copy_model(model)
+    twins = {
+        old: new for one, other in zip(model.graph, twin.graph, strict=True)
+        for old, new in zip(one.outputs, other.outputs, strict=True)
+    }  # fmt: skip
+    taken = {str(value.name) for value in (*twin.graph.inputs, *twin.graph.initializers.values(), *twins.values())}
+    for count, (node, copy) in enumerate(zip(model.graph, twin.graph, strict=True)):
+        change = changes.get(node)
+        for index in (*change.weights, *change.constants) if change is not None else ():
+            tensor = constant_tensor(node.inputs[index])
+            if tensor is None or change is None:
+                continue
+            name = f"rounded {count} {index}"
+            while name in taken:
+                name += "'"
+            value = ir.Value(name=name, const_value=_lazy(tensor, name, change, index, rounding))
+            value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
+            twin.graph.initializers[name] = value
+            copy.replace_input_with(index, value)
+    return twin, twins
+
+
+def _lazy(tensor: ir.TensorProtocol, name: str, change: Change, index: int, rounding: Rounding) -> ir.LazyTensor:
+    def made() -> ir.TensorProtocol:
+        array = constant_array(tensor)
+        new = rounding.constant(array) if index in change.constants else rounding.weight(array, change.weights[index])
+        return ir.Tensor(np.ascontiguousarray(new).reshape(array.shape), name=name)
+
+    return ir.LazyTensor(made, dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)
