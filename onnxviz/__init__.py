@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         project,
         projection,
         save_model,
+        sweep,
         weight_table,
         weights,
     )
@@ -53,14 +54,14 @@ _VERBS = (
     "features",
     "flow", "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
     "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "report", "save_model",
-    "weight_table", "weights",
+    "sweep", "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "check", "compare",
     "convert",
     "doctor", "expose", "features", "flow", "flow_numbers", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "weight_table",
-    "weights",
+    "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection", "save_model", "sweep",
+    "weight_table", "weights",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from onnxviz.api.gradient import gradient
 from onnxviz.api.graphs import graph, graph_diff
 from onnxviz.api.neurons import neuron_views, neurons
 from onnxviz.api.project import project, projection
+from onnxviz.api.sweep import sweep
 from onnxviz.api.views import activations, pooling
 from onnxviz.api.weights import weight_table, weights
 from onnxviz.graph.files import atomic_write
@@ -49,8 +50,8 @@ __all__ = [
     "activations", "attention", "attention_weights", "capture", "check", "compare", "convert", "doctor", "expose",
     "features",
     "flow", "flow_numbers", "gradient", "graph", "graph_diff", "inspect", "mend", "neuron_views", "neurons",
-    "open_model", "plan", "pooling", "profile", "project", "projection", "report", "save_model", "weight_table",
-    "weights",
+    "open_model", "plan", "pooling", "profile", "project", "projection", "report", "save_model", "sweep",
+    "weight_table", "weights",
 ]  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from onnxviz.cli.pooling import pooling
 from onnxviz.cli.profile import profile
 from onnxviz.cli.project import project
 from onnxviz.cli.report import report
+from onnxviz.cli.sweep import sweep
 from onnxviz.cli.weights import weights
 from onnxviz.errors import OnnxvizError, printable
 
@@ -62,6 +63,7 @@ for verb in (
     profile,
     check,
     compare,
+    sweep,
     report,
     doctor,
 ):

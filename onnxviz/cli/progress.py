@@ -26,6 +26,6 @@ def shown_progress(wanted: bool = True, what: str = "batches") -> Iterator[Calla
             if of > 1 and not task:
                 task.append(bar.add_task(what, total=of))
             if task:
-                bar.update(task[0], completed=done)
+                bar.update(task[0], completed=done, total=of)
 
         yield show

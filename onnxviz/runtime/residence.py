@@ -22,7 +22,7 @@ from onnxviz.runtime.memory import peak_rss, trim
 from onnxviz.runtime.options import new_options
 from onnxviz.runtime.values import extended_dtypes, to_value
 
-__all__ = ["RunMemory", "measure_run"]
+__all__ = ["RunMemory", "measure_run", "memory_growth", "start_growth"]
 
 _CODE = "from onnxviz.runtime.residence import child; child()"
 
@@ -118,19 +118,19 @@ def child() -> None:
     values = {name: to_value(name, array) for name, array in feeds.items()} if bits else None
     names = [output.name for output in session.get_outputs()]
     trim()
-    before = _start()
+    before = start_growth()
     if values is None:
         kept: Any = session.run(names, feeds)
     else:
         kept = session.run_with_ort_values(names, values)
-    answer = _growth(before)
+    answer = memory_growth(before)
     sys.stdout.write("\n" + json.dumps(answer) + "\n")
     sys.stdout.flush()
     del kept
     os._exit(0)  # what a runtime does while it is torn down is not to fail the measurement
 
 
-def _start() -> dict[str, int]:
+def start_growth() -> dict[str, int]:
     """Set the peak back to what is resident now, where the system can, and return the state."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -139,7 +139,8 @@ def _start() -> dict[str, int]:
         return {"peak": peak_rss()}
 
 
-def _growth(before: Mapping[str, int]) -> dict[str, Any]:
+def memory_growth(before: Mapping[str, int]) -> dict[str, Any]:
+    """Return by how many bytes the peak of resident memory grew since :func:`start_growth`, and how that was told."""
     if "peak" in before:
         method = "growth of the process's peak resident set; too low where making the session needed more than the run"
         return {"bytes": peak_rss() - before["peak"], "method": method}
