@@ -14,7 +14,7 @@ from onnxviz.errors import printable
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.extract import reads
 
-__all__ = ["BakedSize", "baked_sizes", "failing_node", "named_nodes", "node_words", "with_node_words"]
+__all__ = ["BakedSize", "baked_sizes", "failing_node", "joining_node", "named_nodes", "node_words", "with_node_words"]
 
 _SIZED_BY = {"Reshape": 1, "Expand": 1, "Slice": 2, "Resize": 3, "Upsample": 1, "Tile": 1}
 _NODE = re.compile(r"(\w+) node (?:'([^']*)'|\"([^\"]*)\")")
@@ -109,6 +109,21 @@ def baked_sizes(symbols: Symbols, dimension: str, end: str | None = None) -> Ite
             if node.op_type == "Slice" and "1" in written:
                 continue
             yield BakedSize(node_words(node), node.op_type, str(node.outputs[0].name), dimension, constant)
+
+
+def joining_node(symbols: Symbols, dimension: str, output: str) -> tuple[str, list[str]] | None:
+    """Return the first node before an output that puts a dimension and others into one size, and those others."""
+    token = symbols.tokens[dimension]
+    before = _before(symbols.model, output)
+    for node in symbols.model.graph:
+        if node not in before:
+            continue
+        read = {text for value in node.inputs if value is not None for text in _texts(value)}
+        for text in {text for value in node.outputs for text in _texts(value)} - read:
+            others = [name for name, other in symbols.tokens.items() if other != token and other in text]
+            if token in text and others and token in read:
+                return node_words(node), others
+    return None
 
 
 def _before(model: ir.Model, end: str) -> set[ir.Node]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxviz.analysis.axes import Dimension, sample_axis
-from onnxviz.analysis.baked_sizes import baked_sizes, node_words
+from onnxviz.analysis.baked_sizes import baked_sizes, joining_node, node_words
 from onnxviz.analysis.batch_rows import compare_rows, first_mixing, one_row
 from onnxviz.analysis.comparison import OutputParity, compare
 from onnxviz.analysis.padding import try_padding
@@ -72,7 +73,7 @@ def sample_changes(
     for output, parity in worst.items():
         message = f"what it says of a sample depends on the others in a batch: it {parity.problem}"
         at = tuple(strip[count].sizes for count in counts[output])
-        changes.append(SizeChange("samples", output, message, at, node, _numbers(parity, counts[output])))
+        changes.append(SizeChange("samples", output, message, at, node, evidence=_numbers(parity, counts[output])))
     agree = f"{len(axes) - len(worst)} of {len(alone[0].shapes)} outputs say of each sample what they say of it alone"
     return changes, [f"{name}: in batches of {told}, {agree}"]
 
@@ -141,8 +142,18 @@ def _axis_changes(
     first, size = wrong[0]
     told = f"declared as {size}" if isinstance(dim, int) else f"declared as {dim!r}, which is {size}"
     message = f"axis {axis} is {told}, and is {first.shapes[name][axis]} at {at_sizes(first.sizes)}"
-    baked = next(baked_sizes(symbols, dim, name), None) if isinstance(dim, str) and dim in symbols.tokens else None
-    yield _change("declared", name, message, [one for one, _ in wrong], None if baked is None else str(baked))
+    node, why = _cause(symbols, dim, name) if isinstance(dim, str) and dim in symbols.tokens else (None, "")
+    yield replace(_change("declared", name, message, [one for one, _ in wrong]), node=node, why=why)
+
+
+def _cause(symbols: Symbols, dimension: str, output: str) -> tuple[str | None, str]:
+    """Return the node because of which an output does not have a dimension as it is declared, and what it does."""
+    if (baked := next(baked_sizes(symbols, dimension, output), None)) is not None:
+        return baked.node, str(baked)
+    if (joined := joining_node(symbols, dimension, output)) is not None:
+        node, others = joined
+        return node, f"{node} puts {', '.join(map(repr, [dimension, *others[:-1]]))} and {others[-1]!r} into one size"
+    return None, ""
 
 
 def _expected(dim: int | str | None, sizes: Mapping[str, int]) -> int | None:
@@ -184,9 +195,9 @@ def padding_changes(trials: SizeTrials, dimensions: Sequence[Dimension], limits:
             message = f"padding of {dimension.name!r} that {tried.mask!r} hides changes it: it {tried.worst.problem}"
             at = ({**trials.usual},)
             evidence = {"relative_l2": tried.worst.relative_l2, "max_abs": tried.worst.max_abs}
-            changes.append(SizeChange("padding", tried.worst.name, message, at, None, evidence))
+            changes.append(SizeChange("padding", tried.worst.name, message, at, evidence=evidence))
     return changes, notes
 
 
-def _change(kind: Kind, output: str, message: str, at: Sequence[Outcome], node: str | None = None) -> SizeChange:
-    return SizeChange(kind, output, message, tuple(one.sizes for one in at), node)
+def _change(kind: Kind, output: str, message: str, at: Sequence[Outcome]) -> SizeChange:
+    return SizeChange(kind, output, message, tuple(one.sizes for one in at))

@@ -39,7 +39,7 @@ class SizeRun:
             should be; ``fails``; or ``not_tried``.
         reason: The error, or why it was not tried; empty where it ran.
         shapes: Output -> shape.
-        seconds: Of one run, nothing fused.
+        seconds: Of one run, nothing fused; the shortest of several.
         bytes: Growth of the peak of resident memory; None where it is not known.
     """
 
@@ -80,6 +80,14 @@ class SweptDimension:
     tied: tuple[str, ...]
     rule: SizeRule | None
     runs: tuple[SizeRun, ...]
+
+    @property
+    def told(self) -> str:
+        """The rule in words; where something changes, that a size runs is not yet that it works."""
+        if self.rule is None:
+            return "works at no size"
+        changes = any(run.verdict == "changes" for run in self.runs)
+        return str(self.rule).replace("works", "runs", 1) if changes else str(self.rule)
 
     def relative(self, run: SizeRun, what: Literal["seconds", "bytes"]) -> float | None:
         """Return time or memory of a run over that at the usual size; None where one of them is not known."""
@@ -144,7 +152,8 @@ class SizeChange:
         output: The output.
         message: What, in one line.
         sizes: The sizes that it was seen at.
-        node: Where it comes from; None where that is not known.
+        node: The node that it comes from; None where that is not known.
+        why: What that node does; empty where its name says it.
         evidence: Numbers.
     """
 
@@ -153,11 +162,12 @@ class SizeChange:
     message: str
     sizes: tuple[Mapping[str, int], ...]
     node: str | None = None
+    why: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         text = f"{printable(self.output, 80)}: {self.message}"
-        return f"{text}; first at {self.node}" if self.node else text
+        return f"{text}; {self.why or f'first at {self.node}'}" if self.node else text
 
 
 @dataclass(frozen=True)
@@ -226,7 +236,7 @@ class Sweep:
         open_ = f"{len(self.dimensions)} open dimension{'s' * (len(self.dimensions) != 1)}"
         yield f"{self.model}: {open_}, {len(self.runs)} sizes: {told}{rest}"
         for dimension in self.dimensions:
-            yield f"  {_name(dimension)}: {dimension.rule or 'works at no size'}"
+            yield f"  {_name(dimension)}: {dimension.told}"
         for output in dict.fromkeys(size.output for size in self.outputs):
             yield f"  output {printable(output, 80)}: [{', '.join(self.shape(output))}]"
         yield from (f"changes: {change}" for change in self.changes)

@@ -67,7 +67,8 @@ def sweep(
     opened = as_model(model)
     memory = parse_bytes(max_memory)
     if free:
-        opened = _freed(opened, free)
+        opened, before = _freed(opened, free)
+        options["dims"] = before | dict(options.get("dims") or {})
     batches, run = batches_for(opened, inputs, None, options)
     result = sweep_sizes(opened, batches.first(), sizes=sizes, seconds=max_seconds, memory=memory, **run)
     if output is not None and os.fspath(output).lower().endswith(".json"):
@@ -82,10 +83,15 @@ def sweep(
     return result
 
 
-def _freed(model: ir.Model, free: Sequence[str]) -> ir.Model:
-    """Return a copy with fixed axes opened; ``input:axis`` is then the name of a dimension, unless one is given."""
+def _freed(model: ir.Model, free: Sequence[str]) -> tuple[ir.Model, dict[str, int]]:
+    """Return a copy with fixed axes opened, and the sizes that they had: those stay the usual ones.
+
+    ``input:axis`` is the name of such a dimension, unless one is given. What outputs declare by name still has to be.
+    """
+    import onnx_ir as ir
+
     from onnxviz.graph.inline import inline_functions
-    from onnxviz.graph.shapes import name_axes
+    from onnxviz.graph.shapes import model_inputs, name_axes, shape_list
 
     names: dict[str, dict[int, str]] = {}
     for text in free:
@@ -94,4 +100,11 @@ def _freed(model: ir.Model, free: Sequence[str]) -> ir.Model:
         if not tensor or not axis.isdigit():
             raise InputError(f"{text!r} names no axis", hint="write --free INPUT:AXIS, such as --free x:0=batch")
         names.setdefault(tensor, {})[int(axis)] = given or where
-    return name_axes(inline_functions(model), names)
+    inlined = inline_functions(model)
+    opened = name_axes(inlined, names)
+    for value, declared in zip(opened.graph.outputs, inlined.graph.outputs, strict=True):
+        if declared.shape is not None and value.producer() is not None:
+            value.shape = ir.Shape([None if isinstance(dim, int) else dim for dim in declared.shape])
+    shapes = {str(value.name): shape_list(value) or [] for value in model_inputs(inlined)}
+    sizes = {text: shapes[tensor][axis] for tensor, axes in names.items() for axis, text in axes.items()}
+    return opened, {name: size for name, size in sizes.items() if isinstance(size, int)}

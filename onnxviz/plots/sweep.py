@@ -23,7 +23,7 @@ _SIGNS: dict[Verdict, str] = {"works": "", "changes": "≠", "fails": "×", "not
 _WORDS: dict[Verdict, str] = {"works": "works", "changes": "changes", "fails": "fails", "not_tried": "not tried"}
 _TIME, _MEMORY = "#0072B2", "#7b4fa3"
 _LEFT, _CELL, _CURVE, _STRIP = 0.75, 0.36, 0.95, 0.26
-_MOST_PAIRS = 6
+_MOST_PAIRS, _WHY = 6, 0.15
 _PAIR_CELL, _PAIR_ROOM = 0.3, 2.25
 
 
@@ -42,21 +42,29 @@ def plot_sweep(sweep: Sweep) -> Figure:
     grids = _grids(sweep)
     longest = max(len(dimension.runs) for dimension in sweep.dimensions)
     width = min(max(7.2, _LEFT + 0.45 + _CELL * longest), 14.0)
-    caption = wrap_caption(_facts(sweep, len(grids)), width - 0.8)
+    caption = wrap_caption(_facts(sweep), width - 0.8)
     top = 0.95 + 0.14 * len(caption.splitlines())
-    each = 0.66 + _CURVE + _STRIP + 0.42
+    heights = [0.52 + _CURVE + _STRIP + 0.42 + _WHY * (_why(sweep, one) is not None) for one in sweep.dimensions]
     across = max(int((width - 0.4) / _PAIR_ROOM), 1)
     tall = [max(len(rows) for _, _, rows, _ in grids[i : i + across]) for i in range(0, len(grids), across)]
     below = sum(0.85 + _PAIR_CELL * rows for rows in tall)
-    figure = new_figure(width, top + each * len(sweep.dimensions) + below + 0.1)
+    figure = new_figure(width, top + sum(heights) + below + 0.1)
     figure_text(figure, 0.3, 0.16, f"Sizes of {safe(sweep.model, 48)}", fontsize=14, fontweight="bold")
     figure_text(figure, 0.3, 0.48, caption, fontsize=8, color=MUTED)
     _legend(figure, sweep, top, width)
-    for place, dimension in enumerate(sweep.dimensions):
-        _dimension(figure, sweep, dimension, top + each * place, width)
-    start = top + each * len(sweep.dimensions)
+    start = top
+    for dimension, height in zip(sweep.dimensions, heights, strict=True):
+        _dimension(figure, sweep, dimension, start, width)
+        start += height
     if grids:
-        figure_text(figure, 0.3, start, "Two dimensions changed together", fontsize=9.5, fontweight="bold")
+        figure_text(
+            figure,
+            0.3,
+            start,
+            "Two dimensions changed together, at sizes that run alone",
+            fontsize=9.5,
+            fontweight="bold",
+        )
     for row, rows in enumerate(tall):
         for column, grid in enumerate(grids[row * across : (row + 1) * across]):
             _grid(figure, grid, _LEFT + column * _PAIR_ROOM, start + 0.4)
@@ -91,13 +99,13 @@ def _dimension(figure: Figure, sweep: Sweep, dimension: SweptDimension, top: flo
     name = safe(dimension.name, 46)
     kind = "" if not dimension.samples else "  (taken to count samples)" if dimension.guessed else "  (counts samples)"
     figure_text(figure, 0.3, top, f"{name}{kind}", fontsize=9.5, fontweight="bold")
-    rule = str(dimension.rule) if dimension.rule is not None else "works at no size"
     tied = f"; changed together with {', '.join(safe(other, 30) for other in dimension.tied)}" * bool(dimension.tied)
-    figure_text(figure, 0.3, top + 0.18, _cut(rule + tied, width), fontsize=8, color=MUTED)
+    figure_text(figure, 0.3, top + 0.18, _cut(dimension.told + tied, width), fontsize=8, color=MUTED)
     if (why := _why(sweep, dimension)) is not None:
         figure_text(figure, 0.3, top + 0.33, _cut(safe(why, 400), width), fontsize=7.5, color=_COLOURS["fails"])
-    curves = inch_axes(figure, _LEFT, top + 0.59, cell * len(runs), _CURVE)
-    strip = inch_axes(figure, _LEFT, top + 0.64 + _CURVE, cell * len(runs), _STRIP)
+        top += _WHY
+    curves = inch_axes(figure, _LEFT, top + 0.45, cell * len(runs), _CURVE)
+    strip = inch_axes(figure, _LEFT, top + 0.5 + _CURVE, cell * len(runs), _STRIP)
     _curves(curves, dimension)
     for place, run in enumerate(runs):
         _cell(strip, place, 0, run, usual=run.sizes[dimension.name] == dimension.usual, size=8)
@@ -116,12 +124,14 @@ def _dimension(figure: Figure, sweep: Sweep, dimension: SweptDimension, top: flo
 
 
 def _why(sweep: Sweep, dimension: SweptDimension) -> str | None:
-    """Return why most sizes fail, or how they change what is computed; size 0 is told where nothing else is."""
-    of = [failure for failure in sweep.failures if failure.dimensions == (dimension.name,)]
-    if of:
-        most = max(of, key=lambda failure: sum(1 for at in failure.sizes if at[dimension.name]))
-        return f"{most.fixed}" if most.fixed else most.error
-    own = [c for c in sweep.changes if c.kind == "samples" and dimension.samples]
+    """Return why the size fails that is nearest to the usual one, or where samples begin to depend on each other."""
+    name, usual = dimension.name, dimension.usual
+    failed = [run for run in dimension.runs if run.verdict == "fails"]
+    if failed:
+        nearest = min(failed, key=lambda run: abs(run.sizes[name] - usual))
+        fixed = [f.fixed for f in sweep.failures if f.fixed and f.dimensions == (name,) and nearest.sizes in f.sizes]
+        return f"at {nearest.sizes[name]}: {fixed[0] if fixed else nearest.reason}"
+    own = [change for change in sweep.changes if change.kind == "samples" and dimension.samples]
     return f"{own[0].output}: samples depend on each other, first at {own[0].node}" if own else None
 
 
@@ -162,7 +172,7 @@ def _curves(axes: Axes, dimension: SweptDimension) -> None:
             )  # fmt: skip
             values += [value for _, value in known]
     axes.set_yscale("log")
-    low, high = min(*values, 0.7), max(*values, 1.5)
+    low, high = min(*values, 0.5), max(*values, 2.0)
     axes.set_ylim(low / 1.3, high * 1.3)
     ticks = _ticks(low, high)
     axes.yaxis.set_major_locator(FixedLocator(ticks))
@@ -222,20 +232,29 @@ def _grid(figure: Figure, grid: _Grid, left: float, top: float) -> None:
     axes.set_yticks(range(len(rows)), [str(size) for size in rows], fontsize=7)
     axes.tick_params(length=0, pad=2, colors=INK)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(safe(one.name, 26), fontsize=8, color=INK, parse_math=False)
-    axes.set_ylabel(safe(other.name, 26), fontsize=8, color=INK, parse_math=False)
+    axes.set_xlabel(safe(one.name, 15), fontsize=8, color=INK, parse_math=False)
+    axes.set_ylabel(
+        safe(other.name, max(int(len(rows) * _PAIR_CELL / 0.075), 8)), fontsize=8, color=INK, parse_math=False
+    )
 
 
-def _facts(sweep: Sweep, pairs: int) -> Sequence[str]:
-    shapes = [
-        f"{safe(output, 24)} [{', '.join(safe(size, 40) for size in sweep.shape(output))}]"
-        for output in list(dict.fromkeys(size.output for size in sweep.outputs))[:3]
-    ]
-    more = len({size.output for size in sweep.outputs}) - len(shapes)
+def _facts(sweep: Sweep) -> Sequence[str]:
+    names = list(dict.fromkeys(size.output for size in sweep.outputs))
+    shapes = [f"{safe(name, 24)} [{_shape(sweep.shape(name))}]" for name in names[:3]]
+    more = len(names) - len(shapes)
     facts = ["usual sizes in bold; time and memory over those at the usual size, nothing fused"]
     facts += [f"outputs: {'; '.join(shapes)}{f' and {more} more' if more > 0 else ''}"] if shapes else []
-    facts += [safe(f"{change.output}: {change.message}", 110) for change in sweep.changes[:3]]
+    others = [change for change in sweep.changes if change.kind != "samples"]
+    for change in others[:3]:
+        facts += [
+            f"{safe(change.output, 24)}: {safe(change.message, 90)}",
+            *([safe(change.why, 90)] if change.why else []),
+        ]
     facts += [safe(note, 110) for note in sweep.notes if note.startswith("fed random")]
-    if pairs:
-        facts.append("pairs are of sizes that work alone")
     return facts
+
+
+def _shape(sizes: Sequence[str]) -> str:
+    """Write the sizes of an output in about a line: long formulas are cut in the middle."""
+    long = sum(len(size) > 12 for size in sizes)
+    return ", ".join(safe(size, 80 // max(long, 1)) for size in sizes)

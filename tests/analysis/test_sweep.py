@@ -68,6 +68,18 @@ def test_a_batch_that_a_reshape_folds_into_another_axis_contradicts_the_declarat
     assert result.shape("y") == ["1", "8*batch"]
 
 
+def test_a_reshape_that_puts_two_dimensions_into_one_is_named() -> None:
+    text = (
+        "g (float[batch, w, 4] x) => (float[batch, 4] y) <int64[2] s = {-1, 4}> { [flat] f = Reshape(x, s) y = Neg(f) }"
+    )
+    result = swept(text, {"w": [1, 2, 3], **BATCH}, dims={"w": 1})
+    (change,) = result.changes
+    assert change.why == "Reshape node 'flat' puts 'batch' and 'w' into one size"
+    assert result.shape("y") == ["batch*w", "4"]
+    assert verdicts(result, "w") == {1: "works", 2: "changes", 3: "changes"}
+    assert set(verdicts(result, "batch").values()) == {"works"}
+
+
 NORMALISED = """g (float[batch, 3, 4] x) => (float[batch, 3, 4] y)
     <float[3] scale = {1, 1, 1}, float[3] bias = {0, 0, 0}, float[3] mean = {0, 0, 0}, float[3] var = {1, 1, 1}>
     { h = Relu(x) %s z = Mul(n, n) y = Neg(z) }"""

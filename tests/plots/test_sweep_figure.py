@@ -71,7 +71,7 @@ def test_time_is_drawn_over_that_of_the_usual_size_and_breaks_where_nothing_ran(
 
 def test_the_figure_says_why_sizes_fail_and_where_samples_mix() -> None:
     texts = [text.get_text() for text in plot_sweep(result()).texts]
-    assert "Add node 'a': no" in texts
+    assert "at 16: Add node 'a': no" in texts
     assert "y: samples depend on each other, first at ReduceMean node 'm'" in texts
     assert any("floor(height/32)" in text for text in texts)
 
