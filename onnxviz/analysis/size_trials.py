@@ -189,7 +189,7 @@ class SizeTrials:
 
     def _elements(self, sizes: Mapping[str, int]) -> int:
         """Return the number of elements of the largest input at these sizes."""
-        shapes = {name: list(np.shape(array)) for name, array in self.feeds.items()}
+        shapes = {name: list(array.shape) for name, array in self.feeds.items() if isinstance(array, np.ndarray)}
         for name, size in sizes.items():
             for tensor, axis in self.dimensions[name].axes.items():
                 shapes[tensor][axis] = size

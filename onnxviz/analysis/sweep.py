@@ -82,7 +82,7 @@ def sweep_sizes(
         timeout=min(SECONDS, max(seconds / 3, 1.0)), memory=memory, seconds=seconds, tell=tell,
     ) as trials:  # fmt: skip
         run = SweepRun(named, trials, dimensions, counting, sizes, told, op_library)
-        swept = run.swept(inputs.assumed if sizes is None else {})
+        swept = run.swept(inputs.assumed)
         result = run.result(swept)
     made_up = [record.name for record in inputs.records if record.made_up]
     notes = [*([f"fed random numbers: {listed(made_up)}"] if made_up else []), *notes, *run.notes]

@@ -183,6 +183,7 @@ class Sweep:
         failures: What fails, by reason.
         inputs: What the model was fed at its usual sizes, a line each.
         notes: What a reader should know besides.
+        asked: Whether the sizes were named: one of them that was not tried then leaves the question open.
     """
 
     model: str
@@ -193,6 +194,7 @@ class Sweep:
     failures: tuple[SizeFailure, ...]
     inputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    asked: bool = False
 
     @property
     def runs(self) -> list[SizeRun]:
@@ -207,9 +209,29 @@ class Sweep:
         return {verdict: verdicts.count(verdict) for verdict in ways}
 
     @property
+    def found(self) -> bool:
+        """Whether something changes, or fails at another size than 0."""
+        failing = (run for run in self.runs if run.verdict == "fails")
+        return bool(self.changes) or any(0 not in run.sizes.values() for run in failing)
+
+    @property
+    def complete(self) -> bool:
+        """Whether enough was tried: all sizes that were named, else at least one beside the usual."""
+        counts = self.counts()
+        return (
+            not counts["not_tried"]
+            if self.asked
+            else counts["not_tried"] < len(self.runs) - 1 or not counts["not_tried"]
+        )
+
+    @property
     def passed(self) -> bool:
-        """Whether nothing changes, and nothing fails but a size of 0."""
-        return not self.changes and all(0 in run.sizes.values() for run in self.runs if run.verdict == "fails")
+        """Whether nothing changes, nothing fails but a size of 0, and enough was tried."""
+        return not self.found and self.complete
+
+    def exit_code(self) -> int:
+        """Return 0 where it passed, 1 where something was found, 3 where too little was tried."""
+        return 1 if self.found else 0 if self.complete else 3
 
     def shape(self, output: str) -> list[str]:
         """Return the shape of an output in formulas."""

@@ -79,9 +79,9 @@ class SweepRun:
         first = trials.run({}, values=True)
         if first.ran:
             return
-        free = [name for name in self.dimensions if name in assumed and name != self.samples]
+        free = [name for name in trials.usual if name in assumed and name != self.samples]
         for changed in self._other_bases(free):
-            if trials.run(changed).ran:
+            if changed != trials.usual and trials.run(changed).ran:
                 trials.rebase(changed)
                 self.notes.append(f"the usual sizes fail, so others are taken: {at_sizes(changed)}")
                 return
@@ -92,10 +92,13 @@ class SweepRun:
         )
 
     def _other_bases(self, free: Sequence[str]) -> Iterator[dict[str, int]]:
-        """Yield other sizes to begin with: those that outputs are declared with, then usual ones."""
+        """Yield other sizes to begin with: those that were asked for or that outputs declare, then usual ones."""
+        if self.given:
+            for choose in (min, max):
+                yield {**self.trials.usual, **{name: choose(sizes) for name, sizes in self.given.items()}}
         declared: dict[str, int] = {}
         for name in free:
-            for axis in set(self.dimensions[name].axes.values()):
+            for axis in set(self.trials.dimensions[name].axes.values()):
                 shapes = [shape_list(value) or [] for value in self.model.graph.outputs]
                 sizes = [size for s in shapes for size in s[axis : axis + 1] if isinstance(size, int) and size > 1]
                 if sizes:
@@ -204,7 +207,9 @@ class SweepRun:
         ]  # fmt: skip
         pairs = tuple(made[id(one)] for one in self.pairs)
         failures = tuple(self._failures(names))
-        return Sweep("", tuple(swept), pairs, tuple(formulas), tuple(changes), failures, ())
+        return Sweep(
+            "", tuple(swept), pairs, tuple(formulas), tuple(changes), failures, (), asked=self.given is not None
+        )  # fmt: skip
 
     def _size_run(self, one: Outcome, changed: set[tuple[tuple[str, int], ...]]) -> SizeRun:
         if one.error is not None:

@@ -56,4 +56,4 @@ def sweep(
         echo_json(result.to_dict())
     else:
         typer.echo(str(result))
-    return 0 if result.passed else 1
+    return result.exit_code()

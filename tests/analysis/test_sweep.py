@@ -238,6 +238,17 @@ def test_what_is_left_when_the_time_is_over_is_not_tried_and_never_works() -> No
     assert result.counts()["not_tried"] > 5
     assert result.counts()["works"] == 1
     assert not any(run.verdict == "works" and run.sizes["n"] != 1 for run in result.runs)
+    assert not result.found
+    assert not result.passed
+    assert result.exit_code() == 3
+
+
+def test_sizes_that_were_named_are_begun_with_where_the_usual_ones_fail() -> None:
+    text = "g (float[1, w] x) => (float[1, 2, k] y) <int64[3] s = {1, 2, -1}, float[1, 2, 12] b = {%s}> { h = Reshape(x, s) y = Add(h, b) }"
+    result = swept(text % ", ".join("0" * 24), {"w": [24, 25]}, dims={"w": 16})
+    assert result.dimensions[0].usual == 24
+    assert verdicts(result, "w") == {24: "works", 25: "fails"}
+    assert result.exit_code() == 1
 
 
 def test_a_crash_is_a_failure_and_the_sweep_goes_on() -> None:
