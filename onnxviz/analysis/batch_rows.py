@@ -64,19 +64,45 @@ def compare_rows(
     ['it is run alone']
     """
     for name, axis in axes.items():
-        count = len(alone)
-        rows = rows_of(whole[name], axis, count)
-        pairs = []
-        if turned is not None and turned[name].shape == whole[name].shape:
-            moved = rows_of(turned[name], axis, count)
-            pairs += [("the order of the samples changes", rows[source], moved[i]) for i, source in enumerate(order)]
-        for i, result in enumerate(alone):
-            if not isinstance(result, str):
-                pairs.append(("it is run alone", rows[i], result[name]))
-        found = [(how, compare(name, a, b, limits[name] or None, peak=10)) for how, a, b in pairs]
-        bad = [(how, parity) for how, parity in found if parity.problem and not _rounded(parity, whole[name])]
-        if bad:
-            yield max(bad, key=lambda pair: pair[1].relative_l2)
+        found = [
+            _bad(name, rows, alone, limits[name], turned, order, axis)
+            for rows in _arrangements(whole[name], axis, len(alone))
+        ]
+        if all(found):
+            yield max(found[0], key=lambda pair: pair[1].relative_l2)
+
+
+def _arrangements(array: Array, axis: int, count: int) -> Iterator[list[Array]]:
+    """Yield the parts of each sample, in the ways that an axis may hold them: one after the other, or in turn."""
+    yield rows_of(array, axis, count)
+    if (size := array.shape[axis]) > count:
+        yield [np.take(array, range(row, size, count), axis) for row in range(count)]
+
+
+def _bad(
+    name: str,
+    rows: Sequence[Array],
+    alone: Sequence[Mapping[str, Array] | str],
+    limit: float,
+    turned: Mapping[str, Array] | None,
+    order: Sequence[int],
+    axis: int,
+) -> list[tuple[str, OutputParity]]:
+    """Return the comparisons of an output that fail, and what was done."""
+    pairs = []
+    if turned is not None and turned[name].shape[axis] == sum(row.shape[axis] for row in rows):
+        found = list(_arrangements(turned[name], axis, len(rows)))
+        moved = found[0] if rows[0].shape[axis] == 1 else min(found, key=lambda one: _distance(one, rows, order))
+        pairs += [("the order of the samples changes", rows[source], moved[i]) for i, source in enumerate(order)]
+    for i, result in enumerate(alone):
+        if not isinstance(result, str):
+            pairs.append(("it is run alone", rows[i], result[name]))
+    compared = [(how, compare(name, a, b, limit or None, peak=10)) for how, a, b in pairs]
+    return [(how, parity) for how, parity in compared if parity.problem and not _rounded(parity, rows[0])]
+
+
+def _distance(one: Sequence[Array], rows: Sequence[Array], order: Sequence[int]) -> float:
+    return sum(compare("", rows[source], one[i]).relative_l2 for i, source in enumerate(order))
 
 
 def _rounded(parity: OutputParity, array: Array) -> bool:
@@ -112,9 +138,9 @@ def first_mixing(
             if axis is None and (alone.shape != whole.shape or alone.dtype.kind != "f"):
                 continue  # such as what Shape gives
             limit = deepened(TOLERANCE.get(str(alone.dtype), 0.0), depth)
-            own = whole if axis is None else rows_of(whole, axis, 3)[row]
-            parity = compare(name, alone, own, limit or None, peak=10)
-            if parity.problem is None or _rounded(parity, whole):
+            own = [whole] if axis is None else [rows[row] for rows in _arrangements(whole, axis, 3)]
+            parity, *others = [compare(name, alone, one, limit or None, peak=10) for one in own]
+            if parity.problem is None or _rounded(parity, whole) or any(one.problem is None for one in others):
                 continue
             found = _blended_source(node, blended) or Mixing(node, name, parity)
             if axis is not None:

@@ -57,7 +57,7 @@ class SizeRule:
 
     def allows(self, size: int) -> bool:
         """Return whether the rule says that a size works."""
-        if not size and self.step > 1:  # 0 divides by everything, and hardly ever works
+        if not size:  # nothing follows from an empty one, nor does it from others
             return 0 in self.works
         inside = (self.least is None or size >= self.least) and (self.most is None or size <= self.most)
         return inside and (self.remainder - size) % self.step <= self.slack
@@ -87,6 +87,7 @@ class SizeRule:
         odd = self.exceptions
         fails, works = [s for s in odd if s in self.fails], [s for s in odd if s in self.works]
         parts += [f"but not at {listed([str(s) for s in fails], 6)}"] * bool(fails)
+        works = [0, *works] if 0 in self.works and self.least is not None else works
         parts += [f"and at {listed([str(s) for s in works], 6)}"] * bool(works)
         return " ".join(parts).replace(" but", ", but").replace(" and at", ", and at")
 
@@ -189,7 +190,7 @@ class _Search:
 
     def boundary(self, step: int, *, down: bool) -> int | None:
         """Return the last size that works on the way down or up; None where none beyond fails."""
-        works = self.works
+        works = [size for size in self.works if size] or self.works
         inside = works[0] if down else works[-1]
         beyond = [
             size for size, ok in self.known.items()
@@ -199,7 +200,7 @@ class _Search:
             for size in (inside - step, inside % step or step):
                 if 0 < size < inside:
                     self.ok(size)
-            return works[0] if (works := self.works)[0] >= step else None
+            return self.works[0] if self.works[0] >= step else None
         if not beyond:
             return None
         outside = max(beyond) if down else min(beyond)

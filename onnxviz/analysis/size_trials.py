@@ -130,6 +130,12 @@ class SizeTrials:
         """Whether the time for all sizes is over."""
         return self._seconds is not None and time.monotonic() - self._started > self._seconds
 
+    def affordable(self, share: float) -> int:
+        """Return how many runs at the usual sizes a share of the time for all sizes is enough for."""
+        usual = self.known.get(tuple(self.usual.values()))
+        each = usual.seconds if usual is not None else None
+        return 1 << 30 if self._seconds is None or not each else int(share * self._seconds / each)
+
     def rebase(self, sizes: Mapping[str, int]) -> None:
         """Take other sizes for the usual ones."""
         self.feeds = self.feeds_at(sizes)

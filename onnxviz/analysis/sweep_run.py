@@ -26,6 +26,7 @@ from onnxviz.graph.shapes import infer_shapes, shape_list
 __all__ = ["SweepRun"]
 
 _COMPARED = 8  # samples of a batch that are compared with what they give alone
+_MOST_PARTNERS = 12
 _OTHER_USUAL = (1, 32, 64, 128, 256, 512)
 
 
@@ -159,10 +160,10 @@ class SweepRun:
     def _partners(self, name: str, plan: Sequence[int]) -> Iterator[tuple[str, ...]]:
         """Yield dimensions that make a size work which fails alone, when they change by as much."""
         usual = self.trials.usual
-        others = [other for other in usual if other != name]
+        others = sorted((other for other in usual if other != name), key=lambda other: usual[other] != usual[name])
         equal = tuple(other for other in others if usual[other] == usual[name])
         larger = [size for size in (usual[name] + 1, *plan) if size > usual[name]][:2]
-        for partners in dict.fromkeys([equal, *((other,) for other in others)]):
+        for partners in dict.fromkeys([*((other,) for other in others[:_MOST_PARTNERS]), equal]):
             moved = [{name: s} | {p: usual[p] + s - usual[name] for p in partners} for s in larger]
             if partners and any(self.trials.run(sizes).ran for sizes in moved):
                 yield partners

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+import onnxviz
 from onnxviz.analysis.axes import dimensions, sample_axis
 from onnxviz.analysis.size_formulas import fit
 from onnxviz.analysis.size_plan import Symbols, default_sizes, pairs_of_sizes
@@ -106,6 +108,16 @@ def test_a_mean_over_the_batch_is_named_and_not_what_reads_it() -> None:
     assert swept(MEAN % 1, BATCH).passed
 
 
+def test_samples_may_lie_in_turn_along_their_axis() -> None:
+    text = "g (float[batch, 2] x) => (float[rows, 2] y) { h = Exp(x) y = Concat<axis = 0>(x, h) }"
+    result = swept(text, BATCH)
+    assert result.changes == ()
+    assert result.shape("y") == ["2*batch", "2"]
+    mixed = text.replace("{ h = Exp(x)", "{ [mean] m = ReduceMean<axes = [0]>(x) h = Sub(x, m)")
+    (change,) = swept(mixed, BATCH).changes
+    assert change.node == "ReduceMean node 'mean'"
+
+
 def test_noise_is_not_taken_for_samples_that_mix() -> None:
     result = swept("g (float[batch, 4] x) => (float[batch, 4] y) { r = RandomNormalLike(x) y = Add(x, r) }", BATCH)
     assert result.changes == ()
@@ -199,6 +211,17 @@ def test_nan_at_one_size_is_a_change() -> None:
     result = swept(text, {"n": [1, 2, 4]}, dims={"n": 3})
     assert [(c.kind, c.output) for c in result.changes] == [("nonfinite", "y")]
     assert verdicts(result, "n") == {1: "changes", 2: "works", 3: "works", 4: "works"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "wrong"),
+    [("2*n", False), ("n + 1", True), ("n**9**9**9", False), ("(" * 5000 + "n", False), ("m", False)],
+)
+def test_declared_expressions_are_read_and_towers_of_them_are_not(declared: str, wrong: bool) -> None:
+    model = ir.from_onnx_text(f"{OPSET} g (float[n, 2] x) => (float[a, 2] y) {{ y = Concat<axis = 0>(x, x) }}")
+    model.graph.outputs[0].shape = ir.Shape([declared, 2])
+    result = sweep_sizes(model, load_inputs(model), sizes={"n": [2, 3]})
+    assert [change.kind for change in result.changes] == ["declared"] * wrong
 
 
 def test_ranks_that_depend_on_the_size_are_told() -> None:
@@ -324,6 +347,12 @@ def test_planned_sizes_hold_odd_ones_primes_and_neighbours_of_strides() -> None:
             1,
             "works only at 1, 16, of 16 sizes",
         ),
+        (
+            lambda n: n == 0 or n >= 4,
+            {0: True, 1: False, 3: False, 7: True, 9: True, 64: True},
+            1,
+            "works from 4 up to the 64 that was tried, and at 0",
+        ),
         (lambda n: n > 0, {1: True, 2: True, 7: True}, 1, "works at all 3 sizes from 1 to 7"),
     ],
 )
@@ -386,3 +415,17 @@ def test_axes_that_grow_with_the_batch() -> None:
     assert sample_axis({1: (1, 4), 2: (2, 4), 8: (8, 4)}) == 0
     assert sample_axis({1: (1, 4), 2: (1, 4)}) is None
     assert sample_axis({1: (1,), 2: (2, 1)}) is None
+
+
+@pytest.mark.corpus
+def test_real_models_have_the_limits_that_they_are_known_for(corpus: Path) -> None:
+    models = corpus / "models"
+    voice = onnxviz.sweep(models / "audio/silero_vad_16k_op15.onnx", sizes={"sequence": [64, 256, 512, 1024]})
+    assert str(voice.dimensions[0].rule) == "works from 192 up to 703, fails from 704"
+    assert any("LSTM node '/model/decoder/rnn/LSTM'" in failure.error for failure in voice.failures)
+    quantised = onnxviz.sweep(models / "quantized/tract-qlstm.onnx", sizes={"input:0": [1, 2, 3, 4]})
+    assert [change.kind for change in quantised.changes] == ["samples"]  # one scale for the whole batch
+    boxes = onnxviz.sweep(models / "detector/mtcnn-pnet.onnx", dims={"M2": 32}, sizes={"M1": [1, 12, 32, 64]})
+    assert boxes.dimensions[0].rule is not None
+    assert boxes.dimensions[0].rule.least == 11
+    assert boxes.shape("softmax") == ["N", "floor((M1 + 1)/2) - 5", "floor((M2 + 1)/2) - 5", "2"]
