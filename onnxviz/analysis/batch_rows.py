@@ -48,6 +48,7 @@ def compare_rows(
     limits: Mapping[str, float],
     turned: Mapping[str, Array] | None = None,
     order: Sequence[int] = (),
+    count: int | None = None,
 ) -> Iterator[tuple[str, OutputParity]]:
     """Yield for each output in which samples influence each other what was done, and the worst comparison.
 
@@ -58,6 +59,7 @@ def compare_rows(
         limits: Output -> relative error that rounding explains.
         turned: Outputs for the samples in another order.
         order: That order.
+        count: Number of samples in ``whole``, of which ``alone`` may have the first; None for all.
 
     >>> whole = {"y": np.float32([[1, 2], [3, 4]])}
     >>> [how for how, _ in compare_rows(whole, [{"y": whole["y"][:1]}, {"y": whole["y"][:1]}], {"y": 0}, {"y": 1e-4})]
@@ -66,7 +68,7 @@ def compare_rows(
     for name, axis in axes.items():
         found = [
             _bad(name, rows, alone, limits[name], turned, order, axis)
-            for rows in _arrangements(whole[name], axis, len(alone))
+            for rows in _arrangements(whole[name], axis, count or len(alone))
         ]
         if all(found):
             yield max(found[0], key=lambda pair: pair[1].relative_l2)

@@ -25,6 +25,7 @@ from onnxviz.graph.shapes import shape_list
 __all__ = ["declared_changes", "nonfinite_changes", "padding_changes", "sample_changes"]
 
 _MOST_NODES = 10_000
+_COMPARED = 8  # samples of a batch that are compared with what they give alone
 _SHARE = 0.2  # of the time, for samples alone
 _EXPRESSION = re.compile(r"[\w.+*/() -]{1,120}")  # names are untrusted: a tower of powers would be computed with
 Found = tuple[list[SizeChange], list[str]]
@@ -48,12 +49,12 @@ def sample_changes(
         limits: Output -> relative error that rounding explains.
         op_library: A shared library of custom operators.
     """
-    name, most = dimension.name, max(trials.affordable(_SHARE), 3)
-    whole = {count: one.outputs for count, one in strip.items() if 1 < count <= most and one.outputs}
+    name, whole = dimension.name, {count: one.outputs for count, one in strip.items() if count > 1 and one.outputs}
     if not whole:
-        return [], [f"{name}: samples were not compared, since no batch of 2 to 8 ran"]
+        return [], [f"{name}: samples were not compared, since no batch of several ran"]
     feeds = trials.feeds_at({name: max(whole)})
-    alone = [trials.run_feeds(one_row(feeds, dimension, i), {**trials.usual, name: 1}) for i in range(max(whole))]
+    rows = min(max(whole), _COMPARED, max(trials.affordable(_SHARE), 3))
+    alone = [trials.run_feeds(one_row(feeds, dimension, i), {**trials.usual, name: 1}) for i in range(rows)]
     if troubles := [one.trouble for one in alone if not one.ran]:
         return [], [f"{name}: samples were not compared, since one alone does not run: {troubles[0]}"]
     again = trials.run_feeds(one_row(feeds, dimension, 0), {**trials.usual, name: 1})
@@ -67,8 +68,8 @@ def sample_changes(
     worst: dict[str, OutputParity] = {}
     counts: dict[str, list[int]] = {}
     for count, outputs in sorted(whole.items()):
-        rows = [one.outputs for one in alone[:count]]
-        for _, parity in compare_rows(outputs, rows, axes, limits):
+        own = [one.outputs for one in alone[:count]]
+        for _, parity in compare_rows(outputs, own, axes, limits, count=count):
             counts.setdefault(parity.name, []).append(count)
             if parity.name not in worst or parity.relative_l2 > worst[parity.name].relative_l2:
                 worst[parity.name] = parity

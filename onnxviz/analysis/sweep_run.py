@@ -25,7 +25,6 @@ from onnxviz.graph.shapes import infer_shapes, shape_list
 
 __all__ = ["SweepRun"]
 
-_COMPARED = 8  # samples of a batch that are compared with what they give alone
 _MOST_PARTNERS = 12
 _OTHER_USUAL = (1, 32, 64, 128, 256, 512)
 
@@ -135,7 +134,7 @@ class SweepRun:
             reason = f"{min(limited)} reached a limit: {strip[min(limited)].limit}"
             outcome = Outcome({**self.trials.usual, **whole}, skipped=reason)
         else:
-            values = name == self.samples and 0 < size <= _COMPARED
+            values = name == self.samples and size > 0
             outcome = self.trials.run(whole, values=values)
         strip[size] = outcome
         return True if outcome.ran else False if outcome.error is not None else None
@@ -197,6 +196,9 @@ class SweepRun:
         formulas = output_sizes(symbols, [(one.sizes, one.shapes) for one in ran], other.shapes)
         changes = list(self._changes(names, base, ran))
         changed = {tuple(at.items()) for change in changes for at in change.sizes}
+        if self.samples is not None:  # a batch whose samples mix is not compared again beside another size
+            mixed = {at[self.samples] for change in changes if change.kind == "samples" for at in change.sizes}
+            changed |= {tuple(one.sizes.items()) for one in self.pairs if one.sizes[self.samples] in mixed}
         made = {id(one): self._size_run(one, changed) for one in outcomes}
         swept = [
             SweptDimension(
@@ -225,7 +227,7 @@ class SweepRun:
         limits = {name: tolerance(types, str(array.dtype)) for name, array in base.outputs.items()}
         dimension = self.dimensions.get(self.samples or "")
         if dimension is not None and dimension.name in names:
-            strip = {s: one for s, one in self.strips[dimension.name].items() if one.ran and 0 < s <= _COMPARED}
+            strip = {s: one for s, one in self.strips[dimension.name].items() if one.ran and s}
             found, notes = sample_changes(self.model, self.trials, dimension, strip, limits, self.op_library)
             yield from found
             self.notes += notes

@@ -128,7 +128,7 @@ def _why(sweep: Sweep, dimension: SweptDimension) -> str | None:
     name, usual = dimension.name, dimension.usual
     failed = [run for run in dimension.runs if run.verdict == "fails"]
     if failed:
-        nearest = min(failed, key=lambda run: abs(run.sizes[name] - usual))
+        nearest = min(failed, key=lambda run: (not run.sizes[name], abs(run.sizes[name] - usual)))
         fixed = [f.fixed for f in sweep.failures if f.fixed and f.dimensions == (name,) and nearest.sizes in f.sizes]
         return f"at {nearest.sizes[name]}: {fixed[0] if fixed else nearest.reason}"
     own = [change for change in sweep.changes if change.kind == "samples" and dimension.samples]

@@ -94,6 +94,7 @@ def test_a_normalisation_in_training_mode_is_named_as_the_first_node_that_mixes_
     assert (change.kind, change.output, change.node) == ("samples", "y", "BatchNormalization node 'norm'")
     assert change.evidence["relative_l2"] > 1e-3
     assert verdicts(result, "batch") == {1: "works", 2: "changes", 3: "changes", 5: "changes"}
+    assert verdicts(swept(NORMALISED % training, {"batch": [2, 30]}), "batch")[30] == "changes"
     assert swept(NORMALISED % "n = BatchNormalization(h, scale, bias, mean, var)", BATCH).passed
 
 
@@ -116,6 +117,13 @@ def test_samples_may_lie_in_turn_along_their_axis() -> None:
     mixed = text.replace("{ h = Exp(x)", "{ [mean] m = ReduceMean<axes = [0]>(x) h = Sub(x, m)")
     (change,) = swept(mixed, BATCH).changes
     assert change.node == "ReduceMean node 'mean'"
+
+
+def test_pairs_with_a_batch_whose_samples_mix_do_not_work() -> None:
+    text = (MEAN % 0).replace("[batch, 4]", "[batch, w]")
+    result = swept(text, {"batch": [1, 2], "w": [4, 8]}, dims={"w": 4})
+    assert [(run.sizes, run.verdict) for run in result.pairs] == [({"batch": 2, "w": 8}, "changes")]
+    assert verdicts(result, "w") == {4: "works", 8: "works"}
 
 
 def test_noise_is_not_taken_for_samples_that_mix() -> None:
