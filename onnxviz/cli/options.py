@@ -269,7 +269,8 @@ def _with_options(verb: Verb, command: Verb, shared: Callable[..., Any], instead
     own = [p for p in inspect.signature(verb).parameters.values() if p.name not in instead_of]
     taken = {p.name for p in own}
     added = [p for p in inspect.signature(shared).parameters.values() if p.name not in taken]
-    hints = get_type_hints(shared, include_extras=True) | get_type_hints(verb, include_extras=True)
+    hints, theirs = (get_type_hints(one, include_extras=True) for one in (verb, shared))
+    hints |= {p.name: theirs[p.name] for p in added}
     parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in (*own, *added)]
     functools.update_wrapper(command, verb)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
