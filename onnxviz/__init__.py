@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         projection,
         readiness,
         save_model,
+        sweep,
         weight_table,
         weights,
     )
@@ -61,14 +62,14 @@ _VERBS = (
     "capture", "check", "compare", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers",
     "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "mend",
     "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection",
-    "readiness", "report", "save_model", "weight_table", "weights",
+    "readiness", "report", "save_model", "sweep", "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
     "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "attribute",
     "attribution_methods", "attribution_model", "capture", "check", "compare", "convert", "doctor", "explain",
     "expose", "features", "flow", "flow_numbers", "gradient_statistics", "graph_diff", "inspect", "maximize",
     "maximized", "mend", "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile",
-    "project", "projection", "readiness", "save_model", "weight_table", "weights",
+    "project", "projection", "readiness", "save_model", "sweep", "weight_table", "weights",
 ]  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from onnxviz.api.maximize import maximize, maximized
 from onnxviz.api.neurons import neuron_views, neurons
 from onnxviz.api.project import project, projection
 from onnxviz.api.readiness import readiness
+from onnxviz.api.sweep import sweep
 from onnxviz.api.views import activations, pooling
 from onnxviz.api.weights import weight_table, weights
 from onnxviz.graph.files import atomic_write
@@ -57,7 +58,7 @@ __all__ = [
     "capture", "check", "compare", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers",
     "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "mend",
     "neuron_views", "neurons", "open_model", "plan", "pooling", "profile", "project", "projection", "readiness",
-    "report", "save_model", "weight_table", "weights",
+    "report", "save_model", "sweep", "weight_table", "weights",
 ]  # fmt: skip
 
 

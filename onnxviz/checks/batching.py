@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from onnxviz.analysis.comparison import OutputParity, compare
-from onnxviz.checks.axes import Dimension, batch_dimension, row_axis, rows_of, varied
+from onnxviz.analysis.axes import Dimension, batch_dimension, row_axis, varied
+from onnxviz.analysis.batch_rows import compare_rows
+from onnxviz.analysis.comparison import OutputParity
 from onnxviz.checks.finding import InapplicableError, Problem, Severity, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.running import MOST_NODES, Arrays, flat, in_words, new_session, repeatable, tolerance
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import CheckError, ExecutionError, InputError
-from onnxviz.graph.model import copy_model
-from onnxviz.graph.shapes import model_inputs, shape_list
+from onnxviz.graph.shapes import model_inputs, name_axes, shape_list
 
 _COUNTS = (1, 2, 3)
 _ORDER = (2, 0, 1)
@@ -139,13 +138,7 @@ def _declared_only(subject: Subject) -> Iterator[Problem | Evidence]:
 
 
 def _tried_opened(subject: Subject, dimension: Dimension, count: int) -> Arrays | str:
-    model = copy_model(subject.inlined)
-    for value in model_inputs(model):
-        if str(value.name) in dimension.axes and value.shape is not None:
-            value.shape = ir.Shape(["batch", *list(value.shape)[1:]])
-    for node in model.graph.all_nodes():
-        for output in node.outputs:
-            output.shape = None
+    model = name_axes(subject.inlined, {name: {axis: "batch"} for name, axis in dimension.axes.items()})
     try:
         session = new_session(subject, model)
     except ExecutionError as error:
@@ -210,25 +203,8 @@ def _compared(
         )
         for i in range(3)
     ]
-    for name, axis in grown.items():
-        rows = rows_of(three[name], axis, 3)
-        pairs = []
-        if not isinstance(after, str) and after[name].shape == three[name].shape:
-            moved = rows_of(after[name], axis, 3)
-            pairs += [("the order of the samples changes", rows[source], moved[i]) for i, source in enumerate(_ORDER)]
-        for i, result in enumerate(alone):
-            if not isinstance(result, str):
-                pairs.append(("it is run alone", rows[i], result[name]))
-        limit = tolerance(subject.inferred, str(three[name].dtype))
-        found = [(how, compare(name, a, b, limit or None, peak=10)) for how, a, b in pairs]
-        bad = [(how, parity) for how, parity in found if parity.problem and not _rounded(parity, three[name])]
-        if bad:
-            yield max(bad, key=lambda pair: pair[1].relative_l2)
-
-
-def _rounded(parity: OutputParity, array: Any) -> bool:
-    """Whether whole numbers differ by so little that a rounding before them explains it: ties of ArgMax and TopK."""
-    return array.dtype.kind in "iu" and parity.max_abs <= 1 and parity.relative_l2 < 1e-2
+    limits = {name: tolerance(subject.inferred, str(three[name].dtype)) for name in grown}
+    yield from compare_rows(three, alone, grown, limits, None if isinstance(after, str) else after, _ORDER)
 
 
 def _dynamic(subject: Subject) -> bool:

@@ -90,7 +90,7 @@ def _overflowed(subject: Subject, narrow: Any, producers: dict[str, ir.Node]) ->
 
 def _beyond(array: Any) -> bool:
     """Whether a number of an array overflows in float16."""
-    return bool((np.abs(array[np.isfinite(array)]) >= _ROUNDS_TO_INF).any())
+    return bool((np.abs(array[np.isfinite(array)]) >= ROUNDS_TO_INF).any())
 
 
 def _vanishes(array: Any) -> bool:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-import numpy as np
-
-from onnxviz.checks.axes import Dimension, batch_dimension, dimensions, sized
+from onnxviz.analysis.axes import Dimension, free_dimensions
+from onnxviz.analysis.size_trials import MEMORY, SizeTrials, work_together
 from onnxviz.checks.finding import InapplicableError, Problem, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import CheckError
 
 _MOST_DIMENSIONS = 6
-_LARGEST = 1 << 24  # elements of an input
-_MEMORY = 4 << 30
-_SECONDS = 20.0
 
 
 @check(
@@ -35,72 +29,36 @@ _SECONDS = 20.0
 )
 def odd_sizes(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the dimensions that fail at some size."""
-    every = dimensions(subject.model)
-    batch = batch_dimension(subject.model)
-    if batch is not None:
-        every = [batch, *(d for d in every if not set(d.axes.items()) <= set(batch.axes.items()))]
+    every = free_dimensions(subject.model)
     if not every:
         raise InapplicableError("the model has no open dimension")
-    feeds = subject.inputs.feeds
     chosen = every[:_MOST_DIMENSIONS]
-    plan = [(d, size) for d in chosen for size in _sizes(d.size(feeds)) if _fits(feeds, d, size)]
-    base, *results = _try(subject, [feeds, *(sized(feeds, d, size) for d, size in plan)])
-    if isinstance(base, str):
-        raise CheckError(f"the model does not run at the usual sizes: {base}")
     failures: dict[str, dict[int, str]] = {}
-    for (dimension, size), result in zip(plan, results, strict=True):
-        if isinstance(result, str):
-            failures.setdefault(dimension.name, {})[size] = result
-    together = _together(subject, chosen, failures)
-    for dimension in chosen:
-        failed = {s: t for s, t in failures.get(dimension.name, {}).items() if (dimension.name, s) not in together}
-        if failed:
-            yield _problem(dimension, failed, dimension.size(feeds))
-    yield {
-        "dimensions": {d.name: _sizes(d.size(feeds)) for d in chosen},
-        "left_out": [d.name for d in every[_MOST_DIMENSIONS:]],
-        "only_together": sorted({name for name, _ in together}),
-    }  # fmt: skip
+    together: set[str] = set()
+    with SizeTrials(
+        subject.model, subject.inputs.feeds, chosen, op_library=subject.options.op_library, memory=MEMORY
+    ) as trials:
+        if (trouble := trials.run({}).trouble) is not None:
+            raise CheckError(f"the model does not run at the usual sizes: {trouble}")
+        for dimension in chosen:
+            for size in _sizes(trials.usual[dimension.name]):
+                trouble = trials.run({dimension.name: size}).trouble
+                if trouble is not None and work_together(trials, dimension.name, size):
+                    together.add(dimension.name)
+                elif trouble is not None:
+                    failures.setdefault(dimension.name, {})[size] = trouble
+        for dimension in chosen:
+            if failed := failures.get(dimension.name):
+                yield _problem(dimension, failed, trials.usual[dimension.name])
+        yield {
+            "dimensions": {name: _sizes(usual) for name, usual in trials.usual.items()},
+            "left_out": [d.name for d in every[_MOST_DIMENSIONS:]],
+            "only_together": sorted(together),
+        }  # fmt: skip
 
 
 def _sizes(usual: int) -> list[int]:
     return [size for size in (0, 1, 2 * usual + 1 if usual > 1 else 17) if size != usual]
-
-
-def _fits(feeds: Mapping[str, Any], dimension: Dimension, size: int) -> bool:
-    usual = max(dimension.size(feeds), 1)
-    return all(math.prod(np.shape(feeds[name])) // usual * size <= _LARGEST for name in dimension.axes)
-
-
-def _try(subject: Subject, feeds: list[Mapping[str, Any]]) -> list[Any]:
-    from onnxviz.runtime.trial import source_of, trial
-
-    with source_of(subject.model) as source:
-        return list(
-            trial(
-                source, feeds, shapes_only=True, op_library=subject.options.op_library, timeout=_SECONDS, memory=_MEMORY
-            )
-        )
-
-
-def _together(
-    subject: Subject, chosen: list[Dimension], failures: Mapping[str, Mapping[int, str]]
-) -> set[tuple[str, int]]:
-    """Return what works once the dimensions of the same usual size change with it: they have to agree."""
-    feeds = subject.inputs.feeds
-    tries: list[tuple[str, int, Dimension]] = []
-    for dimension in chosen:
-        usual = dimension.size(feeds)
-        partners = [d for d in chosen if d.size(feeds) == usual]
-        axes = {name: axis for d in partners for name, axis in d.axes.items()}
-        if len(partners) > 1 and len(axes) == sum(len(d.axes) for d in partners):
-            tries += [
-                (dimension.name, size, Dimension(dimension.name, axes)) for size in failures.get(dimension.name, {})
-            ]
-    if not tries:
-        return set()
-    results = _try(subject, [sized(feeds, d, size) for _, size, d in tries])
-    return {(name, size) for (name, size, _), result in zip(tries, results, strict=True) if not isinstance(result, str)}
 
 
 def _problem(dimension: Dimension, failed: Mapping[int, str], usual: int) -> Problem:

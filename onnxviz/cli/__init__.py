@@ -34,6 +34,7 @@ from onnxviz.cli.profile import profile
 from onnxviz.cli.project import project
 from onnxviz.cli.readiness import readiness
 from onnxviz.cli.report import report
+from onnxviz.cli.sweep import sweep
 from onnxviz.cli.weights import weights
 from onnxviz.errors import OnnxvizError, printable
 
@@ -68,6 +69,7 @@ for verb in (
     check,
     compare,
     readiness,
+    sweep,
     report,
     doctor,
 ):

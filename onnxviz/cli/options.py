@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AllowCut", "Batch", "ChannelScore", "Data", "Dims", "Input", "Labels", "ModelFile", "MostChannels", "Sample",
     "Seed", "StraightThrough", "Target", "Vocabulary", "console", "dims", "draws_a_picture", "echo_json",
-    "picture_path", "runs_a_model", "runs_on_providers", "tell", "tell_inputs",
+    "picture_path", "runs_a_model", "runs_on_providers", "sizes", "tell", "tell_inputs",
 ]  # fmt: skip
 
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
+_MOST_SIZES = 256
 _OTHER_FILES = ("table", "architecture", "certificate", "export")
 Verb = Callable[..., int | None]
 
@@ -133,6 +134,37 @@ def dims(given: list[str] | None) -> dict[str, int]:
     return sizes
 
 
+def sizes(given: list[str] | None) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """Read ``NAME=N`` options, and those that name several sizes: ``NAME=1,2,8``, ``NAME=FROM:TO:STEP``.
+
+    >>> sizes(["batch=1,2", "height=32:96:32", "width=64"])
+    ({'width': 64}, {'batch': [1, 2], 'height': [32, 64, 96]})
+    """
+    fixed: dict[str, int] = {}
+    several: dict[str, list[int]] = {}
+    for text in given or []:
+        name, _, told = text.rpartition("=")
+        if not name:
+            raise InputError(f"--dim {text!r} names no sizes", hint="write --dim batch=1,2,4 or --dim height=32:512:32")
+        if "," in told or ":" in told:
+            several[name] = sorted({size for part in told.split(",") for size in _span(text, part)})
+        else:
+            fixed |= dims([text])
+    return fixed, several
+
+
+def _span(text: str, part: str) -> range:
+    """Read ``N``, ``FROM:TO`` or ``FROM:TO:STEP``; the end is included."""
+    numbers = part.split(":")
+    if len(numbers) > 3 or not all(number.isdigit() for number in numbers):
+        raise InputError(f"--dim {text!r} names no sizes", hint="write --dim batch=1,2,4 or --dim height=32:512:32")
+    first, last, step = (int(number) for number in [*numbers, *([numbers[0], "1"][len(numbers) - 1 :])])
+    span = range(first, last + 1, step or 1)
+    if not 0 < len(span) <= _MOST_SIZES or not step:
+        raise InputError(f"--dim {text!r} is {len(span):,} sizes", hint=f"give 1 to {_MOST_SIZES}, from small to large")
+    return span
+
+
 def _shared(
     provider: Provider = "auto",
     dim: Dims = None,
@@ -170,8 +202,12 @@ def _shared(
 
 
 def runs_a_model(verb: Verb) -> Verb:
-    """Give a verb the options that all verbs share that run a model; it gets them as the argument ``options``."""
-    shared = inspect.signature(_shared).parameters
+    """Give a verb the options that all verbs share that run a model; it gets them as the argument ``options``.
+
+    An option of the same name that the verb has itself stands in place of the shared one.
+    """
+    own = inspect.signature(verb).parameters
+    shared = [name for name in inspect.signature(_shared).parameters if name not in own]
 
     def command(**given: Any) -> int | None:
         options = _shared(**{name: given.pop(name) for name in shared if name in given})
@@ -181,7 +217,7 @@ def runs_a_model(verb: Verb) -> Verb:
 
 
 def runs_on_providers(verb: Verb) -> Verb:
-    """Give a verb the options of :func:`runs_a_model` without ``--provider``: it has ``--providers`` of its own."""
+    """Give a verb the options of :func:`runs_a_model` without ``--provider``: it says itself where it runs."""
     command = runs_a_model(verb)
     signature = inspect.signature(command)
     kept = [p for p in signature.parameters.values() if p.name != "provider"]
@@ -245,8 +281,10 @@ def picture_path(output: Path | None, format: str | None, name: str) -> Path:
 def _with_options(verb: Verb, command: Verb, shared: Callable[..., Any], instead_of: tuple[str, ...]) -> Verb:
     """Make ``command`` look like ``verb``, with the parameters of ``shared`` instead of some of its own."""
     own = [p for p in inspect.signature(verb).parameters.values() if p.name not in instead_of]
-    added = list(inspect.signature(shared).parameters.values())
-    hints = get_type_hints(verb, include_extras=True) | get_type_hints(shared, include_extras=True)
+    taken = {p.name for p in own}
+    added = [p for p in inspect.signature(shared).parameters.values() if p.name not in taken]
+    hints, theirs = (get_type_hints(one, include_extras=True) for one in (verb, shared))
+    hints |= {p.name: theirs[p.name] for p in added}
     parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in (*own, *added)]
     functools.update_wrapper(command, verb)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

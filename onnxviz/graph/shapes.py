@@ -7,13 +7,15 @@ from collections.abc import Mapping
 import onnx
 import onnx_ir as ir
 
-from onnxviz.errors import InputError
+from onnxviz.errors import InputError, listed
 from onnxviz.graph.contents import NAMELESS, is_made_up
 from onnxviz.graph.inference import infer_in_place
 from onnxviz.graph.model import copy_model
 from onnxviz.graph.propagation import SYMBOLS
 
-__all__ = ["bind_dims", "dtype_name", "infer_shapes", "model_inputs", "open_dims", "shape_list", "symbolic_shape"]
+__all__ = [
+    "bind_dims", "dtype_name", "infer_shapes", "model_inputs", "name_axes", "open_dims", "shape_list", "symbolic_shape",
+]  # fmt: skip
 
 
 def dtype_name(value: ir.Value) -> str | None:
@@ -124,6 +126,44 @@ def _bind(model: ir.Model, name: str, size: int) -> bool:
                 shape[position], found = size, True  # type: ignore[index]
         value.shape = ir.Shape(shape) if shape is not None else None
     return found
+
+
+def name_axes(model: ir.Model, names: Mapping[str, Mapping[int, str]]) -> ir.Model:
+    """Return a copy in which axes of inputs are symbolic under given names, whatever they were declared as.
+
+    What is declared of tensors that nodes write is dropped, since it may hold the sizes of before.
+
+    Args:
+        model: The model; it is not changed.
+        names: Input -> axis -> name.
+
+    Raises:
+        InputError: There is no such input or axis.
+
+    >>> model = ir.from_onnx_text(
+    ...     '<ir_version: 8, opset_import: ["": 17]> g (float[1, 4] x) => (float[1, 4] y) {y = Relu(x)}'
+    ... )
+    >>> open_dims(name_axes(model, {"x": {0: "batch"}}))
+    {'batch': ('x', 0)}
+    """
+    copy = copy_model(model)
+    values = {str(value.name): value for value in model_inputs(copy)}
+    for name, axes in names.items():
+        if name not in values:
+            raise InputError(f"the model has no input {name!r}", hint=f"its inputs are {listed(list(values))}")
+        shape = values[name].shape
+        dims = None if shape is None else list(shape)
+        for axis, text in axes.items():
+            if dims is None or not 0 <= axis < len(dims):
+                told = "no known shape" if dims is None else f"{len(dims)} axes, counted from 0"
+                raise InputError(f"input {name!r} has no axis {axis}: it has {told}")
+            dims[axis] = ir.SymbolicDim(text)
+        if dims is not None:
+            values[name].shape = ir.Shape(dims)
+    for node in copy.graph.all_nodes():
+        for output in node.outputs:
+            output.shape = None
+    return copy
 
 
 def open_dims(model: ir.Model) -> dict[str, tuple[str, int]]:

@@ -18,7 +18,8 @@ import onnxruntime as ort
 
 from onnxviz.graph.io import external_tensors, save_model
 from onnxviz.graph.model import model_bytes
-from onnxviz.runtime.memory import peak_rss, trim
+from onnxviz.runtime.growth import memory_growth, start_growth
+from onnxviz.runtime.memory import trim
 from onnxviz.runtime.options import new_options
 from onnxviz.runtime.values import extended_dtypes, to_value
 
@@ -118,37 +119,13 @@ def child() -> None:
     values = {name: to_value(name, array) for name, array in feeds.items()} if bits else None
     names = [output.name for output in session.get_outputs()]
     trim()
-    before = _start()
+    before = start_growth()
     if values is None:
         kept: Any = session.run(names, feeds)
     else:
         kept = session.run_with_ort_values(names, values)
-    answer = _growth(before)
+    answer = memory_growth(before)
     sys.stdout.write("\n" + json.dumps(answer) + "\n")
     sys.stdout.flush()
     del kept
     os._exit(0)  # what a runtime does while it is torn down is not to fail the measurement
-
-
-def _start() -> dict[str, int]:
-    """Set the peak back to what is resident now, where the system can, and return the state."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        return _status()
-    except OSError:
-        return {"peak": peak_rss()}
-
-
-def _growth(before: Mapping[str, int]) -> dict[str, Any]:
-    if "peak" in before:
-        method = "growth of the process's peak resident set; too low where making the session needed more than the run"
-        return {"bytes": peak_rss() - before["peak"], "method": method}
-    after = _status()
-    mapped = max(after["RssFile"] - before["RssFile"], 0)
-    grown = after["VmHWM"] - before["VmRSS"] - mapped
-    return {"bytes": max(grown, 0), "method": "growth of the peak resident set of a fresh process, files left out"}
-
-
-def _status() -> dict[str, int]:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import pytest
 from PIL import Image
 
-from onnxviz.checks.axes import batch_dimension, row_axis, varied
+from onnxviz.analysis.axes import batch_dimension, row_axis, varied
 from onnxviz.checks.finding import Finding
 from onnxviz.checks.latency import measure, save_latency
 from onnxviz.checks.placement import copies_in

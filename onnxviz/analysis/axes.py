@@ -13,7 +13,10 @@ import onnx_ir as ir
 
 from onnxviz.graph.shapes import model_inputs, shape_list
 
-__all__ = ["Dimension", "batch_dimension", "dimensions", "row_axis", "rows_of", "sized", "varied"]
+__all__ = [
+    "Dimension", "batch_dimension", "dimensions", "free_dimensions", "row_axis", "rows_of", "sample_axis", "sized",
+    "varied",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 _BATCH = re.compile(r"(n|b|bs|bsz|.*batch.*)", re.IGNORECASE)
@@ -88,6 +91,21 @@ def batch_dimension(model: ir.Model) -> Dimension | None:
     return Dimension(first[0].name, {name: axis for d in first for name, axis in d.axes.items()}, guessed=True)
 
 
+def free_dimensions(model: ir.Model) -> list[Dimension]:
+    """Return the open dimensions that can be chosen one by one, the one that counts samples first.
+
+    >>> model = ir.from_onnx_text(
+    ...     '<ir_version: 8, opset_import: ["": 17]> g (float[t, batch] x) => (float[t, batch] y) {y = Relu(x)}'
+    ... )
+    >>> [dimension.name for dimension in free_dimensions(model)]
+    ['batch', 't']
+    """
+    every, batch = dimensions(model), batch_dimension(model)
+    if batch is None:
+        return every
+    return [batch, *(d for d in every if not set(d.axes.items()) <= set(batch.axes.items()))]
+
+
 def sized(feeds: Mapping[str, Any], dimension: Dimension, size: int) -> dict[str, Any]:
     """Return feeds with another size along a dimension: cut off, or begun anew."""
     changed = dict(feeds)
@@ -126,12 +144,24 @@ def row_axis(one: tuple[int, ...], two: tuple[int, ...], three: tuple[int, ...])
     >>> row_axis((1, 10), (2, 10), (3, 10)), row_axis((10,), (10,), (10,)), row_axis((4,), (8,), (12,))
     (0, None, 0)
     """
-    if not len(one) == len(two) == len(three):
+    return sample_axis({1: one, 2: two, 3: three})
+
+
+def sample_axis(shapes: Mapping[int, tuple[int, ...]]) -> int | None:
+    """Return the axis of an output that grows with the batch; None where none, or not one alone, does.
+
+    Args:
+        shapes: Number of samples -> shape, that of 1 sample among them.
+
+    >>> sample_axis({1: (5, 1), 4: (5, 4), 8: (5, 8)})
+    1
+    """
+    one = shapes[1]
+    if any(len(shape) != len(one) for shape in shapes.values()):
         return None
-    grows = [i for i, n in enumerate(one) if n and two[i] == 2 * n and three[i] == 3 * n]
-    rest = [i for i in range(len(one)) if i not in grows]
-    same = all(one[i] == two[i] == three[i] for i in rest)
-    return grows[0] if len(grows) == 1 and same else None
+    grows = [i for i, size in enumerate(one) if size and all(s[i] == n * size for n, s in shapes.items())]
+    same = all(shape[i] == size for shape in shapes.values() for i, size in enumerate(one) if i not in grows)
+    return grows[0] if len(grows) == 1 and same and len(shapes) > 1 else None
 
 
 def rows_of(array: Array, axis: int, count: int) -> list[Array]:
