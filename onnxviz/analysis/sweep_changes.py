@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from onnxviz.analysis.batch_rows import compare_rows, first_mixing, one_row
 from onnxviz.analysis.comparison import OutputParity, compare
 from onnxviz.analysis.padding import try_padding
 from onnxviz.analysis.size_plan import Symbols
-from onnxviz.analysis.size_trials import Outcome, SizeTrials
+from onnxviz.analysis.size_trials import MEMORY, Outcome, SizeTrials
 from onnxviz.analysis.sweep_result import Kind, SizeChange, at_sizes
 from onnxviz.errors import OnnxvizError, listed
 from onnxviz.graph.shapes import shape_list
@@ -96,11 +97,14 @@ def _differ(name: str, one: Any, other: Any, limits: Mapping[str, float]) -> boo
     return compare(name, one, other, limits.get(name) or None, peak=10).problem is not None
 
 
-def _numbers(parity: OutputParity, counts: Sequence[int]) -> dict[str, Any]:
-    return {
-        "samples": list(counts), "max_abs": parity.max_abs, "relative_l2": parity.relative_l2,
-        "cosine": parity.cosine, "tolerance": parity.tolerance,
+def _numbers(parity: OutputParity, counts: Sequence[int] = ()) -> dict[str, Any]:
+    """Return the numbers of a comparison as JSON can hold them."""
+    numbers = {
+        "max_abs": parity.max_abs, "relative_l2": parity.relative_l2, "cosine": parity.cosine,
+        "tolerance": parity.tolerance,
     }  # fmt: skip
+    finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    return {**({"samples": list(counts)} if counts else {}), **finite}
 
 
 def _mixing_node(
@@ -112,7 +116,7 @@ def _mixing_node(
         return None
 
     def capturing(feeds: Mapping[str, Any]) -> Mapping[str, Any]:
-        return capture(model, dict(feeds), bodies=False, providers="cpu", op_library=op_library)
+        return capture(model, dict(feeds), bodies=False, providers="cpu", op_library=op_library, max_memory=MEMORY)
 
     try:
         found = first_mixing(model, {n: trials.feeds_at({dimension.name: n}) for n in (2, 3)}, dimension, capturing)
@@ -199,8 +203,7 @@ def padding_changes(trials: SizeTrials, dimensions: Sequence[Dimension], limits:
         else:
             message = f"padding of {dimension.name!r} that {tried.mask!r} hides changes it: it {tried.worst.problem}"
             at = ({**trials.usual},)
-            evidence = {"relative_l2": tried.worst.relative_l2, "max_abs": tried.worst.max_abs}
-            changes.append(SizeChange("padding", tried.worst.name, message, at, evidence=evidence))
+            changes.append(SizeChange("padding", tried.worst.name, message, at, evidence=_numbers(tried.worst)))
     return changes, notes
 
 

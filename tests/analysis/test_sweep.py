@@ -317,6 +317,15 @@ def test_the_result_is_json_and_the_same_each_time() -> None:
     assert "first at ReduceMean node 'mean'" in text
 
 
+def test_numbers_that_json_cannot_hold_are_null() -> None:
+    text = """g (float[batch, 2] x) => (float[batch, 2] y)
+    { e = Exp(x) s = ReduceSum<keepdims = 1>(e, z) d = Sub(s, e) y = Log(d) }"""
+    result = swept(text.replace("y)\n", "y) <int64[1] z = {0}>\n"), BATCH)
+    (change,) = [change for change in result.changes if change.kind == "samples"]
+    assert change.evidence["relative_l2"] is None
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
 def test_planned_sizes_hold_odd_ones_primes_and_neighbours_of_strides() -> None:
     sizes = default_sizes(224, stride=32)
     assert {1, 31, 32, 33, 223, 224, 225, 240, 449, 113} <= set(sizes)
