@@ -21,11 +21,15 @@ if TYPE_CHECKING:
         activations,
         attention,
         attention_weights,
+        attribute,
+        attribution_methods,
+        attribution_model,
         capture,
         check,
         compare,
         convert,
         doctor,
+        explain,
         expose,
         features,
         flow,
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
         gradient_statistics,
         graph_diff,
         inspect,
+        maximize,
+        maximized,
         mend,
         neuron_views,
         neurons,
@@ -50,15 +56,17 @@ if TYPE_CHECKING:
     from onnxviz.errors import OnnxvizError
 
 _VERBS = (
-    "activations", "attention", "attention_weights", "capture", "check", "compare", "convert", "doctor", "expose",
-    "features", "flow", "flow_numbers", "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "mend",
+    "activations", "attention", "attention_weights", "attribute", "attribution_methods", "attribution_model",
+    "capture", "check", "compare", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers",
+    "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "mend",
     "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile", "project", "projection",
     "report", "save_model", "weight_table", "weights",
 )  # fmt: skip
 __all__ = [
-    "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "capture", "check", "compare",
-    "convert", "doctor", "expose", "features", "flow", "flow_numbers", "gradient_statistics", "graph_diff",
-    "inspect", "mend", "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile",
+    "OnnxvizError", "__version__", "activations", "attention", "attention_weights", "attribute",
+    "attribution_methods", "attribution_model", "capture", "check", "compare", "convert", "doctor", "explain",
+    "expose", "features", "flow", "flow_numbers", "gradient_statistics", "graph_diff", "inspect", "maximize",
+    "maximized", "mend", "neuron_views", "neurons", "open_model", "plan", "pooling", "preprocessing", "profile",
     "project", "projection", "save_model", "weight_table", "weights",
 ]  # fmt: skip
 

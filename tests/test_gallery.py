@@ -12,7 +12,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
-VIEWS = {"features", "activations", "pooling", "neurons", "project", "weights", "attention", "flow", "graph"}
+VIEWS = {
+    "features",
+    "activations",
+    "pooling",
+    "neurons",
+    "project",
+    "weights",
+    "attention",
+    "flow",
+    "explain",
+    "maximize",
+    "graph",
+}
 
 
 def _commands(text: str) -> list[list[str]]:
@@ -26,7 +38,7 @@ def _commands(text: str) -> list[list[str]]:
 
 
 def _written(command: list[str]) -> list[str]:
-    return [command[i + 1] for i, word in enumerate(command) if word in ("-o", "--architecture")]
+    return [command[i + 1] for i, word in enumerate(command) if word in ("-o", "--architecture", "--certificate")]
 
 
 def test_every_view_has_a_picture_and_every_picture_a_command() -> None:

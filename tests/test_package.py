@@ -31,7 +31,7 @@ HEAVY = (
 )
 VERBS = (
     "inspect", "convert", "expose", "capture", "graph", "features", "activations", "pooling", "weights", "attention",
-    "gradient", "report", "doctor", "check", "mend", "compare",
+    "maximize", "gradient", "report", "doctor", "check", "mend", "compare",
 )  # fmt: skip
 
 

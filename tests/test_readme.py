@@ -62,6 +62,8 @@ def test_every_verb_has_an_example_and_ci_runs_the_two_commands() -> None:
         "attention",
         "flow",
         "gradient",
+        "explain",
+        "maximize",
         "profile",
         "report",
         "doctor",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxviz.graph.attention import AttentionNode
     from onnxviz.runtime.record import Capture
 
-__all__ = ["attention_maps"]
+__all__ = ["Fed", "attention_maps", "layer_attention", "sample_weights"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -48,7 +48,7 @@ def attention_maps(
     first = next(((tuple(r.shape), r.dtype) for r in captured.inputs if len(r.shape) > 1), ((1,), ""))
     fed = batch or first[0][0]
     found = [
-        _layer(captured[layer.tensor].array, layer, shapes, (fed, *first), (sample, window), words)
+        layer_attention(captured[layer.tensor].array, layer, shapes, (fed, *first), (sample, window), words)
         for layer in layers
         if layer.tensor in captured
     ]
@@ -59,22 +59,35 @@ def attention_maps(
     return AttentionMaps(captured.model_name, tuple(found), captured.picture, notes)
 
 
-_Fed = tuple[int, tuple[int, ...], str]  # number of samples; shape and dtype of the first input that may hold them
+Fed = tuple[int, tuple[int, ...], str]  # number of samples; shape and dtype of the first input that may hold them
 
 
-def _layer(
+def layer_attention(
     array: npt.NDArray[Any],
     layer: AttentionNode,
     shapes: Shapes,
-    fed: _Fed,
+    fed: Fed,
     place: tuple[int, int],
     words: Sequence[str],
 ) -> LayerAttention:
+    """Return the attention of one layer: of one sample and window.
+
+    Args:
+        array: The weights of a run, as the model gives them.
+        layer: What was found of the layer.
+        shapes: Shapes of that run.
+        fed: How many samples were fed; shape and dtype of the first input that may hold them.
+        place: Sample and window.
+        words: Labels of the text tokens.
+
+    Raises:
+        SelectionError: There is no such sample or window, or the weights are no attention.
+    """
     if array.ndim < 2 or 0 in array.shape:
         raise SelectionError(
             f"tensor {layer.tensor!r} of shape {array.shape} holds no attention", hint="choose another layer"
         )
-    chosen, windowed, note = _chosen(array, layer, shapes, fed, *place)
+    chosen, windowed, note = sample_weights(array, layer, shapes, fed, *place)
     weights = np.ascontiguousarray(chosen, dtype=np.float32)
     weights.flags.writeable = False
     filled = filled_rows(weights)
@@ -103,8 +116,8 @@ def _rows(count: int) -> str:
     return "1 row is" if count == 1 else f"{count} rows are"
 
 
-def _chosen(
-    array: npt.NDArray[Any], layer: AttentionNode, shapes: Shapes, fed: _Fed, sample: int, window: int
+def sample_weights(
+    array: npt.NDArray[Any], layer: AttentionNode, shapes: Shapes, fed: Fed, sample: int, window: int
 ) -> tuple[npt.NDArray[Any], bool, str]:
     """Return the weights of one sample (and window) as (heads, Q, K), whether there are windows, and what to say."""
     note = ""
@@ -132,7 +145,7 @@ def _chosen(
     return array[sample * windows + window], windows > 1, note
 
 
-def _samples_joined(shape: tuple[int, ...], layer: AttentionNode, shapes: Shapes, fed: _Fed) -> int:
+def _samples_joined(shape: tuple[int, ...], layer: AttentionNode, shapes: Shapes, fed: Fed) -> int:
     """Return how many samples lie in the first axis of ``(N * heads, Q, K)``.
 
     A picture's plane ``(N, C, H, W)`` tells. Else it is the batch that was fed, unless that axis of the input is the

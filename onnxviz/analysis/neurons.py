@@ -199,6 +199,7 @@ def neuron_layer(
     field: ReceptiveField | None = None,
     extent: tuple[int, ...] | None = None,
     notes: Sequence[str] = (),
+    units: Sequence[int] | None = None,
 ) -> NeuronLayer:
     """Return the units of a layer over samples, the best chosen and ordered.
 
@@ -221,6 +222,7 @@ def neuron_layer(
         field: The layer's receptive field in the input that is drawn.
         extent: That input's size, a number an axis of ``field``.
         notes: What to tell beside.
+        units: These units instead of the best.
 
     Raises:
         SelectionError: No sample has a finite answer.
@@ -240,8 +242,8 @@ def neuron_layer(
     selectivity, why = _selectivity(values, index, classes)
     mean, deviation, share_on, holes = _moments(values)
     by, order = chosen_ways(by, order, selectivity is not None, why)
-    ranked = ranked_units(by, mean, deviation, selectivity, top)
-    units = ordered_units(ranked, order, values, mean, deviation, selectivity)
+    ranked = ranked_units(by, mean, deviation, selectivity, top) if units is None else list(units)
+    ordered = ordered_units(ranked, order, values, mean, deviation, selectivity)
     extremes = () if len(values) == 1 else tuple(
         _extremes(answers, values, samples, unit, most, least, field, extent) for unit in ranked[:pictures]
     )  # fmt: skip
@@ -250,7 +252,7 @@ def neuron_layer(
     return NeuronLayer(
         answers.values.name, op_type, answers.values.shape, any(p is not None for p in answers.peaks),
         answers.values.over, role, values, samples, len(matrix) - len(values), mean, deviation, share_on,
-        answers.lowest, answers.highest, index, classes, selectivity, tuple(units), tuple(ranked), by, order, z_score,
+        answers.lowest, answers.highest, index, classes, selectivity, tuple(ordered), tuple(ranked), by, order, z_score,
         extremes, tuple(told),
     )  # fmt: skip
 

@@ -93,9 +93,11 @@ def place(
 ) -> Placement:  # fmt: skip
     """Place a map on the input.
 
-    By the receptive field of the tensor itself; where that is everything, with gates as in squeeze-and-excitation left
-    out; where it still is, as behind attention and recurrence, by that of the nearest convolution or pooling on its way
-    whose maps have as many cells; else stretched.
+    By the receptive field of the tensor itself; of a map that was enlarged on its way and covers the input, as in a
+    decoder, evenly, as cells of a block then see nearly the same and show what they are trained to show there.
+    Where that field is everything, with gates as in squeeze-and-excitation left out; where it still is, as behind
+    attention and recurrence, by that of the nearest convolution or pooling on its way whose maps have as many
+    cells; else stretched.
 
     Args:
         name: The tensor.
@@ -107,6 +109,9 @@ def place(
     """
     for place_, known in enumerate(fields):
         own = _axes(known.get(name), shape)
+        if own is not None and _enlarged(known[name], own, size):
+            axes = tuple(stretched(count, length) for count, length in zip(shape, size, strict=True))
+            return Placement(axes, False, "enlarged on its way: cells lie evenly over the input")
         if own is not None:
             return Placement(own, True, "placed with gates left out" if place_ else "")
     for plane in around.stream(name).planes:
@@ -118,6 +123,13 @@ def place(
                 return Placement(found, True, f"placed as {plane}")
     axes = tuple(stretched(count, length) for count, length in zip(shape, size, strict=True))
     return Placement(axes, False, "stretched over the input")
+
+
+def _enlarged(field: ReceptiveField, axes: tuple[CellAxis, ...], size: tuple[int, ...]) -> bool:
+    return any(
+        seen is not None and seen.period > 1 and axis.step * axis.count == length
+        for seen, axis, length in zip(field.maps, axes, size, strict=True)
+    )
 
 
 def _axes(field: ReceptiveField | None, shape: tuple[int, ...]) -> tuple[CellAxis, ...] | None:

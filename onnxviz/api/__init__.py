@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxviz.api.attention import attention, attention_weights
+from onnxviz.api.attribution import attribute, attribution_methods
+from onnxviz.api.attribution_model import attribution_model
 from onnxviz.api.check import check, mend
 from onnxviz.api.common import PICTURES, batches_for, check_outputs, reducer, save_view
 from onnxviz.api.compare import compare
+from onnxviz.api.explain import explain
 from onnxviz.api.features import features
 from onnxviz.api.flow import flow, flow_numbers, gradient_statistics
 from onnxviz.api.gradient import gradient
 from onnxviz.api.graphs import graph, graph_diff
+from onnxviz.api.maximize import maximize, maximized
 from onnxviz.api.neurons import neuron_views, neurons
 from onnxviz.api.project import project, projection
 from onnxviz.api.views import activations, pooling
@@ -48,8 +52,9 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "activations", "attention", "attention_weights", "capture", "check", "compare", "convert", "doctor", "expose",
-    "features", "flow", "flow_numbers", "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "mend",
+    "activations", "attention", "attention_weights", "attribute", "attribution_methods", "attribution_model",
+    "capture", "check", "compare", "convert", "doctor", "explain", "expose", "features", "flow", "flow_numbers",
+    "gradient", "gradient_statistics", "graph", "graph_diff", "inspect", "maximize", "maximized", "mend",
     "neuron_views", "neurons", "open_model", "plan", "pooling", "profile", "project", "projection", "report",
     "save_model", "weight_table", "weights",
 ]  # fmt: skip
@@ -243,6 +248,7 @@ def report(
         options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
     """
     from onnxviz.analysis.classification import load_labels
+    from onnxviz.api.attribution import answer_maps
     from onnxviz.report.page import build_report
     from onnxviz.report.prepare import prepare
 
@@ -259,7 +265,7 @@ def report(
     several = batches if batches.samples > 1 and batches.names else None
     page = build_report(
         opened, captured, labels=names, prepared=prepared, batches=several, sample_classes=classes,
-        backward=lambda: _backward(opened, batches, run),
+        backward=lambda: _backward(opened, batches, run), attribute=lambda: answer_maps(opened, batches, names, run),
     )  # fmt: skip
     if output is not None:
         page.save(output)

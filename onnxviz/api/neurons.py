@@ -105,6 +105,7 @@ def neuron_views(
     order: UnitOrder = "auto",
     z_score: bool = False,
     pictures: int = 12,
+    units: Sequence[int] | None = None,
     tokens: Path_ | None = None,
     batch: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -119,7 +120,7 @@ def neuron_views(
         labels: ``"folders"``, or a ``.csv`` file; see :func:`onnxviz.analysis.sample_labels.sample_labels`. None takes
             the folders where the samples lie in several.
         over: What is made of the positions of a channel: ``"mean"``, ``"max"`` or ``"energy"`` (mean of x²).
-        top, by, order, z_score, pictures: As :func:`onnxviz.analysis.neurons.neuron_layer` takes them.
+        top, by, order, z_score, pictures, units: As :func:`onnxviz.analysis.neurons.neuron_layer` takes them.
         tokens: A vocabulary (:func:`onnxviz.runtime.words.read_vocabulary`), to show texts as words.
         batch: Samples a batch, where the model leaves that open.
         progress: Called after each batch with the number of batches that are done and of all.
@@ -157,7 +158,7 @@ def neuron_views(
     captured = capture(opened, batches, wanted, bodies=False, **run)
     done = captured.samples
     layers, more = _layers(values, captured, classes, _sight(opened, first), decode, role=role, top=top, by=by,
-                           order=order, z_score=z_score, pictures=pictures)  # fmt: skip
+                           order=order, z_score=z_score, pictures=pictures, units=units)  # fmt: skip
     refused += more
     if not layers:
         _refuse(refused)

@@ -20,12 +20,14 @@ from onnxviz.cli.check import check
 from onnxviz.cli.compare import compare
 from onnxviz.cli.convert import convert
 from onnxviz.cli.doctor import doctor
+from onnxviz.cli.explain import explain
 from onnxviz.cli.expose import expose
 from onnxviz.cli.features import features
 from onnxviz.cli.flow import flow
 from onnxviz.cli.gradient import gradient
 from onnxviz.cli.graph import graph
 from onnxviz.cli.inspect import inspect
+from onnxviz.cli.maximize import maximize
 from onnxviz.cli.neurons import neurons
 from onnxviz.cli.pooling import pooling
 from onnxviz.cli.profile import profile
@@ -58,6 +60,8 @@ for verb in (
     project,
     attention,
     gradient,
+    explain,
+    maximize,
     flow,
     profile,
     check,

@@ -27,7 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
-_OTHER_FILES = ("table", "architecture")
+_OTHER_FILES = ("table", "architecture", "certificate", "export")
 Verb = Callable[..., int | None]
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
@@ -198,7 +198,7 @@ def draws_a_picture(verb: Verb) -> Verb:
     """Give a verb ``--output``, ``--format`` and ``--data``; what is written is printed at its end.
 
     It gets the arguments ``output``, None where only other files are asked for, and ``data``. Other files are those of
-    its options ``table`` and ``architecture``; the table ``-`` is none.
+    its options ``table``, ``architecture``, ``certificate`` and ``export``; the table ``-`` is none.
     """
 
     def command(**given: Any) -> int | None:
@@ -257,7 +257,9 @@ def _with_options(verb: Verb, command: Verb, shared: Callable[..., Any], instead
 
 def tell(line: str) -> None:
     """Say on standard error what is true of a picture, such as what it does not show."""
-    typer.echo(printable(line), err=True)
+    # Not by click, which writes past a progress bar and leaves pieces of it on the screen.
+    sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.flush()
 
 
 def console() -> Console:

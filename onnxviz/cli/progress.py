@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 __all__ = ["shown_progress"]
 
 
+class Shown(Protocol):
+    """Shows how much of something is done."""
+
+    def __call__(self, done: int, of: int, what: str = ..., /) -> None:
+        """Show that ``done`` of ``of`` are; a bar for each ``what``, gone once all are."""
+        ...
+
+
 @contextmanager
-def shown_progress(wanted: bool = True, what: str = "batches") -> Iterator[Callable[[int, int], None] | None]:
+def shown_progress(wanted: bool = True, what: str = "batches") -> Iterator[Shown | None]:
     """Show a bar on a terminal once there are several batches (or ``what`` else is counted), and nothing in a pipe."""
     if not wanted or not sys.stderr.isatty():
         yield None
@@ -20,12 +28,15 @@ def shown_progress(wanted: bool = True, what: str = "batches") -> Iterator[Calla
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task: list[Any] = []
+        tasks: dict[str, Any] = {}
 
-        def show(done: int, of: int) -> None:
-            if of > 1 and not task:
-                task.append(bar.add_task(what, total=of))
-            if task:
-                bar.update(task[0], completed=done)
+        def show(done: int, of: int, counted: str = what, /) -> None:
+            if done >= of:
+                if counted in tasks:
+                    bar.remove_task(tasks.pop(counted))
+            elif counted in tasks:
+                bar.update(tasks[counted], completed=done, total=of)
+            else:
+                tasks[counted] = bar.add_task(counted, total=of, completed=done)
 
         yield show

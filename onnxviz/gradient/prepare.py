@@ -42,6 +42,7 @@ def prepare(model: ir.Model) -> ir.Model:
         flat = _raised(flat, opset)
     elif flat is model:
         flat = copy_model(model)
+    flat.opset_imports.setdefault("", flat.opset_imports.pop("ai.onnx", OPSET))  # both names are of one domain
     _infer(flat)
     round_down(flat)
     flat.ir_version = max(flat.ir_version or 0, _IR)
@@ -126,6 +127,10 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
     skeleton = copy_model(model)
     skeleton.ir_version = max(skeleton.ir_version or 0, _IR)
     graph, declared = skeleton.graph, {value.name for value in model.graph.inputs}
+    for node in graph.all_nodes():
+        if node.op_type == "Dropout":  # whose mask was of the input's type, and became boolean
+            for mask in node.outputs[1:]:
+                mask.type = None
     weights = {}
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value

@@ -25,6 +25,8 @@ _SAME = KINDS["activation"] | KINDS["elementwise"] | KINDS["quantize"] | {
     "QLinearConcat",
 }  # fmt: skip
 
+_MEANS = {"ReduceMean", "Squeeze", "Reshape", "Identity", "Cast"}
+
 
 def _rank(value: ir.Value) -> int | None:
     return value.shape.rank() if value.shape is not None else None
@@ -69,7 +71,8 @@ def tensor_layouts(model: ir.Model) -> dict[str, str]:
         queue.append(value)
 
     for node in model.graph:
-        fixed = "NCHW" if node.op_type in _CHANNELS_FIRST else "NHWC" if node.op_type in _CHANNELS_LAST else None
+        first = node.op_type in _CHANNELS_FIRST and not _is_layer_norm(node)
+        fixed = "NCHW" if first else "NHWC" if node.op_type in _CHANNELS_LAST else None
         if fixed and node.inputs:
             mark(node.inputs[0], fixed)
             mark(node.outputs[0], fixed)
@@ -83,6 +86,16 @@ def tensor_layouts(model: ir.Model) -> dict[str, str]:
     return {str(value.name): layouts[value] for value in order if value in layouts and value.name}
 
 
+def _is_layer_norm(node: ir.Node) -> bool:
+    """Whether a BatchNormalization gets its mean from its input: so Keras writes a LayerNormalization, of any axes."""
+    mean = node.inputs[3] if node.op_type == "BatchNormalization" and len(node.inputs) > 3 else None
+    while mean is not None and (maker := mean.producer()) is not None and maker.op_type in _MEANS:
+        if maker.op_type == "ReduceMean":
+            return True
+        mean = maker.inputs[0]
+    return False
+
+
 def _spread(node: ir.Node, value: ir.Value, layout: str) -> list[tuple[ir.Value | None, str | None]]:
     """Return what a node with one tensor of known layout says about its others."""
     if node.op_type == "Transpose":
@@ -91,11 +104,24 @@ def _spread(node: ir.Node, value: ir.Value, layout: str) -> list[tuple[ir.Value 
             return [(node.outputs[0], _permuted(layout, tuple(perm)))]
         backwards = tuple(sorted(range(len(perm)), key=perm.__getitem__))
         return [(node.inputs[0], _permuted(layout, backwards))]
+    if node.op_type == "Reshape" and value is node.inputs[0]:
+        return [(one, "NCHW") for one in _grouped(node, value)]
     if node.op_type not in _SAME:
         return []
     rank = _rank(value)
     others = [v for v in (*node.inputs, *node.outputs[:1]) if v is not None and v is not value]
     return [(v, layout) for v in others if rank is not None and _rank(v) == rank]
+
+
+def _grouped(node: ir.Node, value: ir.Value) -> list[ir.Value]:
+    """Return both ends of a group normalisation, written as an instance normalisation between two Reshapes."""
+    norm = value.producer()
+    inner = norm.inputs[0] if norm is not None and norm.op_type == "InstanceNormalization" else None
+    before = None if inner is None else inner.producer()
+    outer = before.inputs[0] if before is not None and before.op_type == "Reshape" else None
+    if outer is None or outer.shape is None or outer.shape != node.outputs[0].shape:
+        return []
+    return [outer, node.outputs[0]]
 
 
 def input_layout(model: ir.Model, value: ir.Value, layouts: dict[str, str] | None = None) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -12,11 +10,9 @@ __all__ = ["add_initializer", "drop_unread", "free_name", "fresh_name"]
 
 
 def free_name(graph: ir.Graph, wanted: str) -> str:
-    """Return a name that no tensor of a graph has: the wanted one, or that with ``_1``, ``_2`` behind it."""
-    taken = set(graph.initializers) | {v.name for n in graph for v in n.outputs} | {v.name for v in graph.inputs}
-    return next(
-        name for name in itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(1))) if name not in taken
-    )
+    """Return a name that no tensor of a graph has: the wanted one, or that with ``_2``, ``_3`` behind it."""
+    values = (*graph.inputs, *(output for node in graph for output in node.outputs))
+    return fresh_name(wanted, {*graph.initializers, *(str(value.name) for value in values)})
 
 
 def fresh_name(name: str, taken: set[str]) -> str:

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from onnxviz.analysis.scale import ColorScale, number
-from onnxviz.analysis.spatial_heat import HeatSheet, SpatialHeat
+from onnxviz.analysis.spatial_heat import Canvas, HeatSheet, SpatialHeat
 from onnxviz.errors import SelectionError
 from onnxviz.plots.feature_maps import spread
 from onnxviz.plots.pairs import footer_lines
@@ -36,7 +36,7 @@ from onnxviz.plots.style import (
     wrap_caption,
 )
 
-__all__ = ["plot_overlays"]
+__all__ = ["draw_over", "plot_overlays", "small_bar"]
 
 _MARGIN = 0.35
 _MOST = 30  # layers of a sheet
@@ -76,9 +76,9 @@ def plot_overlays(sheet: HeatSheet, *, rows: int = _MOST) -> Figure:
     return _plot_one(sheet, chosen[0]) if len(chosen) == 1 else _plot_sheet(sheet, chosen)
 
 
-def _gray(sheet: HeatSheet) -> npt.NDArray[np.float64]:
-    assert sheet.canvas.picture is not None
-    luma = sheet.canvas.picture[..., :3] @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+def _gray(canvas: Canvas) -> npt.NDArray[np.float64]:
+    assert canvas.picture is not None
+    luma = canvas.picture[..., :3] @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
     return np.asarray(_DARKEST + luma * (255 - _DARKEST) / 255)
 
 
@@ -96,13 +96,13 @@ def _colours(values: npt.NDArray[np.float32], scale: ColorScale) -> npt.NDArray[
     return rgba
 
 
-def _draw_over(axes: Axes, sheet: HeatSheet, heat: SpatialHeat) -> None:
+def draw_over(axes: Axes, canvas: Canvas, heat: SpatialHeat) -> None:
     """Draw the picture in grey and the heat over it; cells without a finite value are hatched."""
     plain(axes)
-    height, width = sheet.canvas.size
+    height, width = canvas.size
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     fine = "nearest" if max(height, width) <= 64 else "antialiased"
-    axes.imshow(_gray(sheet), cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation=fine)
+    axes.imshow(_gray(canvas), cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation=fine)
     # A small picture has too few pixels to show how the heat runs between them.
     finer = max(-(-256 // max(height, width)), 1)
     coarser = max(-(-max(height, width) // _FINEST), 1)
@@ -181,7 +181,7 @@ def _plot_one(sheet: HeatSheet, heat: SpatialHeat) -> Figure:
     figure_text(figure, _MARGIN, 0.2, safe(heat.name, int(width * 8)), fontsize=12, fontweight="bold")
     figure_text(figure, _MARGIN, 0.46, " · ".join(kind), fontsize=9, color=MUTED)
     figure_text(figure, _MARGIN, top - 0.2, f"{sheet.by} over the picture", fontsize=8)
-    _draw_over(inch_axes(figure, _MARGIN, top, big, big * aspect), sheet, heat)
+    draw_over(inch_axes(figure, _MARGIN, top, big, big * aspect), sheet.canvas, heat)
     bar = inch_axes(figure, _MARGIN + big + 0.1, top, 0.14, min(big * aspect, 3.5))
     colorbar(figure, bar, heat.scale)
     left = _MARGIN + big + 0.85
@@ -232,8 +232,9 @@ def _plot_sheet(sheet: HeatSheet, heats: Sequence[SpatialHeat]) -> Figure:
         name = name_lines(safe(names[place - 1], int(tile * 24)), int(tile * 13.5))
         figure_text(figure, left, upper + above - 0.04, _tile_text(heat, tile), fontsize=6.5, color=MUTED, va="bottom")
         figure_text(figure, left, upper + above - 0.17, name, fontsize=7.5, fontweight="bold", va="bottom")
-        _draw_over(axes, sheet, heat)
-        _small_bar(figure, heat, (left, upper + above + tile * aspect + 0.05, tile))
+        draw_over(axes, sheet.canvas, heat)
+        said = " · ".join(part for part in _about(heat)[1:] if part != heat.note)
+        small_bar(figure, heat.scale, (left, upper + above + tile * aspect + 0.05, tile), said)
     if foot:
         where = top + rows * step_y + 0.05
         figure_text(figure, _MARGIN, where, "\n".join(foot), fontsize=8, color=MUTED, linespacing=1.4)
@@ -265,20 +266,24 @@ def _draw_input(figure: Figure, axes: Axes, sheet: HeatSheet, corner: tuple[floa
     figure_text(figure, left, upper + 0.44, size, fontsize=6.5, color=MUTED, va="bottom")
 
 
-def _small_bar(figure: Figure, heat: SpatialHeat, box: tuple[float, float, float]) -> None:
-    """Draw a flat colour bar with its two ends named, and what else is to be said of the tile."""
+def small_bar(figure: Figure, scale: ColorScale, box: tuple[float, float, float], said: str = "") -> None:
+    """Draw a flat colour bar with its two ends named, and what else is to be said of the tile.
+
+    Args:
+        figure: Where.
+        scale: The colours.
+        box: Left, top and width in inches.
+        said: Between the ends.
+    """
     left, top, width = box
-    scale = heat.scale
     axes = plain(inch_axes(figure, left, top, width, 0.07))
     axes.imshow(
         np.linspace(scale.vmin, scale.vmax, 128)[None], cmap=colormap(scale), norm=norm(scale), aspect="auto"
     )  # fmt: skip
-    said = [part for part in _about(heat)[1:] if part != heat.note]
     for at, value, side in ((left, scale.vmin, "left"), (left + width, scale.vmax, "right")):
         figure_text(figure, at, top + 0.09, number(value), fontsize=6, ha=side)
     if said:
-        middle = safe(" · ".join(said), int(width * 24))
-        figure_text(figure, left, top + 0.2, middle, fontsize=5.5, color=MUTED)
+        figure_text(figure, left, top + 0.2, safe(said, int(width * 24)), fontsize=5.5, color=MUTED)
 
 
 def _plot_signal(sheet: HeatSheet, heats: Sequence[SpatialHeat]) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -103,15 +104,19 @@ def new_figure(width: float, height: float) -> Figure:
 def wrap_caption(parts: Sequence[str], room: float) -> str:
     """Join the parts of a caption with dots, in lines of at most ``room`` inches of 8-point text.
 
+    A part that is longer than a line is broken between words, its further lines indented.
+
     >>> wrap_caption(["40 of 512 channels", "by energy", "nothing clipped"], 2.2)
     '40 of 512 channels · by energy\\nnothing clipped'
     """
     limit, lines = max(int(room * 14.5), 30), [""]
     for part in parts:
-        if lines[-1] and len(lines[-1]) + len(part) + 3 > limit:
-            lines.append(part)
+        first, *rest = textwrap.wrap(part, limit, subsequent_indent="   ") or [part]
+        if lines[-1] and len(lines[-1]) + len(first) + 3 > limit:
+            lines.append(first)
         else:
-            lines[-1] += (" · " if lines[-1] else "") + part
+            lines[-1] += (" · " if lines[-1] else "") + first
+        lines += rest
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from markupsafe import Markup
 
 from onnxviz._version import __version__
+from onnxviz.analysis.attribution.result import Attribution
 from onnxviz.analysis.gradient_statistics import GradientStatistics
 from onnxviz.analysis.statistics import statistics
 from onnxviz.analysis.weight_table import WeightTable, weight_table
@@ -35,6 +36,7 @@ from onnxviz.report.prepare import Prepared, prepare, without_extras
 from onnxviz.report.sections import feature_panels, weight_panels
 from onnxviz.report.view_activations import activation_section
 from onnxviz.report.view_attention import attention_section
+from onnxviz.report.view_attribution import attribution_section
 from onnxviz.report.view_flow import flow_section
 from onnxviz.report.view_heat import heat_section
 from onnxviz.report.view_pooling import pooling_section
@@ -48,6 +50,7 @@ __all__ = ["VIEWS", "Report", "build_report"]
 
 #: The views that have a section of their own, in the page's order.
 VIEWS: tuple[View, ...] = (
+    View("attribution", "Attribution", "attribution", attribution_section),
     View("heat", "Over the picture", "over the picture", heat_section),
     View("activations", "Activations", "activation", activation_section),
     View("pooling", "Pooling", "pooling", pooling_section),
@@ -97,6 +100,7 @@ def build_report(
     batches: Batches | None = None,
     sample_classes: str | os.PathLike[str] | None = None,
     backward: Callable[[], GradientStatistics] | None = None,
+    attribute: Callable[[], Sequence[Attribution]] | None = None,
 ) -> Report:
     """Build the page of a model and one run of it.
 
@@ -114,6 +118,7 @@ def build_report(
         sample_classes: A CSV file with the class of each sample; None takes their folders, where there are several.
         backward: Runs the model backward over the same inputs, so that the flow has gradients; called where the model
             is small enough.
+        attribute: Explains the answer to the same inputs; called where a picture was fed and the model is small enough.
 
     Raises:
         ModelError: A function of the model calls itself, or weights that are joined do not fit together.
@@ -127,7 +132,7 @@ def build_report(
     '<!doctype html>'
     """
     prepared = prepare(model) if prepared is None else prepared
-    seen = Seen(model, prepared, captured, batches, sample_classes, backward)
+    seen = Seen(model, prepared, captured, batches, sample_classes, backward, attribute)
     sections = make_sections(VIEWS, seen)
     captured = without_extras(captured, prepared.extras)
     summary = inspect_model(model, fed_dims(model, captured))

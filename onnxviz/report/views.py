@@ -18,6 +18,7 @@ from typing import Any
 import onnx_ir as ir
 from markupsafe import Markup
 
+from onnxviz.analysis.attribution.result import Attribution
 from onnxviz.analysis.gradient_statistics import GradientStatistics
 from onnxviz.analysis.paired import NotDrawn
 from onnxviz.analysis.weights import LayerWeights, layer_weights
@@ -43,6 +44,7 @@ class Seen:
         batches: What was fed, where it was several samples; their names and pictures.
         labels: A CSV file with the class of each sample; None takes their folders, where there are several.
         backward: Runs the model backward over the same inputs; None where that is not wanted.
+        attribute: Explains the answer to the same inputs; None where that is not wanted.
     """
 
     model: ir.Model
@@ -51,6 +53,7 @@ class Seen:
     batches: Batches | None = None
     labels: str | os.PathLike[str] | None = None
     backward: Callable[[], GradientStatistics] | None = None
+    attribute: Callable[[], Sequence[Attribution]] | None = None
 
     @cached_property
     def weights(self) -> list[LayerWeights]:

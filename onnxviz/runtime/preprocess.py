@@ -19,7 +19,7 @@ from onnxviz.runtime.storage import numpy_type
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["PRESETS", "Preprocessing", "picture_to_tensor"]
+__all__ = ["PRESETS", "PictureForm", "Preprocessing", "picture_form", "picture_to_tensor", "picture_values"]
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHANNELS = {"gray": 1, "rgb": 3, "bgr": 3, "rgba": 4}
@@ -161,6 +161,74 @@ def _channels_of_first_conv(value: ir.Value) -> int | None:
         if node.op_type == "Transpose":
             return _channels_of_first_conv(node.outputs[0])
     return None
+
+
+@dataclass(frozen=True, eq=False)
+class PictureForm:
+    """What an input makes of a picture whose values are from 0 to 1: ``scale * value + shift`` a channel.
+
+    Attributes:
+        layout: ``"NCHW"`` or ``"NHWC"``.
+        batched: Whether the input has an axis of samples.
+        size: (height, width), 0 where it is free.
+        color: ``"rgb"``, ``"bgr"``, ``"gray"`` or ``"rgba"``: the order of the channels.
+        scale: ``(C,)`` float64, in that order.
+        shift: ``(C,)`` float64, likewise.
+        steps: What that is, one line a step.
+    """
+
+    layout: str
+    batched: bool
+    size: tuple[int, int]
+    color: str
+    scale: np.ndarray
+    shift: np.ndarray
+    steps: tuple[str, ...]
+
+
+def picture_form(model: ir.Model, value: ir.Value, how: Preprocessing) -> PictureForm:
+    """Return what :func:`picture_to_tensor` does to the values of a picture, as a rule for each channel.
+
+    Args:
+        model: The model.
+        value: The graph input.
+        how: What to do; what it leaves open is inferred.
+
+    Raises:
+        InputError: The input does not take a picture.
+    """
+    how = _declared(model, how)
+    target = _target(model, value, how)
+    channels = target.channels or 3
+    color = how.color or {1: "gray", 4: "rgba"}.get(channels, "rgb")
+    if _CHANNELS[color] != channels:
+        raise InputError(f"input {value.name!r} takes {channels} channels, {color} has {_CHANNELS[color]}")
+    steps: list[str] = []
+    ends = np.stack([np.zeros((1, channels)), np.full((1, channels), 255.0)])
+    low, high = _normalised(ends, color, how, "float64", steps)[:, 0]
+    fixed = (target.height or 0, target.width or 0)
+    size = how.size or fixed
+    if any(a and a != b for a, b in zip(fixed, size, strict=True)):
+        raise InputError(f"the input is {fixed[0]}×{fixed[1]} (height×width); it cannot be {size[0]}×{size[1]}")
+    return PictureForm(target.layout, target.batched, size, color, high - low, low, tuple(steps))
+
+
+def picture_values(path: Path, color: str, size: tuple[int, int], resize: str = "crop") -> np.ndarray:
+    """Decode a picture and return its values from 0 to 1, ``(C, H, W)`` float32, channels in the order of ``color``.
+
+    Args:
+        path: The picture.
+        color: ``"rgb"``, ``"bgr"``, ``"gray"`` or ``"rgba"``.
+        size: (height, width).
+        resize: As :class:`Preprocessing` takes it.
+
+    Raises:
+        InputError: The picture cannot be decoded.
+    """
+    picture = _convert(_open(path), _MODES[_CHANNELS[color]])
+    picture = _resized(picture, _Target("NCHW", True, None, None, None), Preprocessing(resize=resize, size=size), [])
+    pixels = np.atleast_3d(np.asarray(picture, np.float32)) / 255
+    return np.ascontiguousarray(pixels[..., :: -1 if color == "bgr" else 1].transpose(2, 0, 1))
 
 
 def picture_to_tensor(

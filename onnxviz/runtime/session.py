@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnxviz.errors import InputError, ProviderError
 from onnxviz.graph.io import check_external_data, external_tensors, save_model
 from onnxviz.graph.model import model_bytes
+from onnxviz.runtime.binding import BoundSession
 from onnxviz.runtime.explain import explain_failure, explain_refusal
 from onnxviz.runtime.options import new_options
 from onnxviz.runtime.providers import resolve_providers, short_name
@@ -36,6 +37,12 @@ class Session:
         threads: Threads of this session alone, where the process shares no pool; 0 leaves the number to onnxruntime.
         assignment: Let onnxruntime record which provider each node was assigned to, for :attr:`assigned`.
         provider_options: Full name of a provider -> its options, such as ``{"use_tf32": "0"}``.
+
+    Attributes:
+        providers: Those of the session, in order of preference.
+        fallbacks: Node -> provider, of nodes that the first of them did not take.
+        inputs: Name -> type and shape.
+        outputs: Name -> type.
 
     Raises:
         ExecutionError: onnxruntime refuses the model, such as an operator without a kernel.
@@ -61,15 +68,17 @@ class Session:
     ) -> None:
         requested = resolve_providers(providers)
         options = new_options(optimize=optimize, op_library=op_library, threads=threads)
-        if assignment:
+        if assignment or len(requested) > 1:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         given = provider_options or {}
         self._session = self._create(model, [(name, dict(given.get(name, {}))) for name in requested], options)
         self.providers: list[str] = [short_name(p) for p in self._session.get_providers()]
         if lost := [p for p in requested if p not in self._session.get_providers()]:
             raise ProviderError(f"onnxruntime left {', '.join(lost)} out of the session", hint="see `onnxviz doctor`")
+        self.fallbacks = _fallbacks(self._session) if len(requested) > 1 else {}
         self.outputs: dict[str, str] = {o.name: o.type for o in self._session.get_outputs()}
         self.inputs: dict[str, tuple[str, list[Any]]] = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
+        self._binding: BoundSession | None = None
 
     def _create(
         self, model: ir.Model, providers: list[tuple[str, dict[str, str]]], options: ort.SessionOptions
@@ -131,6 +140,31 @@ class Session:
             raise
         except Exception as error:
             raise explain_failure(error) from error
+
+    def run_again(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Run once of many times: on CUDA, what is fed again unchanged, the very same array, stays on the device.
+
+        Args:
+            feeds: Input name -> array.
+
+        Returns, Raises:
+            As :meth:`run`, of all outputs.
+        """
+        if "cuda" not in self.providers:
+            return self.run(feeds)
+        if self._binding is None:
+            self._binding = BoundSession(self._session, "cuda")
+        return self._binding.run(feeds, list(self.outputs))
+
+
+def _fallbacks(session: ort.InferenceSession) -> dict[str, str]:
+    first = session.get_providers()[0]
+    return {
+        str(node.name): short_name(subgraph.ep_name)
+        for subgraph in session.get_provider_graph_assignment_info()
+        if subgraph.ep_name != first
+        for node in subgraph.get_nodes()
+    }
 
 
 def run_model(

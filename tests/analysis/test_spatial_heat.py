@@ -265,3 +265,20 @@ def test_steps_of_a_recurrence_are_no_samples() -> None:
                 value.const_value = ir.tensor(RNG.normal(size=shape).astype(np.float32), name=value.name)
     sheet = heats(model, {"x": RNG.normal(size=(3, 1, 12)).astype(np.float32)}, ["y"], sample=2)
     assert (sheet.sample, sheet.batch) == (2, 3)
+
+
+def test_an_enlarged_map_lies_evenly_over_the_input() -> None:
+    """A decoder: its cells see what begins left of them, as strides of padded kernels do, but show what lies there."""
+    text = """g (float[1, 1, 32, 32] x) => (float[1, 1, 16, 16] y)
+      <float[1, 1, 3, 3] w = {1, 1, 1, 1, 1, 1, 1, 1, 1}, float[4] by = {1, 1, 4, 4}> {
+      a = Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(x, w) b = Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(a, w)
+      c = Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(b, w)
+      u = Resize<mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">(c, , by)
+      y = Relu(u)
+    }"""
+    model = net(text)
+    found = heats(model, {"x": RNG.random((1, 1, 32, 32), np.float32)}, ["c", "y"]).heats
+    deep, enlarged = (next(heat for heat in found if heat.name == name) for name in ("c", "y"))
+    assert deep.placement.axes[0] == CellAxis(0.0, 8.0, 4), "what it sees has its middle there"
+    assert enlarged.placement.axes == (CellAxis(0.5, 2.0, 16),) * 2
+    assert enlarged.placement.note == "enlarged on its way: cells lie evenly over the input"

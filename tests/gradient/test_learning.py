@@ -75,3 +75,12 @@ def test_what_is_refused_and_what_has_none() -> None:
     ):
         with pytest.raises(GradientError, match=message):
             gradient_model(model(op_type, attributes), "y", ["x"])
+
+
+def test_coefficients_of_other_features_are_refused() -> None:
+    """onnxruntime runs such a model, and reads the first of them."""
+    attributes = {"classlabels_ints": [0, 1], **LINEAR, "coefficients": [1.0] * 8}
+    made = model("LinearClassifier", attributes)
+    made.graph.inputs[0].shape = ir.Shape(["n", 3])
+    with pytest.raises(GradientError, match="its coefficients are not those of 3 features"):
+        gradient_model(made, target="sum(y)", wrt=["x"])

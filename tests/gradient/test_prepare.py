@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from onnxviz.errors import GradientError
@@ -73,6 +74,15 @@ def test_branches_that_contradict_pass_the_checker(corpus: Path) -> None:
     onnx.checker.check_model(to_proto(made.model), full_check=True)
 
 
+def test_the_mask_of_an_old_dropout_becomes_boolean() -> None:
+    typed = from_proto(low("(float[2] x) => (float[2] y) {d, mask = Dropout(x) y = Relu(d)}", 7))
+    mask = typed.graph.node(0).outputs[1]
+    mask.type, mask.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([2])  # as opset 7 infers it
+    raised = prepare(typed)
+    assert all(value.dtype != ir.DataType.FLOAT for value in raised.graph.node(0).outputs[1:])
+    np.testing.assert_array_equal(answers(to_proto(raised), {"x": np.float32([-1, 2])}), [0, 2])
+
+
 @pytest.mark.parametrize("opset", [7, 9])
 def test_tensors_keep_their_names(opset: int) -> None:
     op = 'Upsample <mode = "nearest", scales = [1.0, 1.0, 2.0, 2.0]> (x)' if opset == 7 else "Upsample (x, s)"
@@ -96,3 +106,12 @@ def test_a_pool_that_leaves_its_last_window_out_has_a_gradient() -> None:
     made = gradient_model(from_proto(model), "y")
     seed = np.ones_like(answers(model, feeds))
     assert session(to_proto(made.model)).run(["x.grad"], {**feeds, "y.grad": seed})[0].shape == (1, 1, 9, 7)
+
+
+def test_the_standard_domain_may_be_imported_by_its_long_name() -> None:
+    proto = low("(float[2, 3] x) => (float[2, 3] y) {y = Exp(x)}", 17)
+    proto.opset_import[0].domain = "ai.onnx"
+    made = prepare(from_proto(proto))
+    assert made.opset_imports[""] >= OPSET
+    assert "ai.onnx" not in made.opset_imports
+    gradient_model(from_proto(proto), target="sum(y)", wrt=["x"])

@@ -382,7 +382,9 @@ def test_attention_lies_over_the_picture_where_that_is_asked(vit: Page) -> None:
 
 def test_any_slider_moves_all(vit: Page) -> None:
     vit.page.fill("#attention input[data-zoom]", "5")
-    assert vit("[...document.querySelectorAll('input[data-zoom]')].map((e) => e.value)") == ["5"] * 4
+    values = vit("[...document.querySelectorAll('input[data-zoom]')].map((e) => e.value)")
+    assert len(values) > 3
+    assert set(values) == {"5"}
     vit.page.fill("#attention input[data-zoom]", "3")
 
 

@@ -40,6 +40,8 @@ def branches(s: Step, *dys: ir.Value | None) -> Grads:
         bodies.append(close(ops, [], outputs))
     grads = s.ops.nodes("If", len(led), s[0], then_branch=bodies[0], else_branch=bodies[1])
     for value, grad in zip(led, grads, strict=True):
+        if value.shape is not None and value not in s.inside:  # a branch that is never taken may have other axes
+            grad = s.ops.Reshape(grad, s.ops.Shape(value))
         s.found[value] = _typed(grad, value)
     return None
 

@@ -74,6 +74,9 @@ def linear_classifier(s: Step, labels: ir.Value | None, dy: ir.Value | None = No
     classes = len(s.attr("classlabels_ints", ()) or s.attr("classlabels_strings", ()))
     if len(s.attr("intercepts", ())) != classes:
         raise s.refuse("it has one row of coefficients for two classes, or no intercepts")
+    width = None if s[0].shape is None else s[0].shape[-1]
+    if isinstance(width, int) and len(s.attr("coefficients", ())) != classes * width:
+        raise s.refuse(f"its coefficients are not those of {width} features")
     ops.typed(y, dy)
     if transform == "LOGISTIC":
         dy = ops.Mul(dy, ops.Mul(y, ops.Sub(ops.scalar(1, dy), y)))

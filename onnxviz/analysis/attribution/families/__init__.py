@@ -1,0 +1,1 @@
+"""The methods, a file a family; each enters itself into the registry."""
