@@ -102,7 +102,7 @@ class _Run:
         self.types = infer_shapes(self.model)
         self.renamed = _renamed(infer_shapes(self.reference), self.types)
         self.outputs = {str(v.name) for v in self.model.graph.outputs}
-        self.depth = {str(v.name): i for i, node in enumerate(self.model.graph) for v in node.outputs}
+        self.order = {node: place for place, node in enumerate(self.model.graph)}
         self.quantised = tolerance(self.types, "float32")
         self.own, self.theirs = HeldNumbers(self.model), HeldNumbers(self.reference)
         self.pairs: dict[str, tuple[str, How]] | None = None
@@ -190,18 +190,20 @@ class _Run:
                 known[str(self.own.read(name).name)] = known[name]
         return known
 
-    def _one(self, node: ir.Node, name: str, known: Mapping[str, Array]) -> ComparedTensor:
+    def _one(self, node: ir.Node, name: str, known: dict[str, Array]) -> ComparedTensor:
         assert self.pairs is not None
         value = self.own.read(name)  # what is read of it: a quantisation may hold a Relu
         here, there = self.own.array(name), known[name]
         assert here is not None
         twin, how = self.pairs[name]
-        limit = self._limit(name, str(here.dtype), str(there.dtype))
+        limit = self._limit(self.order[node], str(here.dtype), str(there.dtype))
         parity = _parity(name, there, here, limit)
-        before = {n: array for n, array in known.items() if n not in (name, str(value.name))}
+        own = {n: known.pop(n) for n in {name, str(value.name)} if n in known}  # what it holds is not behind itself
         alone = replayed(
-            self.model, value, before, self.own, providers=self.providers[1], op_library=self.op_library
+            self.model, value, known, self.own, order=self.order, providers=self.providers[1],
+            op_library=self.op_library,
         )  # fmt: skip
+        known.update(own)
         local = None if alone is None or alone.shape != there.shape else relative_error(*_floats(there, alone))
         source = self.theirs.array(twin)
         axes = turn(source.shape, here.shape) if source is not None else ()
@@ -212,12 +214,12 @@ class _Run:
             error_metrics(*_floats(there, here), ranked=output), local, limit, parity.problem, output,
         )  # fmt: skip
 
-    def _limit(self, name: str, *dtypes: str) -> float:
+    def _limit(self, place: int, *dtypes: str) -> float:
         if self.limit is not None:
             return self.limit
         coarsest = max((TOLERANCE.get(dtype, 0.0) for dtype in dtypes), default=0.0)
         whole = self.quantised if coarsest else 0.0
-        return max(deepened(coarsest, self.depth.get(name, 0)), whole if whole > 2e-3 else 0.0)
+        return max(deepened(coarsest, place), whole if whole > 2e-3 else 0.0)
 
 
 def _renamed(reference: ir.Model, model: ir.Model) -> dict[str, str]:

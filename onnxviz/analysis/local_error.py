@@ -25,6 +25,7 @@ def replayed(
     known: Mapping[str, Array],
     held: HeldNumbers,
     *,
+    order: Mapping[ir.Node, int] | None = None,
     providers: str | Sequence[str] = "cpu",
     op_library: str | os.PathLike[str] | None = None,
 ) -> Array | None:
@@ -35,6 +36,7 @@ def replayed(
         value: The tensor.
         known: Tensors of the model -> what the reference holds for them, as numbers.
         held: What the model itself holds; tells types and codes.
+        order: Place of each node in the graph, where that is known already.
         providers: Where the nodes run.
         op_library: A shared library of custom operators.
 
@@ -43,7 +45,7 @@ def replayed(
     """
     from onnxviz.runtime.replay import replay
 
-    nodes, borders = segment(value, known)
+    nodes, borders = segment(value, known, order)
     if not nodes:
         return None
     feeds = {border: held.as_held(str(border.name), known[str(border.name)]) for border in borders}
@@ -54,8 +56,15 @@ def replayed(
     return held.numbers(str(value.name), result)
 
 
-def segment(value: ir.Value, known: Mapping[str, Any]) -> tuple[list[ir.Node], list[ir.Value]]:
+def segment(
+    value: ir.Value, known: Mapping[str, Any], order: Mapping[ir.Node, int] | None = None
+) -> tuple[list[ir.Node], list[ir.Value]]:
     """Return the nodes between a tensor and the nearest known ones before it, in order, and those tensors.
+
+    Args:
+        value: The tensor.
+        known: Names of tensors.
+        order: Place of each node in the graph; worked out if left out.
 
     >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
     ...   g (float[2] x) => (float[2] y) {a = Neg(x) b = Exp(a) y = Relu(b)}''')
@@ -80,4 +89,7 @@ def segment(value: ir.Value, known: Mapping[str, Any]) -> tuple[list[ir.Node], l
                 pending.append(source)
     producer = value.producer()
     graph = None if producer is None else producer.graph
-    return [node for node in graph if node in nodes] if isinstance(graph, ir.Graph) else [], list(borders)
+    if not isinstance(graph, ir.Graph):
+        return [], list(borders)
+    places = {node: place for place, node in enumerate(graph)} if order is None else order
+    return sorted(nodes, key=places.__getitem__), list(borders)

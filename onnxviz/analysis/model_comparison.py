@@ -172,7 +172,7 @@ class ModelComparison:
             lines.append(f"first: {_told(self.first)}")
             if self.culprit is not None:
                 lines.append(f"largest error of its own: {_told(self.culprit)}")
-        if self.worst is not None:
+        if self.worst is not None and self.worst.relative_l2:
             lines.append(f"worst: {_told(self.worst)}")
         told = [f"output {o.tensor}: {_measures(o)}; {o.problem or 'agrees'}" for o in self.tensors if o.output]
         return [*lines, *told, *self.notes]

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from onnxviz.checks.registry import FAMILIES, Check, all_checks
+from onnxviz.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/checks.md").read_text(encoding="utf-8")
@@ -40,6 +42,25 @@ def test_links_of_the_table_lead_to_a_paragraph(one: Check) -> None:
     (anchor,) = re.findall(rf"\| \[{one.id}\]\(#([^)]+)\)", PAGE)
     headings = [heading.lower() for heading in re.findall(r"^### (.*)$", PAGE, flags=re.M)]
     assert anchor in [re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings]
+
+
+def unknown_options(page: str) -> list[str]:
+    """Return the options in the examples of a page that their verb does not have."""
+    verbs = {str(name): verb for name, verb in typer.main.get_command(app).commands.items()}  # type: ignore[attr-defined]
+    blocks = "\n".join(re.findall(r"```\w*\n(.*?)```", page, flags=re.S))
+    wrong = []
+    for verb, rest in re.findall(r"onnxviz (check|compare) ([^\n]*)", blocks):
+        known = {option for one in verbs[verb].params for option in one.opts}
+        wrong += [option for option in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", rest) if option not in known]
+    return wrong
+
+
+@pytest.mark.parametrize("name", ["checks.md", "compare.md"])
+def test_options_in_the_examples_exist(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert "onnxviz " in page
+    assert unknown_options(page) == []
+    assert unknown_options(page + "\n```\nonnxviz check m.onnx --nonsense\n```\n") == ["--nonsense"]
 
 
 def test_the_example_is_a_check() -> None:

@@ -38,6 +38,33 @@ def test_models_that_differ_end_with_1_and_the_first_is_told(onnxviz: Onnxviz, h
     assert json.loads(data.read_text())["first"] == "y"
 
 
+def test_what_the_optimiser_changes_is_asked_for_by_level(onnxviz: Onnxviz, here: Path) -> None:
+    one = written(here, "one.onnx", "h = Exp(x) k = Identity(h) y = Neg(k)")
+    run = onnxviz("compare", one, one, "--optimize", "all", "--provider", "cpu", "--model-provider", "cpu")
+    assert run.code == 0
+    assert "all agree" in run.out
+    assert onnxviz("compare", one, one, "--optimize", "most").code == 2
+    assert onnxviz("compare", one, one, "--model-provider", "nothing").code == 2
+
+
+def test_models_with_other_inputs_end_with_2_in_one_line(onnxviz: Onnxviz, here: Path) -> None:
+    one = written(here, "one.onnx", "y = Neg(x)")
+    other = here / "other.onnx"
+    text = NET.replace("float[n, 4] x", "float[n, 4] x, float[n, 4] z") % "y = Add(x, z)"
+    onnx.save(onnx.parser.parse_model(text), other)
+    run = onnxviz("compare", one, str(other))
+    assert (run.code, run.out, run.err.count("\n")) == (2, "", 1)
+    assert "2 inputs (x, z)" in run.err
+
+
+def test_nothing_in_common_but_no_tensor_to_compare_ends_with_3(onnxviz: Onnxviz, here: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (seq(float[2]) y) {y = SequenceConstruct(x)}'
+    onnx.save(onnx.parser.parse_model(text), here / "list.onnx")
+    run = onnxviz("compare", str(here / "list.onnx"), str(here / "list.onnx"))
+    assert run.code == 3
+    assert "nothing could be compared" in run.out
+
+
 def test_what_is_wrong_with_the_command_ends_with_2(onnxviz: Onnxviz, here: Path) -> None:
     one = written(here, "one.onnx", "y = Neg(x)")
     assert onnxviz("compare", one, str(here / "none.onnx")).code == 2
