@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxviz.analysis.conversion_runs import MOST_BATCHES, ConversionRuns
 from onnxviz.analysis.precisions import CodeRounding, HalfRounding, ValueRange
 from onnxviz.analysis.readiness import By, LayerEffect, Precision, Readiness, TensorRange, reasons
+from onnxviz.analysis.threads import one_thread
 from onnxviz.errors import CheckError, InputError
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.conversions import Layer, code_layers, half_layers, joined
@@ -35,6 +36,7 @@ _MOST_NODES = 10_000
 _BLOCKS = 4
 
 
+@one_thread()
 def measure_readiness(
     model: ir.Model,
     batches: Batches,
