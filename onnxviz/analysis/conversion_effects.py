@@ -311,11 +311,11 @@ def _marked(
     under = {one.tensor for one in tensors if one.flat}
     marked = []
     for effect, layer in zip(effects, layers, strict=True):
-        names = {
-            str(value.name) for node, change in layer.changes.items()
-            for value in (*node.outputs, *(node.inputs[i] for i in (*change.weights, *change.constants)))
-            if value is not None
-        }  # fmt: skip
+        values: list[ir.Value | None] = []
+        for node, change in layer.changes.items():
+            read = (*change.inputs, *change.weights, *change.constants)
+            values += [*node.outputs, *(node.inputs[index] for index in read)]
+        names = {str(value.name) for value in values if value is not None}
         marks = [mark for mark, bad in (("overflow", over), ("underflow", under)) if names & bad]
         marked.append(replace(effect, marks=tuple(marks)))
     return tuple(marked)
