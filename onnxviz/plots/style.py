@@ -110,7 +110,7 @@ def wrap_caption(parts: Sequence[str], room: float) -> str:
     '40 of 512 channels · by energy\\nnothing clipped'
     """
     limit, lines = max(int(room * 14.5), 30), [""]
-    for part in (piece for part in parts for piece in part.split(" · ")):
+    for part in (piece for whole in parts for piece in whole.split(" · ")):
         first, *rest = textwrap.wrap(part, limit, subsequent_indent="   ") or [part]
         if lines[-1] and len(lines[-1]) + len(first) + 3 > limit:
             lines.append(first)
