@@ -25,8 +25,9 @@ demo: $(VENV)/.installed
 	@echo "The demo is in $(CURDIR)/$(DEMO): a LeNet-5, trained on handwritten digits, looks at a 3."
 	@echo "Open $(CURDIR)/$(DEMO)/report.html in a browser."
 
+# The processes of the tests share the cores; threads of PyTorch's and numpy's own would only wait for one another.
 test: $(VENV)/.tested
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.tested
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -104,13 +104,13 @@ def new_figure(width: float, height: float) -> Figure:
 def wrap_caption(parts: Sequence[str], room: float) -> str:
     """Join the parts of a caption with dots, in lines of at most ``room`` inches of 8-point text.
 
-    A part that is longer than a line is broken between words, its further lines indented.
+    A part that is longer than a line is broken where it has dots itself, else between words, further lines indented.
 
     >>> wrap_caption(["40 of 512 channels", "by energy", "nothing clipped"], 2.2)
     '40 of 512 channels · by energy\\nnothing clipped'
     """
     limit, lines = max(int(room * 14.5), 30), [""]
-    for part in parts:
+    for part in (piece for whole in parts for piece in whole.split(" · ")):
         first, *rest = textwrap.wrap(part, limit, subsequent_indent="   ") or [part]
         if lines[-1] and len(lines[-1]) + len(first) + 3 > limit:
             lines.append(first)
