@@ -18,7 +18,7 @@ from onnxviz.analysis.model_comparison import ComparedTensor, How, ModelComparis
 from onnxviz.analysis.numeric import is_numeric, to_float
 from onnxviz.analysis.rounding import deepened, tolerance
 from onnxviz.analysis.tensor_pairs import pair_by_activations, turn
-from onnxviz.errors import InputError, listed
+from onnxviz.errors import InputError, counted, listed
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import model_name
 from onnxviz.graph.shapes import dtype_name, infer_shapes, model_inputs, shape_list
@@ -229,7 +229,7 @@ def _renamed(reference: ir.Model, model: ir.Model) -> dict[str, str]:
     theirs, own = ({str(v.name): v for v in model_inputs(m)} for m in (reference, model))
     if len(theirs) != len(own):
         raise InputError(
-            f"the model has {counted(own)}, and the reference {counted(theirs)}",
+            f"the model has {_inputs(own)}, and the reference {_inputs(theirs)}",
             hint="compare models that take the same inputs",
         )
     pairs = paired_inputs(reference, model)
@@ -243,9 +243,8 @@ def _renamed(reference: ir.Model, model: ir.Model) -> dict[str, str]:
     return pairs
 
 
-def counted(inputs: Mapping[str, Any]) -> str:
-    """Return how many inputs there are, and which."""
-    return f"{len(inputs)} input{'s' * (len(inputs) != 1)} ({listed(list(inputs), 4) or 'none'})"
+def _inputs(inputs: Mapping[str, Any]) -> str:
+    return f"{counted(len(inputs), 'input')} ({listed(list(inputs), 4) or 'none'})"
 
 
 def _unlike(one: ir.Value, other: ir.Value) -> bool:

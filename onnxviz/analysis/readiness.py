@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from onnxviz.analysis.comparison import decibels
 from onnxviz.analysis.precisions import LARGEST16, NORMAL16, ValueRange
-from onnxviz.errors import listed, printable
+from onnxviz.errors import counted, listed, printable
 
 __all__ = ["By", "CurvePoint", "Effect", "LayerEffect", "Precision", "Readiness", "TensorRange"]
 
@@ -331,15 +331,6 @@ def reasons(left_out: Mapping[str, str]) -> str:
     'it is control flow (2)'
     """
     return "; ".join(f"{why} ({count})" for why, count in Counter(left_out.values()).most_common())
-
-
-def counted(count: int, what: str) -> str:
-    """Return a number of things in words.
-
-    >>> counted(1, "node"), counted(3, "op")
-    ('1 node', '3 ops')
-    """
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def told(relative: float, top1: float | None) -> str:

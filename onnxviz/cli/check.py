@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from onnxviz.cli.options import Input, ModelFile, runs_on_providers, tell
+from onnxviz.errors import InputError, OutputError, counted
 
 if TYPE_CHECKING:
     from onnxviz.checks.mending import Mended
@@ -69,7 +70,6 @@ def check(
     """Check whether a model is fit to deploy; exit code 1 if not, 3 if something could not be checked."""
     from onnxviz import api
     from onnxviz.checks.formats import render
-    from onnxviz.errors import InputError, OutputError
     from onnxviz.graph.files import atomic_write, check_output
 
     if static and (input or reference or latency_baseline or save_latency or repro):
@@ -101,7 +101,11 @@ def check(
 
 def _tell_mended(path: Path, mended: Mended) -> None:
     """Say on standard error what was changed: standard output holds the result alone."""
-    proof = f"each step proven on {mended.proof} outputs" if mended.proof else "nothing that is computed was touched"
+    proof = (
+        f"each step proven on {counted(mended.proof, 'output')}"
+        if mended.proof
+        else "nothing that is computed was touched"
+    )
     tell(f"{path}: {proof if mended.changes else 'nothing to mend'}")
     for change in mended.changes:
         tell(f"  {change}")

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from onnxviz.analysis.model_comparison import ComparedTensor, ModelComparison
-from onnxviz.errors import InputError
+from onnxviz.errors import InputError, counted
 from onnxviz.plots.style import INK, MUTED, figure_text, inch_axes, new_figure, safe, wrap_caption
 
 __all__ = ["plot_comparison"]
@@ -145,8 +145,8 @@ def _facts(comparison: ModelComparison) -> list[str]:
     ways = ", ".join(f"{count} by {way}" for way, count in comparison.counts().items() if count)
     facts = [
         f"{safe(comparison.model, 50)} beside {safe(comparison.reference, 50)}",
-        f"{len(comparison.tensors)} tensors, paired {ways}; {len(comparison.unmatched)} without a twin",
-        f"the worst of {comparison.samples} {'batch' if comparison.samples == 1 else 'batches'}",
+        f"{counted(len(comparison.tensors), 'tensor')}, paired {ways}; {len(comparison.unmatched)} without a twin",
+        f"the worst of {counted(comparison.samples, 'batch')}",
         f"errors below {_FLOOR:.0e} stand on the lowest line",
     ]
     return [*facts, *(safe(note, 90) for note in comparison.notes)]

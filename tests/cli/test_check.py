@@ -66,7 +66,7 @@ def test_fix(onnxviz: Onnxviz, here: Path) -> None:
         "check", "models/unnamed.onnx", "--static", "--only", "G03", "--format", "json", "--fix", "mended.onnx"
     )
     assert json.loads(run.out)["counts"]["warning"] == 1, "standard output holds the result alone"
-    assert "mended.onnx: each step proven on 1 outputs" in run.err
+    assert "mended.onnx: each step proven on 1 output" in run.err
     assert run.files == ["mended.onnx"]
     assert onnxviz("check", "mended.onnx", "--static", "--only", "G03", "--fail-on", "warning").code == 0
     assert onnxviz("check", LENET, "--static", "--only", "G03", "--fix", LENET).code == 2
