@@ -81,12 +81,11 @@ def compare_models(
             known = worst.get(one.tensor)
             worst[one.tensor] = one if known is None else known.worse(one)
     first = batches.first()
-    made_up = [record.name for record in first.records if record.made_up]
-    notes = [f"fed random numbers: {', '.join(made_up)}"] if made_up else []
+    notes = [f"fed random numbers: {listed(first.made_up)}"] if first.made_up else []
     order = [str(v.name) for node in run.model.graph for v in node.outputs]
     return ModelComparison(
         model_name(reference), model_name(model), tuple(worst[n] for n in order if n in worst), run.unmatched,
-        tuple(f"{r.name}: {r.source}, {r.dtype} {list(r.shape)}" for r in first.records), len(places), tuple(notes),
+        tuple(map(str, first.records)), len(places), tuple(notes),
     )  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def run_checks(
             for name, why in broken.items()
         ]
     ran = any(one.needs & Need.INPUTS for one in chosen) and "inputs" in subject.__dict__
-    fed = [f"{r.name}: {r.source}, {r.dtype} {list(r.shape)}" for r in subject.inputs.records] if ran else []
+    fed = [str(record) for record in subject.inputs.records] if ran else []
     return CheckResult(subject.name, tuple(findings), chosen, tuple(fed))
 
 
@@ -197,7 +197,7 @@ def _feeds(one: Check, subject: Subject) -> Mapping[str, Any]:
     """Return what a finding says about what the model was fed: made-up numbers prove less than real ones."""
     if not one.needs & Need.INPUTS or "inputs" not in subject.__dict__:
         return {}
-    made_up = [record.name for record in subject.inputs.records if record.made_up]
+    made_up = subject.inputs.made_up
     return {"random_inputs": made_up, "seed": subject.options.seed} if made_up else {}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Batch, Input, runs_a_model
+from onnxviz.cli.options import Batch, Input, PictureOrJson, TextOrJson, print_result, runs_a_model
 
 
 @runs_a_model
@@ -15,9 +15,8 @@ def compare(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="What is right.", show_default=False)],
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What is compared with it.", show_default=False)],
     input: Input = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="A picture, .png, .svg or .pdf; or .json.")
-    ] = None,
+    output: PictureOrJson = None,
+    format: TextOrJson = "text",
     tolerance: Annotated[
         float | None,
         typer.Option("--tolerance", min=0, help="Relative error that passes; by types and depth if left out."),
@@ -42,5 +41,5 @@ def compare(
         reference, model, input, output, tolerance=tolerance, batch=batch, model_providers=where, optimize=optimize,
         **options,
     )  # fmt: skip
-    typer.echo(str(result))
+    print_result(result, format, output)
     return 0 if result.passed else 1 if result.tensors else 3

@@ -33,7 +33,9 @@ def test_exit_codes(onnxviz: Onnxviz, here: Path) -> None:
     missing = onnxviz("check", "models/none.onnx")
     assert (missing.code, missing.err.count("\n")) == (2, 1)
     assert onnxviz("check", LENET, "--only", "Z99").code == 2
-    assert onnxviz("check", LENET, "--fail-on", "nothing").code == 2
+    wrong = onnxviz("check", LENET, "--fail-on", "nothing")
+    assert wrong.code == 2
+    assert wrong.err.endswith(": 'nothing' is not one of 'error', 'warning'; see onnxviz check --help\n")
 
 
 def test_formats(onnxviz: Onnxviz, here: Path) -> None:
