@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -45,6 +45,7 @@ def compare_models(
     providers: str | Sequence[str] = "cpu",
     model_providers: str | Sequence[str] | None = None,
     op_library: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ModelComparison:
     """Compare a model with a reference on the same inputs.
 
@@ -61,6 +62,7 @@ def compare_models(
         providers: As :func:`onnxviz.runtime.providers.resolve_providers` takes them.
         model_providers: Where the model runs, if elsewhere than the reference.
         op_library: A shared library of custom operators.
+        progress: Called with the number of tensors that were compared and of all.
 
     Raises:
         InputError: The models have different numbers of inputs, or inputs of other types or shapes.
@@ -77,7 +79,9 @@ def compare_models(
     worst: dict[str, ComparedTensor] = {}
     places = range(min(len(batches), _MOST_BATCHES))
     for place in places:
-        for one in run.compared(batches.batch(place).feeds):
+        for done, one in enumerate(run.compared(batches.batch(place).feeds), 1):
+            if progress is not None:
+                progress(place * len(run.pairs or ()) + done, len(places) * len(run.pairs or ()))
             known = worst.get(one.tensor)
             worst[one.tensor] = one if known is None else known.worse(one)
     first = batches.first()

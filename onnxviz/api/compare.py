@@ -47,7 +47,7 @@ def compare(
         model_providers: Where the model runs, if elsewhere than the reference.
         optimize: ``"basic"``, ``"extended"``, ``"layout"`` or ``"all"``: compare what onnxruntime's optimiser makes of
             the model at that level, in place of the model; see :func:`onnxviz.runtime.production.optimized_model`.
-        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
+        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``, ``progress``.
 
     Raises:
         ModelError, InputError, ExecutionError, OutputError: A model does not open or run, an input does not fit, or the

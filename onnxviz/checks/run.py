@@ -109,7 +109,11 @@ def _fits(one: Check, pattern: str) -> bool:
 
 
 def run_checks(
-    subject: Subject, only: Sequence[str] = (), skip: Sequence[str] = (), checks: Sequence[Check] | None = None
+    subject: Subject,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    checks: Sequence[Check] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CheckResult:
     """Run the checks on a model, one after the other.
 
@@ -120,13 +124,18 @@ def run_checks(
         only: Ids, or globs of them, of the checks to run; all if empty.
         skip: Ids, or globs of them, of checks to leave out.
         checks: The checks to choose from; by default every one that there is.
+        progress: Called with the number of checks that are done and of all.
 
     Raises:
         InputError: ``only`` or ``skip`` names no check.
     """
     every, broken = all_checks() if checks is None else (tuple(checks), {})
     chosen = choose(every, only, skip)
-    findings = [finding for one in chosen for finding in _apply(one, subject)]
+    findings: list[Finding] = []
+    for done, one in enumerate(chosen, 1):
+        findings += _apply(one, subject)
+        if progress is not None:
+            progress(done, len(chosen))
     if not only:
         findings += [
             Finding(name, "a check of another package", "error", "not_checked", why, cause="crashed")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from onnxviz.cli.options import Input, ModelFile, runs_on_providers, tell
+from onnxviz.cli.progress import shown_progress
 from onnxviz.errors import InputError, OutputError, counted
 
 if TYPE_CHECKING:
@@ -77,17 +78,18 @@ def check(
     if output is not None:
         check_output(output)
     if fix is not None:
-        check_output(fix, (".onnx",))
+        check_output(fix, (".onnx",), source=model)
     if repro is not None and (repro.is_file() or not repro.absolute().parent.is_dir()):
         raise OutputError(f"cannot write into {repro}: it is no folder, and none can be made", hint="name a folder")
     del options["providers"]  # that of --provider, which this verb does not have
     asked = providers.split(",") if providers else ()
-    result = api.check(
-        model, input, reference=reference, target_opset=target_opset, providers=asked,
-        max_memory=max_memory, only=_ids(only), skip=_ids(skip), static=static, baseline=baseline,
-        save_baseline=save_baseline, latency_baseline=latency_baseline, save_latency=save_latency, repro=repro,
-        **options,
-    )  # fmt: skip
+    with shown_progress(what="checks") as progress:
+        result = api.check(
+            model, input, reference=reference, target_opset=target_opset, providers=asked,
+            max_memory=max_memory, only=_ids(only), skip=_ids(skip), static=static, baseline=baseline,
+            save_baseline=save_baseline, latency_baseline=latency_baseline, save_latency=save_latency, repro=repro,
+            progress=progress, **options,
+        )  # fmt: skip
     text = render(result, format, fail_on)
     if output is None:
         typer.echo(text, nl=False)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from onnxviz.cli.options import Batch, Input, PictureOrJson, TextOrJson, print_result, runs_a_model
+from onnxviz.cli.progress import shown_progress
 
 
 @runs_a_model
@@ -37,9 +38,10 @@ def compare(
     from onnxviz import api
 
     where = None if model_provider is None else model_provider.split(",")
-    result = api.compare(
-        reference, model, input, output, tolerance=tolerance, batch=batch, model_providers=where, optimize=optimize,
-        **options,
-    )  # fmt: skip
+    with shown_progress(what="tensors") as progress:
+        result = api.compare(
+            reference, model, input, output, tolerance=tolerance, batch=batch, model_providers=where, optimize=optimize,
+            progress=progress, **options,
+        )  # fmt: skip
     print_result(result, format, output)
     return 0 if result.passed else 1 if result.tensors else 3

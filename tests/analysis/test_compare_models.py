@@ -261,3 +261,11 @@ def test_names_of_a_model_do_not_reach_the_terminal_as_they_are() -> None:
     result = compared(layers(), model)
     assert "\x1b" not in str(result)
     assert plot_comparison(result).axes
+
+
+def test_progress_is_told_over_all_batches() -> None:
+    told: list[tuple[int, int]] = []
+    feeds = {"x": np.ones((2, 8), np.float32)}
+    batches = batches_of(layers(), feeds, batch=1)
+    compare_models(layers(), layers(), batches, progress=lambda *counted: told.append(counted))
+    assert told == [(done, 12) for done in range(1, 13)]
