@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from onnxviz.analysis.conversion_runs import MOST_BATCHES, ConversionRuns
 from onnxviz.analysis.precisions import CodeRounding, HalfRounding, ValueRange
-from onnxviz.analysis.readiness import By, LayerEffect, Precision, Readiness, TensorRange, reasons
+from onnxviz.analysis.readiness import Readiness, reasons
+from onnxviz.analysis.readiness_parts import By, LayerEffect, Precision, TensorRange
 from onnxviz.errors import CheckError, InputError, listed
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.conversions import Layer, code_layers, half_layers, joined

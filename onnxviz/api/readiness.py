@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
-    from onnxviz.analysis.readiness import By, Precision, Readiness
+    from onnxviz.analysis.readiness import Readiness
+    from onnxviz.analysis.readiness_parts import By, Precision
     from onnxviz.runtime.capture import Feed
 
     Model = ir.Model | str | os.PathLike[str]

@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from onnxviz.analysis.readiness import LayerEffect, Precision, Readiness
+from onnxviz.analysis.readiness import Readiness
+from onnxviz.analysis.readiness_parts import LayerEffect, Precision
 from onnxviz.errors import InputError, counted
 from onnxviz.plots.style import INK, MUTED, figure_text, inch_axes, new_figure, safe, wrap_caption
 
