@@ -28,6 +28,7 @@ __all__ = [
     "ProviderError",
     "SelectionError",
     "TrustError",
+    "counted",
     "listed",
     "printable",
     "spreadsheet_text",
@@ -141,3 +142,13 @@ def listed(names: Sequence[str], limit: int = 5) -> str:
     'a, b and 1 more'
     """
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "path"), counted(1200, "node"), counted(2, "batch")
+    ('1 path', '1,200 nodes', '2 batches')
+    """
+    ending = "" if count == 1 else "es" if noun.endswith(("ch", "s", "x")) else "s"
+    return f"{count:,} {noun}{ending}"

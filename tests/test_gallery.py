@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,9 @@ VIEWS = {
     "explain",
     "maximize",
     "graph",
+    "compare",
+    "readiness",
+    "sweep",
 }
 
 
@@ -68,8 +72,15 @@ def test_commands_name_options_that_exist(command: list[str]) -> None:
 
     verb = get_command(app).commands[command[1]]  # type: ignore[attr-defined]
     context = verb.make_context(command[1], command[2:])
-    for name in ("model",):
-        assert (ROOT / context.params[name]).exists()
+    model = context.params.get("reference") or context.params["model"]  # what is compared with it is written first
+    assert (ROOT / model).exists()
+
+
+def test_the_quantised_copy_is_written_and_is_int8(tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "models/write_quantised.py"), str(tmp_path / "new" / "int8.onnx")]
+    assert subprocess.run(script, check=False, capture_output=True).returncode == 0
+    weights = onnx.load(tmp_path / "new" / "int8.onnx").graph.initializer
+    assert sum(weight.data_type == onnx.TensorProto.INT8 and len(weight.dims) > 1 for weight in weights) == 5
 
 
 def test_samples_are_written(tmp_path: Path) -> None:

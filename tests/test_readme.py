@@ -42,7 +42,7 @@ def test_python(checkout: Path) -> None:
     assert len([line for line in code.splitlines() if line]) <= 10
     done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["61706", "(1, 6, 28, 28) 3"]
+    assert done.stdout.splitlines() == ["61706", "(1, 6, 28, 28) 3", "0"]
 
 
 def test_every_verb_has_an_example_and_ci_runs_the_two_commands() -> None:
@@ -65,6 +65,10 @@ def test_every_verb_has_an_example_and_ci_runs_the_two_commands() -> None:
         "explain",
         "maximize",
         "profile",
+        "check",
+        "compare",
+        "readiness",
+        "sweep",
         "report",
         "doctor",
     }

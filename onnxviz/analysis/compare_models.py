@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnxviz.analysis.model_comparison import ComparedTensor, How, ModelComparis
 from onnxviz.analysis.numeric import is_numeric, to_float
 from onnxviz.analysis.rounding import deepened, tolerance
 from onnxviz.analysis.tensor_pairs import pair_by_activations, turn
-from onnxviz.errors import InputError, listed
+from onnxviz.errors import InputError, counted, listed
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import model_name
 from onnxviz.graph.shapes import dtype_name, infer_shapes, model_inputs, shape_list
@@ -45,6 +45,7 @@ def compare_models(
     providers: str | Sequence[str] = "cpu",
     model_providers: str | Sequence[str] | None = None,
     op_library: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ModelComparison:
     """Compare a model with a reference on the same inputs.
 
@@ -61,6 +62,7 @@ def compare_models(
         providers: As :func:`onnxviz.runtime.providers.resolve_providers` takes them.
         model_providers: Where the model runs, if elsewhere than the reference.
         op_library: A shared library of custom operators.
+        progress: Called with the number of tensors that were compared and of all.
 
     Raises:
         InputError: The models have different numbers of inputs, or inputs of other types or shapes.
@@ -77,16 +79,17 @@ def compare_models(
     worst: dict[str, ComparedTensor] = {}
     places = range(min(len(batches), _MOST_BATCHES))
     for place in places:
-        for one in run.compared(batches.batch(place).feeds):
+        for done, one in enumerate(run.compared(batches.batch(place).feeds), 1):
+            if progress is not None:
+                progress(place * len(run.pairs or ()) + done, len(places) * len(run.pairs or ()))
             known = worst.get(one.tensor)
             worst[one.tensor] = one if known is None else known.worse(one)
     first = batches.first()
-    made_up = [record.name for record in first.records if record.made_up]
-    notes = [f"fed random numbers: {', '.join(made_up)}"] if made_up else []
+    notes = [f"fed random numbers: {listed(first.made_up)}"] if first.made_up else []
     order = [str(v.name) for node in run.model.graph for v in node.outputs]
     return ModelComparison(
         model_name(reference), model_name(model), tuple(worst[n] for n in order if n in worst), run.unmatched,
-        tuple(f"{r.name}: {r.source}, {r.dtype} {list(r.shape)}" for r in first.records), len(places), tuple(notes),
+        tuple(map(str, first.records)), len(places), tuple(notes),
     )  # fmt: skip
 
 
@@ -231,7 +234,7 @@ def _renamed(reference: ir.Model, model: ir.Model) -> dict[str, str]:
     theirs, own = ({str(v.name): v for v in model_inputs(m)} for m in (reference, model))
     if len(theirs) != len(own):
         raise InputError(
-            f"the model has {counted(own)}, and the reference {counted(theirs)}",
+            f"the model has {_inputs(own)}, and the reference {_inputs(theirs)}",
             hint="compare models that take the same inputs",
         )
     pairs = paired_inputs(reference, model)
@@ -245,9 +248,8 @@ def _renamed(reference: ir.Model, model: ir.Model) -> dict[str, str]:
     return pairs
 
 
-def counted(inputs: Mapping[str, Any]) -> str:
-    """Return how many inputs there are, and which."""
-    return f"{len(inputs)} input{'s' * (len(inputs) != 1)} ({listed(list(inputs), 4) or 'none'})"
+def _inputs(inputs: Mapping[str, Any]) -> str:
+    return f"{counted(len(inputs), 'input')} ({listed(list(inputs), 4) or 'none'})"
 
 
 def _unlike(one: ir.Value, other: ir.Value) -> bool:

@@ -13,9 +13,10 @@ import onnx_ir as ir
 
 from onnxviz.analysis.conversion_runs import MOST_BATCHES, ConversionRuns
 from onnxviz.analysis.precisions import CodeRounding, HalfRounding, ValueRange
-from onnxviz.analysis.readiness import By, LayerEffect, Precision, Readiness, TensorRange, reasons
+from onnxviz.analysis.readiness import Readiness, reasons
+from onnxviz.analysis.readiness_parts import By, LayerEffect, Precision, TensorRange
 from onnxviz.analysis.threads import one_thread
-from onnxviz.errors import CheckError, InputError
+from onnxviz.errors import CheckError, InputError, listed
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.conversions import Layer, code_layers, half_layers, joined
 from onnxviz.graph.inline import inline_functions
@@ -111,16 +112,15 @@ def measure_readiness(
     tensor_ranges = _tensor_ranges(flat, seen, plan, to, runs.vanishing())
     return Readiness(
         model_name(model), to, by, _marked(effects, plan.layers, tensor_ranges), tensor_ranges, curve, plan.left_out,
-        compared, tolerance, tuple(f"{r.name}: {r.source}, {r.dtype} {list(r.shape)}" for r in first.records),
+        compared, tolerance, tuple(map(str, first.records)),
         (len(batches), min(len(batches), MOST_BATCHES)), (*_notes(batches, runs.untried, most), *notes),
     )  # fmt: skip
 
 
 def _notes(batches: Batches, untried: int, most: int) -> list[str]:
     notes = []
-    made_up = [record.name for record in batches.first().records if record.made_up]
-    if made_up:
-        notes.append(f"fed random numbers: {', '.join(made_up)}; on real inputs ranges and answers are others")
+    if made_up := batches.first().made_up:
+        notes.append(f"fed random numbers: {listed(made_up)}; on real inputs ranges and answers are others")
     if untried:
         notes.append(f"tried alone: the {most} layers with the largest errors of their own; {untried} were not")
     return notes

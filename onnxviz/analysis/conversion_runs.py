@@ -11,8 +11,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxviz.analysis.comparison import OutputParity, compare, worse
-from onnxviz.analysis.readiness import CurvePoint, Effect, LayerEffect, counted, ordered
+from onnxviz.analysis.readiness_parts import CurvePoint, Effect, LayerEffect, ordered
 from onnxviz.analysis.top_agreement import TopAgreement, top_agreement
+from onnxviz.errors import counted
 from onnxviz.graph.conversions import Layer, label_of
 
 if TYPE_CHECKING:

@@ -91,14 +91,14 @@ class HeldNumbers:
         if node is not None and node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
             codes = str(node.inputs[0].name)
         scale_zero, record = self._codes.get(codes), self._captured.get(codes)
-        if scale_zero is None or record is None or numpy_kind(record) not in "iu" or reference.dtype.kind != "f":
+        if scale_zero is None or record is None or _numpy_kind(record) not in "iu" or reference.dtype.kind != "f":
             return reference
         limits = np.iinfo(record.dtype)
         low, high = ((limit - scale_zero[1]) * scale_zero[0] for limit in (limits.min, limits.max))
         return np.maximum(reference, reference.dtype.type(0)) if -low < _ZERO * high else reference
 
 
-def numpy_kind(record: Any) -> str:
+def _numpy_kind(record: Any) -> str:
     """Return the kind of a record's type, as numpy spells it; ``"V"`` for types that numpy does not have."""
     try:
         return str(np.dtype(record.dtype).kind)

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxviz.analysis.comparison import decibels
 from onnxviz.analysis.error_metrics import ErrorMetrics
-from onnxviz.errors import printable
+from onnxviz.errors import counted, printable
 
 __all__ = ["ComparedTensor", "How", "ModelComparison"]
 
@@ -160,8 +160,8 @@ class ModelComparison:
 
     def _lines(self) -> list[str]:
         ways = ", ".join(f"{count} by {way}" for way, count in self.counts().items() if count)
-        batches = f"{self.samples} {'batch' if self.samples == 1 else 'batches'}"
-        lines = [f"{len(self.tensors)} tensors compared on {batches} ({ways}); {len(self.unmatched)} without a twin"]
+        found = f"{counted(len(self.tensors), 'tensor')} compared on {counted(self.samples, 'batch')}"
+        lines = [f"{found}{f' ({ways})' if ways else ''}; {len(self.unmatched)} without a twin"]
         if self.tensors and all(one.output for one in self.tensors) and self.unmatched:
             lines.append("nothing but the outputs could be compared: no other tensor has a twin")
         if self.first is None:

@@ -13,7 +13,7 @@ from onnxviz.analysis.axes import Dimension
 from onnxviz.analysis.comparison import OutputParity, compare
 from onnxviz.analysis.size_trials import SizeTrials
 
-__all__ = ["Padding", "mask_of", "try_padding"]
+__all__ = ["Padding", "try_padding"]
 
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _PAD = 3
@@ -41,11 +41,11 @@ class Padding:
     problem: str | None = None
 
 
-def mask_of(dimension: Dimension, feeds: Mapping[str, Any]) -> str | None:
+def _mask_of(dimension: Dimension, feeds: Mapping[str, Any]) -> str | None:
     """Return the input that says which places of a dimension count: it is called a mask, and other inputs have them.
 
     >>> ids, mask = np.zeros((1, 4), np.int64), np.ones((1, 4), np.int64)
-    >>> mask_of(Dimension("tokens", {"ids": 1, "attention_mask": 1}), {"ids": ids, "attention_mask": mask})
+    >>> _mask_of(Dimension("tokens", {"ids": 1, "attention_mask": 1}), {"ids": ids, "attention_mask": mask})
     'attention_mask'
     """
     masks = [n for n in dimension.axes if _MASK.search(n) and np.ndim(feeds[n]) == 2]
@@ -61,7 +61,7 @@ def try_padding(trials: SizeTrials, dimension: Dimension, limits: Mapping[str, f
     Returns:
         None where the dimension has no mask.
     """
-    mask = mask_of(dimension, trials.feeds)
+    mask = _mask_of(dimension, trials.feeds)
     if mask is None:
         return None
     size = trials.usual[dimension.name]

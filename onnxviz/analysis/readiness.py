@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Literal
+from typing import Any
 
 from onnxviz.analysis.comparison import decibels
-from onnxviz.analysis.readiness_parts import CurvePoint, Effect, LayerEffect, Precision, TensorRange
-from onnxviz.errors import listed, printable
+from onnxviz.analysis.readiness_parts import By, CurvePoint, LayerEffect, Precision, TensorRange, sensitivity
+from onnxviz.errors import counted, listed, printable
 
-__all__ = ["By", "CurvePoint", "Effect", "LayerEffect", "Precision", "Readiness", "TensorRange"]
+__all__ = ["Readiness", "reasons"]
 
-By = Literal["node", "block", "op"]
 _NAMES = {"fp16": "float16", "int8": "int8"}
 _LISTED = 10
 
@@ -110,7 +109,7 @@ class Readiness:
     def _lines(self) -> list[str]:
         lines = [
             f"{self.model} in {_NAMES[self.to]}: {'ready' if self.ready else 'the answer changes'} with all "
-            f"{counted(len(self.layers), self.by)} converted: {told(self.whole.relative, self.whole.top1)}"
+            f"{counted(len(self.layers), self.by)} converted: {_in_words(self.whole.relative, self.whole.top1)}"
             + (f" ({self.whole.problem})" if self.whole.problem else "")
         ]
         if not self.ready:
@@ -155,13 +154,6 @@ class Readiness:
         return f"<table><caption>{escape(printable(caption))}</caption>{head}{rows}</table>"
 
 
-def sensitivity(one: LayerEffect) -> tuple[Any, ...]:
-    """Return what layers are sorted by, the most sensitive first."""
-    if not one.effects:
-        return (1, -(one.local or 0.0), one.place)
-    return (0, not one.changes, -one.relative, 1.0 if one.top1 is None else one.top1, -(one.local or 0.0), one.place)
-
-
 def reasons(left_out: Mapping[str, str]) -> str:
     """Return why nodes are not converted, with how many for each reason.
 
@@ -171,16 +163,7 @@ def reasons(left_out: Mapping[str, str]) -> str:
     return "; ".join(f"{why} ({count})" for why, count in Counter(left_out.values()).most_common())
 
 
-def counted(count: int, what: str) -> str:
-    """Return a number of things in words.
-
-    >>> counted(1, "node"), counted(3, "op")
-    ('1 node', '3 ops')
-    """
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
-def told(relative: float, top1: float | None) -> str:
+def _in_words(relative: float, top1: float | None) -> str:
     """Return an error in words."""
     if not math.isfinite(relative):
         return "NaN, Inf or another shape"
@@ -198,13 +181,8 @@ def _row(one: LayerEffect) -> str:
         return f"{label}: not tried; its own error is {one.local or 0:.2g}{marks}"
     detail = "" if not math.isfinite(worst.relative) else f", {worst.max_abs:.2g} at most, cosine {worst.cosine:.6f}"
     changed = "  changes the answer" if one.changes else ""
-    return f"{label}: {told(one.relative, one.top1)}{detail}{changed}{marks}"
+    return f"{label}: {_in_words(one.relative, one.top1)}{detail}{changed}{marks}"
 
 
 def _place(one: TensorRange) -> str:
     return f"{one.kind} {one.tensor}" + (f" ({one.op_type})" if one.op_type else "")
-
-
-def ordered(layers: Sequence[LayerEffect]) -> list[LayerEffect]:
-    """Return layers, the least sensitive first."""
-    return sorted(layers, key=sensitivity)[::-1]

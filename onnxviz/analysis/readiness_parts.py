@@ -1,17 +1,19 @@
-"""What a conversion does to one tensor and one layer, and what float16 or int8 cannot hold of a tensor."""
+"""The numbers of a measured readiness: what a conversion does to a layer, to a tensor, and to more and more layers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from onnxviz.analysis.comparison import decibels
 from onnxviz.analysis.precisions import LARGEST16, NORMAL16, ValueRange
 
-__all__ = ["CurvePoint", "Effect", "LayerEffect", "Precision", "TensorRange"]
+__all__ = ["By", "CurvePoint", "Effect", "LayerEffect", "Precision", "TensorRange", "ordered", "sensitivity"]
 
 Precision = Literal["fp16", "int8"]
+By = Literal["node", "block", "op"]
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,18 @@ class TensorRange:
             "underflow": self.underflow, "vanishing": self.vanishing, "peak_over_rms": self.values.peak,
             **({"headroom": self.headroom} if self.to == "fp16" else {"step": self.values.step}),
         })  # fmt: skip
+
+
+def sensitivity(one: LayerEffect) -> tuple[Any, ...]:
+    """Return what layers are sorted by, the most sensitive first."""
+    if not one.effects:
+        return (1, -(one.local or 0.0), one.place)
+    return (0, not one.changes, -one.relative, 1.0 if one.top1 is None else one.top1, -(one.local or 0.0), one.place)
+
+
+def ordered(layers: Sequence[LayerEffect]) -> list[LayerEffect]:
+    """Return layers, the least sensitive first."""
+    return sorted(layers, key=sensitivity)[::-1]
 
 
 def _plain(data: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnxviz.analysis.comparison import TOLERANCE
 
-__all__ = ["deepened", "tolerance"]
+__all__ = ["computes_in_codes", "deepened", "tolerance"]
 
 _QUANTISED = 5e-2  # a code that is rounded the other way moves what follows by a step
 _DEEP = 100  # nodes from which rounding errors that add up are allowed for
@@ -45,9 +45,25 @@ def tolerance(model: ir.Model, dtype: str) -> float:
     nodes = 0
     for node in model.graph.all_nodes():
         nodes += 1
-        if "Quantize" in node.op_type or node.op_type.startswith("QLinear") or node.op_type.endswith("Integer"):
+        if _in_codes(node):
             limit = max(limit, _QUANTISED)
         for value in node.outputs:
             if value.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
                 limit = max(limit, TOLERANCE[value.dtype.name.lower()])
     return deepened(limit, nodes)
+
+
+def computes_in_codes(model: ir.Model) -> bool:
+    """Return whether a model is quantised, so that it holds only numbers of the ranges that it was calibrated for.
+
+    >>> model = ir.from_onnx_text(
+    ...     '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) {y = Neg(x)}'
+    ... )
+    >>> computes_in_codes(model)
+    False
+    """
+    return any(_in_codes(node) for node in model.graph.all_nodes())
+
+
+def _in_codes(node: ir.Node) -> bool:
+    return "Quantize" in node.op_type or node.op_type.startswith("QLinear") or node.op_type.endswith("Integer")

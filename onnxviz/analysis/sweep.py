@@ -84,12 +84,11 @@ def sweep_sizes(
         run = SweepRun(named, trials, dimensions, counting, sizes, told, op_library)
         swept = run.swept(inputs.assumed)
         result = run.result(swept)
-    made_up = [record.name for record in inputs.records if record.made_up]
-    notes = [*([f"fed random numbers: {listed(made_up)}"] if made_up else []), *notes, *run.notes]
+    notes = [*([f"fed random numbers: {listed(inputs.made_up)}"] if inputs.made_up else []), *notes, *run.notes]
     moved = {name for partners in run.tied.values() for name in partners}
     if left_out := [d.name for d in every if d not in dimensions and d.name not in moved]:
         notes.append(f"kept at their usual sizes: {listed(left_out)}")
-    fed = tuple(f"{r.name}: {r.source}, {r.dtype} {list(r.shape)}" for r in inputs.records)
+    fed = tuple(map(str, inputs.records))
     return replace(result, model=model_name(model), inputs=fed, notes=tuple(notes))
 
 

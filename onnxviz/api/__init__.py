@@ -15,7 +15,7 @@ from onnxviz.api.attention import attention, attention_weights
 from onnxviz.api.attribution import attribute, attribution_methods
 from onnxviz.api.attribution_model import attribution_model
 from onnxviz.api.check import check, mend
-from onnxviz.api.common import PICTURES, batches_for, check_outputs, reducer, save_view
+from onnxviz.api.common import PICTURES, batches_for, check_outputs, reducer, save_json, save_view
 from onnxviz.api.compare import compare
 from onnxviz.api.explain import explain
 from onnxviz.api.features import features
@@ -309,9 +309,7 @@ def profile(
     _check_distinct([*files, *([] if trace is None else [trace])])
     measured = profile_model(as_model(model), inputs, **options)
     for file in files:
-        if os.fspath(file).lower().endswith(".json"):
-            atomic_write(file, json.dumps(measured.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        else:
+        if not save_json(measured, file):
             from onnxviz.plots.profile import plot_profile
 
             save_view(plot_profile(measured), file)

@@ -71,7 +71,7 @@ def attention_weights(
     if tokens is not None:
         words = _words(maps, fed, tokens, sample)
         maps = attention_maps(captured, layers, sample=sample, window=window, batch=batch, words=words)
-    made_up = [record.name for record in fed.records if record.made_up]
+    made_up = fed.made_up
     said = [f"random numbers for {listed([printable(name, 40) for name in made_up], 3)}"] if made_up else []
     told = found.refusals()
     maps = replace(maps, notes=(*said, *([told] if told else []), *maps.notes), refused=told)

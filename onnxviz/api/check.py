@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from onnxviz.api.common import check_outputs
+from onnxviz.graph.files import check_output
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -36,6 +37,7 @@ def check(
     baseline: Path_ | None = None,
     save_baseline: Path_ | None = None,
     save_latency: Path_ | None = None,
+    progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> CheckResult:
     """Check whether a model is fit to deploy.
@@ -53,6 +55,7 @@ def check(
         baseline: A file of findings that are known and let pass.
         save_baseline: Where to write what failed as such a file.
         save_latency: Where to write how long a run takes, for a later ``latency_baseline``.
+        progress: Called with the number of checks that are done and of all.
         options: ``preprocessing``, ``dims``, ``seed``, ``op_library``, ``latency_baseline`` and ``repro``, as
             :class:`onnxviz.checks.subject.Options` has them.
 
@@ -90,7 +93,7 @@ def check(
     )
     subject = Subject(model, given)
     _check_given(subject)
-    result = run_checks(subject, only, skip)
+    result = run_checks(subject, only, skip, progress=progress)
     if save_latency is not None and subject.model_error is None:
         from onnxviz.checks.latency import save_latency as write_latency
 
@@ -136,13 +139,10 @@ def mend(
     """
     from onnxviz.checks.mending import mend as mend_model
     from onnxviz.checks.subject import Options, Subject
-    from onnxviz.errors import OutputError
     from onnxviz.graph.io import save_model
 
-    check_outputs((output, (".onnx",)))
-    same = output is not None and isinstance(model, (str, os.PathLike))
-    if same and os.path.realpath(model) == os.path.realpath(output):  # type: ignore[arg-type]
-        raise OutputError(f"{os.fspath(output)} is the model itself", hint="name another file")  # type: ignore[arg-type]
+    if output is not None:
+        check_output(output, (".onnx",), source=model if isinstance(model, (str, os.PathLike)) else None)
     mended = mend_model(Subject(model, Options(inputs=_sources(inputs), **options)))
     if output is not None:
         save_model(mended.model, output)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from onnxviz.graph.files import check_output
+from onnxviz.graph.files import atomic_write, check_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,13 +21,23 @@ if TYPE_CHECKING:
     Path_ = str | os.PathLike[str]
 
 __all__ = [
-    "DATA", "PICTURES", "batches_for", "check_outputs", "reducer", "save_view",
+    "DATA", "PICTURES", "batches_for", "check_outputs", "reducer", "save_json", "save_view",
     "split_options", "tell_refused", "write_numbers",
 ]  # fmt: skip
 
 #: The endings of pictures, and of the numbers behind them.
 PICTURES = (".png", ".svg", ".pdf")
 DATA = (".npz",)
+
+
+class HasData(Protocol):
+    """A result that can be written as plain data."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        ...
+
+
 _READING = ("preprocessing", "dims", "seed")
 
 
@@ -80,6 +91,16 @@ def write_numbers(path: Path_, arrays: Mapping[str, np.ndarray], manifest: dict[
     from onnxviz.runtime.storage import write_arrays
 
     write_arrays(os.fspath(path), arrays, manifest)
+
+
+def save_json(result: HasData, output: Path_ | None) -> bool:
+    """Write a result as JSON where a file is named that ends in ``.json``; return whether nothing is left to write."""
+    if output is None:
+        return True
+    if not os.fspath(output).lower().endswith(".json"):
+        return False
+    atomic_write(output, json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return True
 
 
 def save_view(figure: Figure, output: Path_ | None) -> None:

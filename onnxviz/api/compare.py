@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxviz.api.common import PICTURES, batches_for, check_outputs
+from onnxviz.api.common import PICTURES, batches_for, check_outputs, save_json, save_view
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
@@ -48,13 +47,13 @@ def compare(
         model_providers: Where the model runs, if elsewhere than the reference.
         optimize: ``"basic"``, ``"extended"``, ``"layout"`` or ``"all"``: compare what onnxruntime's optimiser makes of
             the model at that level, in place of the model; see :func:`onnxviz.runtime.production.optimized_model`.
-        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``.
+        options: ``providers``, ``preprocessing``, ``dims``, ``seed``, ``op_library``, ``progress``.
 
     Raises:
         ModelError, InputError, ExecutionError, OutputError: A model does not open or run, an input does not fit, or the
             file cannot be written.
 
-    >>> import numpy as np, onnx_ir as ir
+    >>> import onnx_ir as ir
     >>> text = '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) {y = %s(x)}'
     >>> compare(ir.from_onnx_text(text % "Neg"), ir.from_onnx_text(text % "Neg")).passed
     True
@@ -70,13 +69,8 @@ def compare(
         where = model_providers or run.get("providers", "cpu")
         second = optimized_model(second, where, op_library=run.get("op_library"), level=optimize)
     result = compare_models(first, second, batches, limit=tolerance, model_providers=model_providers, **run)
-    if output is not None and os.fspath(output).lower().endswith(".json"):
-        from onnxviz.graph.files import atomic_write
-
-        atomic_write(output, json.dumps(result.to_dict(), indent=2) + "\n")
-    elif output is not None:
+    if not save_json(result, output):
         from onnxviz.plots.model_comparison import plot_comparison
-        from onnxviz.plots.save import save_figure
 
-        save_figure(plot_comparison(result), output)
+        save_view(plot_comparison(result), output)
     return result

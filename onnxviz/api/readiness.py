@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, write_numbers
+from onnxviz.api.common import DATA, PICTURES, batches_for, check_outputs, save_json, save_view, write_numbers
 from onnxviz.graph.io import as_model
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
-    from onnxviz.analysis.readiness import By, Precision, Readiness
+    from onnxviz.analysis.readiness import Readiness
+    from onnxviz.analysis.readiness_parts import By, Precision
     from onnxviz.runtime.capture import Feed
 
     Model = ir.Model | str | os.PathLike[str]
@@ -79,15 +79,10 @@ def readiness(
         opened, batches, to, by=by, layers=layers, tensors=tensors, most=most, tolerance=tolerance, progress=progress,
         **run,
     )  # fmt: skip
-    if output is not None and os.fspath(output).lower().endswith(".json"):
-        from onnxviz.graph.files import atomic_write
-
-        atomic_write(output, json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
-    elif output is not None:
+    if not save_json(result, output):
         from onnxviz.plots.readiness import plot_readiness
-        from onnxviz.plots.save import save_figure
 
-        save_figure(plot_readiness(result), output)
+        save_view(plot_readiness(result), output)
     if data is not None:
         write_numbers(data, _arrays(result), result.to_dict())
     return result

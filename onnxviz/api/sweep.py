@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxviz.api.common import PICTURES, batches_for, check_outputs
+from onnxviz.api.common import PICTURES, batches_for, check_outputs, save_json, save_view
 from onnxviz.errors import InputError
 from onnxviz.graph.io import as_model
 
@@ -71,15 +70,10 @@ def sweep(
         options["dims"] = before | dict(options.get("dims") or {})
     batches, run = batches_for(opened, inputs, None, options)
     result = sweep_sizes(opened, batches.first(), sizes=sizes, seconds=max_seconds, memory=memory, **run)
-    if output is not None and os.fspath(output).lower().endswith(".json"):
-        from onnxviz.graph.files import atomic_write
-
-        atomic_write(output, json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n")
-    elif output is not None:
-        from onnxviz.plots.save import save_figure
+    if not save_json(result, output):
         from onnxviz.plots.sweep import plot_sweep
 
-        save_figure(plot_sweep(result), output)
+        save_view(plot_sweep(result), output)
     return result
 
 

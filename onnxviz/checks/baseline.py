@@ -142,5 +142,5 @@ def apply_baseline(result: CheckResult, baseline: Baseline, model: ir.Model) -> 
     asked = {one.id for one in result.checks}
     seen = {f.fingerprint for f in findings}
     gone = [text for mark, text in baseline.known.items() if mark not in seen and text.partition(" ")[0] in asked]
-    notes = (f"{len(gone)} findings of the baseline are gone: {listed(gone, 3)}",) if gone else ()
+    notes = (f"no longer found, of the baseline's: {listed(gone, 3)}",) if gone else ()
     return replace(result, findings=findings, notes=(*result.notes, *notes))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import onnx
 
-from onnxviz.checks.finding import Place, Problem, counted, tensor_place
+from onnxviz.checks.finding import Place, Problem, tensor_place
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import listed
+from onnxviz.errors import counted, listed
 from onnxviz.graph.io import PROTOBUF_LIMIT
 
 _EXTERNAL = onnx.TensorProto.EXTERNAL

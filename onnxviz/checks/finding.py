@@ -23,9 +23,9 @@ __all__ = [
     "Problem",
     "Severity",
     "Verdict",
-    "counted",
     "node_place",
     "place_of",
+    "plain",
     "tensor_place",
 ]
 
@@ -58,15 +58,6 @@ class Place:
 
 class InapplicableError(CheckError):
     """Raised by a check that has nothing to look at: what it needs was not given, or the model has none of it."""
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number of things.
-
-    >>> counted(1, "path"), counted(1200, "path")
-    ('1 path', '1,200 paths')
-    """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def node_place(name: str) -> Place:

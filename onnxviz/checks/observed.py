@@ -15,12 +15,12 @@ from onnxviz.analysis.numeric import is_integer, is_numeric, to_float
 from onnxviz.analysis.precisions import FLUSHED
 from onnxviz.graph.layouts import tensor_layouts
 
-__all__ = ["ENDS", "Observed", "Observer"]
+__all__ = ["Observed", "Observer"]
 
 Array = npt.NDArray[Any]
 
 #: Operator -> the two values that it saturates at.
-ENDS: dict[str, tuple[float, float]] = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0)}
+_ENDS: dict[str, tuple[float, float]] = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0)}
 _CLOSE = 1e-3  # of the range: that near an end counts as saturated
 
 
@@ -106,8 +106,8 @@ class Observer:
         ends: dict[str, tuple[float, float]] = {}
         for node in model.graph:
             name = str(node.outputs[0].name) if node.outputs else ""
-            if node.op_type in ENDS:
-                ends[name] = ENDS[node.op_type]
+            if node.op_type in _ENDS:
+                ends[name] = _ENDS[node.op_type]
             if node.op_type == "Relu" or _is_relu6(node):
                 channels[name] = 1 if layouts.get(name) == "NCHW" else -1
         return cls(channels, ends)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
-from onnxviz.checks.finding import Problem, counted, place_of
+from onnxviz.checks.finding import Problem, place_of
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import listed
+from onnxviz.errors import counted, listed
 
 _SHOWN = 8
 _SHAPES = frozenset({"Shape", "Size"})

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxviz.checks.finding import Problem, counted, place_of, tensor_place
+from onnxviz.checks.finding import Problem, place_of, tensor_place
 from onnxviz.checks.quantised_error import clipped_activations
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import listed
+from onnxviz.errors import counted, listed
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.shapes import shape_list
 

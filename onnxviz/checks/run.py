@@ -109,7 +109,11 @@ def _fits(one: Check, pattern: str) -> bool:
 
 
 def run_checks(
-    subject: Subject, only: Sequence[str] = (), skip: Sequence[str] = (), checks: Sequence[Check] | None = None
+    subject: Subject,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    checks: Sequence[Check] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CheckResult:
     """Run the checks on a model, one after the other.
 
@@ -120,20 +124,25 @@ def run_checks(
         only: Ids, or globs of them, of the checks to run; all if empty.
         skip: Ids, or globs of them, of checks to leave out.
         checks: The checks to choose from; by default every one that there is.
+        progress: Called with the number of checks that are done and of all.
 
     Raises:
         InputError: ``only`` or ``skip`` names no check.
     """
     every, broken = all_checks() if checks is None else (tuple(checks), {})
     chosen = choose(every, only, skip)
-    findings = [finding for one in chosen for finding in _apply(one, subject)]
+    findings: list[Finding] = []
+    for done, one in enumerate(chosen, 1):
+        findings += _apply(one, subject)
+        if progress is not None:
+            progress(done, len(chosen))
     if not only:
         findings += [
             Finding(name, "a check of another package", "error", "not_checked", why, cause="crashed")
             for name, why in broken.items()
         ]
     ran = any(one.needs & Need.INPUTS for one in chosen) and "inputs" in subject.__dict__
-    fed = [f"{r.name}: {r.source}, {r.dtype} {list(r.shape)}" for r in subject.inputs.records] if ran else []
+    fed = [str(record) for record in subject.inputs.records] if ran else []
     return CheckResult(subject.name, tuple(findings), chosen, tuple(fed))
 
 
@@ -197,7 +206,7 @@ def _feeds(one: Check, subject: Subject) -> Mapping[str, Any]:
     """Return what a finding says about what the model was fed: made-up numbers prove less than real ones."""
     if not one.needs & Need.INPUTS or "inputs" not in subject.__dict__:
         return {}
-    made_up = [record.name for record in subject.inputs.records if record.made_up]
+    made_up = subject.inputs.made_up
     return {"random_inputs": made_up, "seed": subject.options.seed} if made_up else {}
 
 

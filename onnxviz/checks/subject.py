@@ -210,7 +210,7 @@ class Subject:
     @property
     def made_up(self) -> bool:
         """Whether any number that the model is fed is random, so that what it computes may mean nothing."""
-        return any(record.made_up for record in self.inputs.records)
+        return bool(self.inputs.made_up)
 
     def shared(self, name: str, make: Callable[[], T]) -> T:
         """Return what several checks use, such as a capture; made by the first that asks."""

@@ -143,4 +143,6 @@ def _usage(error: Exception, debug: bool) -> int:
         return _fail(f"internal error: {what}; run it again with --debug and report what it shows", 2, debug)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "onnxviz"
-    return _fail(f"{printable(describe())}; see {path} --help", getattr(error, "exit_code", 2), debug)
+    # Lists of choices stand on lines of their own, and sentences end with a full stop: here it goes on.
+    what = " ".join(describe().replace("Value error, ", "").split()).removesuffix(".")
+    return _fail(f"{printable(what)}; see {path} --help", getattr(error, "exit_code", 2), debug)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from onnxviz.cli.options import Input, ModelFile, runs_on_providers, tell
+from onnxviz.cli.progress import shown_progress
+from onnxviz.errors import InputError, OutputError, counted
 
 if TYPE_CHECKING:
     from onnxviz.checks.mending import Mended
@@ -69,7 +71,6 @@ def check(
     """Check whether a model is fit to deploy; exit code 1 if not, 3 if something could not be checked."""
     from onnxviz import api
     from onnxviz.checks.formats import render
-    from onnxviz.errors import InputError, OutputError
     from onnxviz.graph.files import atomic_write, check_output
 
     if static and (input or reference or latency_baseline or save_latency or repro):
@@ -77,17 +78,18 @@ def check(
     if output is not None:
         check_output(output)
     if fix is not None:
-        check_output(fix, (".onnx",))
+        check_output(fix, (".onnx",), source=model)
     if repro is not None and (repro.is_file() or not repro.absolute().parent.is_dir()):
         raise OutputError(f"cannot write into {repro}: it is no folder, and none can be made", hint="name a folder")
     del options["providers"]  # that of --provider, which this verb does not have
     asked = providers.split(",") if providers else ()
-    result = api.check(
-        model, input, reference=reference, target_opset=target_opset, providers=asked,
-        max_memory=max_memory, only=_ids(only), skip=_ids(skip), static=static, baseline=baseline,
-        save_baseline=save_baseline, latency_baseline=latency_baseline, save_latency=save_latency, repro=repro,
-        **options,
-    )  # fmt: skip
+    with shown_progress(what="checks") as progress:
+        result = api.check(
+            model, input, reference=reference, target_opset=target_opset, providers=asked,
+            max_memory=max_memory, only=_ids(only), skip=_ids(skip), static=static, baseline=baseline,
+            save_baseline=save_baseline, latency_baseline=latency_baseline, save_latency=save_latency, repro=repro,
+            progress=progress, **options,
+        )  # fmt: skip
     text = render(result, format, fail_on)
     if output is None:
         typer.echo(text, nl=False)
@@ -101,7 +103,11 @@ def check(
 
 def _tell_mended(path: Path, mended: Mended) -> None:
     """Say on standard error what was changed: standard output holds the result alone."""
-    proof = f"each step proven on {mended.proof} outputs" if mended.proof else "nothing that is computed was touched"
+    proof = (
+        f"each step proven on {counted(mended.proof, 'output')}"
+        if mended.proof
+        else "nothing that is computed was touched"
+    )
     tell(f"{path}: {proof if mended.changes else 'nothing to mend'}")
     for change in mended.changes:
         tell(f"  {change}")

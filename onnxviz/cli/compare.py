@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Batch, Input, runs_a_model
+from onnxviz.cli.options import Batch, Input, PictureOrJson, TextOrJson, print_result, runs_a_model
+from onnxviz.cli.progress import shown_progress
 
 
 @runs_a_model
@@ -15,9 +16,8 @@ def compare(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="What is right.", show_default=False)],
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What is compared with it.", show_default=False)],
     input: Input = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="A picture, .png, .svg or .pdf; or .json.")
-    ] = None,
+    output: PictureOrJson = None,
+    format: TextOrJson = "text",
     tolerance: Annotated[
         float | None,
         typer.Option("--tolerance", min=0, help="Relative error that passes; by types and depth if left out."),
@@ -38,9 +38,10 @@ def compare(
     from onnxviz import api
 
     where = None if model_provider is None else model_provider.split(",")
-    result = api.compare(
-        reference, model, input, output, tolerance=tolerance, batch=batch, model_providers=where, optimize=optimize,
-        **options,
-    )  # fmt: skip
-    typer.echo(str(result))
+    with shown_progress(what="tensors") as progress:
+        result = api.compare(
+            reference, model, input, output, tolerance=tolerance, batch=batch, model_providers=where, optimize=optimize,
+            progress=progress, **options,
+        )  # fmt: skip
+    print_result(result, format, output)
     return 0 if result.passed else 1 if result.tensors else 3

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxviz.cli.options import Dims, ModelFile, console, dims, echo_json
+from onnxviz.cli.options import Dims, ModelFile, console, echo_json
+from onnxviz.cli.sizes import dims
 
 if TYPE_CHECKING:
     from onnxviz.graph.summary import ModelSummary

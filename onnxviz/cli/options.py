@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from onnxviz.cli.sizes import dims
 from onnxviz.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from onnxviz.runtime.inputs import InputRecord
 
 __all__ = [
-    "AllowCut", "Batch", "ChannelScore", "Data", "Dims", "Input", "Labels", "ModelFile", "MostChannels", "Sample",
-    "Seed", "StraightThrough", "Target", "Vocabulary", "console", "dims", "draws_a_picture", "echo_json",
-    "picture_path", "runs_a_model", "runs_on_providers", "sizes", "tell", "tell_inputs",
+    "AllowCut", "Batch", "ChannelScore", "Data", "Dims", "Input", "Labels", "ModelFile", "MostChannels",
+    "PictureOrJson", "Sample", "Seed", "StraightThrough", "Target", "TextOrJson", "Vocabulary", "console",
+    "draws_a_picture", "echo_json", "picture_path", "print_result", "runs_a_model", "runs_on_providers", "tell",
+    "tell_inputs",
 ]  # fmt: skip
 
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
-_MOST_SIZES = 256
 _OTHER_FILES = ("table", "architecture", "certificate", "export")
 Verb = Callable[..., int | None]
 
@@ -52,6 +53,10 @@ Format = Annotated[
     typer.Option("--format", help="The picture's format, where FILE has no ending."),
 ]
 Data = Annotated[Path | None, typer.Option("--data", metavar="FILE", help="The numbers behind the picture: .npz.")]
+PictureOrJson = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="A picture, .png, .svg or .pdf; or .json.")
+]
+TextOrJson = Annotated[Literal["text", "json"], typer.Option("--format", help="What goes to standard output.")]
 Dims = Annotated[
     list[str] | None,
     typer.Option("--dim", metavar="NAME=N", help="Size of an open dimension (NAME, or INPUT:AXIS); may be repeated."),
@@ -121,48 +126,6 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
 def _number(text: str) -> float:
     above, _, below = text.partition("/")
     return float(above) / (float(below) if below else 1.0)
-
-
-def dims(given: list[str] | None) -> dict[str, int]:
-    """Read ``NAME=N`` options."""
-    sizes = {}
-    for text in given or []:
-        name, _, size = text.rpartition("=")
-        if not name or not size.lstrip("-").isdigit():
-            raise InputError(f"--dim {text!r} is not NAME=N", hint="write --dim batch=1")
-        sizes[name] = int(size)
-    return sizes
-
-
-def sizes(given: list[str] | None) -> tuple[dict[str, int], dict[str, list[int]]]:
-    """Read ``NAME=N`` options, and those that name several sizes: ``NAME=1,2,8``, ``NAME=FROM:TO:STEP``.
-
-    >>> sizes(["batch=1,2", "height=32:96:32", "width=64"])
-    ({'width': 64}, {'batch': [1, 2], 'height': [32, 64, 96]})
-    """
-    fixed: dict[str, int] = {}
-    several: dict[str, list[int]] = {}
-    for text in given or []:
-        name, _, told = text.rpartition("=")
-        if not name:
-            raise InputError(f"--dim {text!r} names no sizes", hint="write --dim batch=1,2,4 or --dim height=32:512:32")
-        if "," in told or ":" in told:
-            several[name] = sorted({size for part in told.split(",") for size in _span(text, part)})
-        else:
-            fixed |= dims([text])
-    return fixed, several
-
-
-def _span(text: str, part: str) -> range:
-    """Read ``N``, ``FROM:TO`` or ``FROM:TO:STEP``; the end is included."""
-    numbers = part.split(":")
-    if len(numbers) > 3 or not all(number.isdigit() for number in numbers):
-        raise InputError(f"--dim {text!r} names no sizes", hint="write --dim batch=1,2,4 or --dim height=32:512:32")
-    first, last, step = (int(number) for number in [*numbers, *([numbers[0], "1"][len(numbers) - 1 :])])
-    span = range(first, last + 1, step or 1)
-    if not 0 < len(span) <= _MOST_SIZES or not step:
-        raise InputError(f"--dim {text!r} is {len(span):,} sizes", hint=f"give 1 to {_MOST_SIZES}, from small to large")
-    return span
 
 
 def _shared(
@@ -310,6 +273,17 @@ def console() -> Console:
 def echo_json(data: object) -> None:
     """Print JSON to standard output."""
     typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def print_result(result: Any, format: str, *files: Path | None) -> None:
+    """Print a result as text or JSON, and say on standard error which files hold more of it."""
+    if format == "json":
+        echo_json(result.to_dict())
+    else:
+        typer.echo(str(result))
+    for file in files:
+        if file is not None:
+            tell(str(file))
 
 
 def tell_inputs(records: tuple[InputRecord, ...]) -> None:

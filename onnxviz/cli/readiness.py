@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from onnxviz.cli.options import Batch, Data, Input, ModelFile, echo_json, runs_a_model, tell
+from onnxviz.cli.options import Batch, Data, Input, ModelFile, PictureOrJson, TextOrJson, print_result, runs_a_model
 from onnxviz.cli.progress import shown_progress
 
 
@@ -18,10 +17,8 @@ def readiness(
         Literal["fp16", "int8"], typer.Option("--to", help="What the model would be converted to.", show_default=False)
     ],
     input: Input = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="A picture, .png, .svg or .pdf; or .json.")
-    ] = None,
-    format: Annotated[Literal["text", "json"], typer.Option("--format", help="What goes to standard output.")] = "text",
+    output: PictureOrJson = None,
+    format: TextOrJson = "text",
     data: Data = None,
     by: Annotated[
         Literal["node", "block", "op"],
@@ -53,11 +50,5 @@ def readiness(
             model, input, output, to=to, by=by, layers=layer or "*", tensors=tensor, most=most, tolerance=tolerance,
             data=data, batch=batch, progress=progress, **options,
         )  # fmt: skip
-    if format == "json":
-        echo_json(result.to_dict())
-    else:
-        typer.echo(str(result))
-    for file in (output, data):
-        if file is not None:
-            tell(str(file))
+    print_result(result, format, output, data)
     return 0 if result.ready else 1

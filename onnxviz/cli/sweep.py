@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from onnxviz.cli.options import Input, ModelFile, echo_json, runs_on_providers, sizes
+from onnxviz.cli.options import Input, ModelFile, PictureOrJson, TextOrJson, print_result, runs_on_providers
 from onnxviz.cli.progress import shown_progress
+from onnxviz.cli.sizes import sizes
 
 
 @runs_on_providers
@@ -28,10 +28,8 @@ def sweep(
         list[str] | None,
         typer.Option("--free", metavar="INPUT:AXIS[=NAME]", help="Take a fixed axis for open; may be repeated."),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="A picture, .png, .svg or .pdf; or .json.")
-    ] = None,
-    format: Annotated[Literal["text", "json"], typer.Option("--format", help="How the result is printed.")] = "text",
+    output: PictureOrJson = None,
+    format: TextOrJson = "text",
     max_seconds: Annotated[
         float, typer.Option("--max-seconds", min=1, metavar="S", help="Time for the whole sweep.")
     ] = 120.0,
@@ -52,8 +50,5 @@ def sweep(
             model, input, output, sizes=several or None, free=free or (), max_seconds=max_seconds,
             max_memory=max_memory, progress=progress, **options,
         )  # fmt: skip
-    if format == "json":
-        echo_json(result.to_dict())
-    else:
-        typer.echo(str(result))
+    print_result(result, format, output)
     return result.exit_code()

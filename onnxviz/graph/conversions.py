@@ -15,7 +15,7 @@ from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.kinds import CONTROL_FLOW, KINDS, kind_of
 
-__all__ = ["CODED", "Change", "Layer", "code_layers", "half_layers", "joined"]
+__all__ = ["CODED", "Change", "Layer", "code_layers", "half_layers", "joined", "label_of"]
 
 #: Operators that hand values on as they are, or pick some of them: they round nothing that was not rounded before.
 MOVES = (

@@ -14,8 +14,12 @@ from onnxviz.errors import OutputError
 __all__ = ["atomic_folder", "atomic_path", "atomic_write", "check_output"]
 
 
-def check_output(path: str | os.PathLike[str], endings: Sequence[str] = ()) -> None:
+def check_output(
+    path: str | os.PathLike[str], endings: Sequence[str] = (), *, source: str | os.PathLike[str] | None = None
+) -> None:
     """Check, before long work, that ``path`` can be written and ends in one of ``endings`` (such as ``".png"``).
+
+    ``source`` is a model that must not be written over.
 
     Raises:
         OutputError: It cannot, or does not.
@@ -28,6 +32,8 @@ def check_output(path: str | os.PathLike[str], endings: Sequence[str] = ()) -> N
     if target.exists() and not target.is_file():
         raise OutputError(f"cannot write {target}: it is no regular file", hint="name a file")
     target = Path(os.path.realpath(target))
+    if source is not None and target == Path(os.path.realpath(source)):
+        raise OutputError(f"{os.fspath(path)} is the model itself", hint="name another file")
     if not target.parent.is_dir():
         raise OutputError(f"cannot write {target}: the folder {target.parent} does not exist", hint="create it first")
     if not os.access(target.parent, os.W_OK):

@@ -11,13 +11,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from onnxviz.analysis.model_comparison import ComparedTensor, ModelComparison
-from onnxviz.errors import InputError
+from onnxviz.errors import InputError, counted
 from onnxviz.plots.style import INK, MUTED, figure_text, inch_axes, new_figure, safe, wrap_caption
 
 __all__ = ["plot_comparison"]
 
 _TOTAL, _OWN, _BAD = "#0072B2", "#E69F00", "#b3261e"
-_FLOOR, _TOP = 1e-9, 1e1
+_LEAST, _TOP = 1e-9, 1e1
 _NAMED = 60
 
 
@@ -36,16 +36,17 @@ def plot_comparison(comparison: ModelComparison) -> Figure:
     width = min(max(7.0, 2.2 + 0.19 * len(tensors)), 16.0)
     named = len(tensors) <= _NAMED
     longest = max(len(_label(one)) for one in tensors) if named else 0
-    below = 0.35 + 0.066 * longest if named else 0.6
-    caption = wrap_caption(_facts(comparison), width - 0.8)
+    below = 0.3 + 0.058 * longest if named else 0.6
+    floor = _floor(tensors)
+    caption = wrap_caption(_facts(comparison, floor), width - 0.8)
     top = 1.0 + 0.14 * len(caption.splitlines())
     figure = new_figure(width, top + 3.4 + below)
     figure_text(figure, 0.35, 0.18, "Difference through the depth", fontsize=14, fontweight="bold")
     figure_text(figure, 0.35, 0.5, caption, fontsize=8, color=MUTED)
     axes = inch_axes(figure, 0.95, top, width - 1.3, 3.4)
-    _draw(axes, tensors)
-    _furnish(axes, tensors, named=named)
-    _name(axes, comparison)
+    _draw(axes, tensors, floor)
+    _furnish(axes, tensors, floor, named=named)
+    _name(axes, comparison, floor)
     axes.legend(
         handles=_legend(),
         loc="lower right",
@@ -58,19 +59,26 @@ def plot_comparison(comparison: ModelComparison) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, tensors: Sequence[ComparedTensor]) -> None:
+def _floor(tensors: Sequence[ComparedTensor]) -> float:
+    """Return where the scale begins: a decade below the smallest error or tolerance."""
+    heights = [value for one in tensors for value in (one.relative_l2, one.local, one.tolerance)]
+    smallest = min((value for value in heights if value and math.isfinite(value)), default=_LEAST)
+    return float(max(10.0 ** (math.floor(math.log10(smallest)) - 1), _LEAST))
+
+
+def _draw(axes: Axes, tensors: Sequence[ComparedTensor], floor: float) -> None:
     x = list(range(len(tensors)))
-    limits = [_height(one.tolerance) for one in tensors]
+    limits = [_height(one.tolerance, floor) for one in tensors]
     axes.plot(x, limits, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    axes.plot(x, [_height(one.relative_l2) for one in tensors], color=_TOTAL, linewidth=1, alpha=0.45, zorder=2)
+    axes.plot(x, [_height(one.relative_l2, floor) for one in tensors], color=_TOTAL, linewidth=1, alpha=0.45, zorder=2)
     axes.scatter(
-        x, [_height(one.relative_l2) for one in tensors], s=16, zorder=4,
+        x, [_height(one.relative_l2, floor) for one in tensors], s=16, zorder=4,
         color=[_BAD if one.problem else _TOTAL for one in tensors],
     )  # fmt: skip
     own = [(i, one) for i, one in enumerate(tensors) if one.local is not None]
     axes.scatter(
-        [i for i, _ in own], [_height(one.local) for _, one in own], s=18, marker="D", facecolor="none", zorder=3,
-        edgecolor=[_BAD if one.made_here else _OWN for _, one in own], linewidth=0.9,
+        [i for i, _ in own], [_height(one.local, floor) for _, one in own], s=18, marker="D", zorder=3,
+        facecolor="none", edgecolor=[_BAD if one.made_here else _OWN for _, one in own], linewidth=0.9,
     )  # fmt: skip
 
 
@@ -92,7 +100,7 @@ def _legend() -> list[Line2D]:
     ]
 
 
-def _name(axes: Axes, comparison: ModelComparison) -> None:
+def _name(axes: Axes, comparison: ModelComparison, floor: float) -> None:
     """Name the first tensor that differs."""
     first = comparison.first
     if first is None:
@@ -100,7 +108,7 @@ def _name(axes: Axes, comparison: ModelComparison) -> None:
     place = comparison.tensors.index(first)
     left = place > 0.6 * len(comparison.tensors)
     axes.annotate(
-        f"first: {_first(first)}", (place, _height(first.relative_l2)), xytext=(-6 if left else 6, 6),
+        f"first: {_first(first)}", (place, _height(first.relative_l2, floor)), xytext=(-6 if left else 6, 6),
         textcoords="offset points", ha="right" if left else "left", fontsize=8, color=_BAD, fontweight="bold",
         parse_math=False,
     )  # fmt: skip
@@ -112,15 +120,15 @@ def _first(one: ComparedTensor) -> str:
     return f"{safe(one.label, 44)}{twin}"
 
 
-def _height(error: float | None) -> float:
+def _height(error: float | None, floor: float) -> float:
     if error is None or not math.isfinite(error):
         return _TOP
-    return min(max(error, _FLOOR), _TOP)
+    return min(max(error, floor), _TOP)
 
 
-def _furnish(axes: Axes, tensors: Sequence[ComparedTensor], *, named: bool) -> None:
+def _furnish(axes: Axes, tensors: Sequence[ComparedTensor], floor: float, *, named: bool) -> None:
     axes.set_yscale("log")
-    axes.set_ylim(_FLOOR / 1.6, _TOP * 1.6)
+    axes.set_ylim(floor / 1.6, _TOP * 1.6)
     axes.yaxis.set_major_locator(LogLocator(numticks=12))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlim(-0.7, len(tensors) - 0.3)
@@ -141,12 +149,12 @@ def _label(one: ComparedTensor) -> str:
     return safe(one.node if one.node != one.op_type else f"{one.op_type}: {one.tensor}", 36)
 
 
-def _facts(comparison: ModelComparison) -> list[str]:
+def _facts(comparison: ModelComparison, floor: float) -> list[str]:
     ways = ", ".join(f"{count} by {way}" for way, count in comparison.counts().items() if count)
     facts = [
         f"{safe(comparison.model, 50)} beside {safe(comparison.reference, 50)}",
-        f"{len(comparison.tensors)} tensors, paired {ways}; {len(comparison.unmatched)} without a twin",
-        f"the worst of {comparison.samples} {'batch' if comparison.samples == 1 else 'batches'}",
-        f"errors below {_FLOOR:.0e} stand on the lowest line",
+        f"{counted(len(comparison.tensors), 'tensor')}, paired {ways}; {len(comparison.unmatched)} without a twin",
+        f"the worst of {counted(comparison.samples, 'batch')}",
+        f"errors below {floor:.0e} stand on the lowest line",
     ]
     return [*facts, *(safe(note, 90) for note in comparison.notes)]

@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from onnxviz.analysis.readiness import LayerEffect, Precision, Readiness, counted
-from onnxviz.errors import InputError
+from onnxviz.analysis.readiness import Readiness
+from onnxviz.analysis.readiness_parts import LayerEffect, Precision
+from onnxviz.errors import InputError, counted
 from onnxviz.plots.style import INK, MUTED, figure_text, inch_axes, new_figure, safe, wrap_caption
 
 __all__ = ["plot_readiness"]
@@ -71,7 +72,7 @@ def _facts(readiness: Readiness) -> list[str]:
     facts = [
         f"{safe(readiness.model, 60)}: {verdict} with all {counted(len(readiness.layers), readiness.by)} converted",
         f"compared at {safe(', '.join(readiness.compared), 70)}",
-        f"ranges of {counted(readiness.samples[0], 'batch').replace('batchs', 'batches')}",
+        f"ranges of {counted(readiness.samples[0], 'batch')}",
     ]
     if readiness.to == "fp16":
         over = readiness.overflows

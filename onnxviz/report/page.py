@@ -37,6 +37,7 @@ from onnxviz.report.sections import feature_panels, weight_panels
 from onnxviz.report.view_activations import activation_section
 from onnxviz.report.view_attention import attention_section
 from onnxviz.report.view_attribution import attribution_section
+from onnxviz.report.view_checks import checks_section
 from onnxviz.report.view_flow import flow_section
 from onnxviz.report.view_heat import heat_section
 from onnxviz.report.view_pooling import pooling_section
@@ -58,6 +59,7 @@ VIEWS: tuple[View, ...] = (
     View("neurons", "Neurons", "neurons", neuron_section),
     View("projection", "Projection", "projection", projection_section),
     View("flow", "Flow", "key path", flow_section),
+    View("findings", "Findings", "finding", checks_section),
 )
 
 _BUDGET = 10_000_000  # bytes of a page

@@ -54,6 +54,9 @@ class InputRecord:
             "steps": list(self.steps), "made_up": self.made_up,
         }  # fmt: skip
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.source}, {self.dtype} {list(self.shape)}"
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -68,6 +71,11 @@ class Inputs:
     feeds: dict[str, Any]
     records: tuple[InputRecord, ...]
     assumed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def made_up(self) -> list[str]:
+        """The inputs that nobody gave a value."""
+        return [record.name for record in self.records if record.made_up]
 
     @property
     def picture(self) -> np.ndarray | None:

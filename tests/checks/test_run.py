@@ -238,3 +238,9 @@ def test_a_check_must_say_what_it_is() -> None:
         check("T01", "info", "t", needs=Need.MODEL, what="a", why="", remedy="c", false_positives="d")(fails)
     with pytest.raises(ValueError, match="is no id"):
         check("bad id", "info", "t", needs=Need.MODEL, what="a", why="b", remedy="c", false_positives="d")(fails)
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    run_checks(Subject(ir.from_onnx_text(MODEL)), only=["G03", "G04"], progress=lambda *counted: told.append(counted))
+    assert told == [(1, 2), (2, 2)]

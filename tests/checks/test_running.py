@@ -212,6 +212,17 @@ def test_a_reference_that_gives_nan_elsewhere_differs() -> None:
     assert "NaN" in other.message
 
 
+def test_a_quantised_model_on_numbers_that_it_was_not_calibrated_for_is_a_warning() -> None:
+    source = ir.from_onnx_text(net("y = Neg(x)"))
+    codes = net(
+        "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = Neg(d)",
+        weights="float s = {0.001}, uint8 z = {0}",
+    )
+    assert verdicts(found("C01", codes, reference=source)) == [("fail", "warning")]
+    assert verdicts(found("C01", codes, reference=source, **fed(0.1, -1))) == [("fail", "error")]
+    assert verdicts(found("C01", net("y = Abs(x)"), reference=source)) == [("fail", "error")]
+
+
 def test_a_reference_of_another_shape_is_never_broadcast() -> None:
     reference = ir.from_onnx_text(net("m = ReduceSum<keepdims = 1>(x) y = Mul(m, m)", outputs="float[1] y"))
     (finding,) = found("C01", net("m = ReduceSum<keepdims = 1>(x) k = Mul(m, m) y = Expand(k, s)", weights="int64[1] s = {2}"),

@@ -33,7 +33,9 @@ def test_exit_codes(onnxviz: Onnxviz, here: Path) -> None:
     missing = onnxviz("check", "models/none.onnx")
     assert (missing.code, missing.err.count("\n")) == (2, 1)
     assert onnxviz("check", LENET, "--only", "Z99").code == 2
-    assert onnxviz("check", LENET, "--fail-on", "nothing").code == 2
+    wrong = onnxviz("check", LENET, "--fail-on", "nothing")
+    assert wrong.code == 2
+    assert wrong.err.endswith(": 'nothing' is not one of 'error', 'warning'; see onnxviz check --help\n")
 
 
 def test_formats(onnxviz: Onnxviz, here: Path) -> None:
@@ -66,10 +68,11 @@ def test_fix(onnxviz: Onnxviz, here: Path) -> None:
         "check", "models/unnamed.onnx", "--static", "--only", "G03", "--format", "json", "--fix", "mended.onnx"
     )
     assert json.loads(run.out)["counts"]["warning"] == 1, "standard output holds the result alone"
-    assert "mended.onnx: each step proven on 1 outputs" in run.err
+    assert "mended.onnx: each step proven on 1 output" in run.err
     assert run.files == ["mended.onnx"]
     assert onnxviz("check", "mended.onnx", "--static", "--only", "G03", "--fail-on", "warning").code == 0
-    assert onnxviz("check", LENET, "--static", "--only", "G03", "--fix", LENET).code == 2
+    itself = onnxviz("check", LENET, "--static", "--only", "G03", "--fix", LENET)
+    assert (itself.code, itself.out) == (2, ""), "before anything is checked"
     assert onnxviz("check", LENET, "--static", "--only", "G03", "--fix", "m.txt").code == 2
 
 

@@ -36,6 +36,8 @@ def test_models_that_differ_end_with_1_and_the_first_is_told(onnxviz: Onnxviz, h
     assert b"<svg" in picture.read_bytes()
     assert onnxviz("compare", one, other, "-o", str(data)).code == 1
     assert json.loads(data.read_text())["first"] == "y"
+    run = onnxviz("compare", one, other, "--format", "json", "-o", str(data))
+    assert (run.out, run.err) == (data.read_text(), f"{data}\n"), "the file is told, and holds what is printed"
 
 
 def test_what_the_optimiser_changes_is_asked_for_by_level(onnxviz: Onnxviz, here: Path) -> None:

@@ -40,7 +40,9 @@ def test_a_model_that_is_not_ends_with_1_and_says_what_to_keep(onnxviz: Onnxviz,
 
 def test_what_is_wrong_with_the_command(onnxviz: Onnxviz, here: Path) -> None:
     model = written(here, FINE)
-    assert onnxviz("readiness", model).code == 2
+    run = onnxviz("readiness", model)
+    assert (run.code, run.err.count("\n")) == (2, 1)
+    assert run.err.endswith("Choose from: fp16, int8; see onnxviz readiness --help\n")
     assert onnxviz("readiness", model, "--to", "int4").code == 2
     assert onnxviz("readiness", model, "--to", "fp16", "-o", str(here / "x.txt")).code == 2
     assert onnxviz("readiness", model, "--to", "fp16", "--layer", "nothing").code == 2

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from onnxviz.api import sweep as onnxviz_sweep
-from onnxviz.cli.options import sizes
+from onnxviz.cli.sizes import sizes
 from onnxviz.errors import InputError
 from tests.cli.conftest import Onnxviz
 

@@ -54,6 +54,19 @@ def test_sections_are_in_the_navigation_only_where_there_is_something(example: E
     assert not {"activations", "pooling", "attention"} & set(plain.attributes("id"))
 
 
+def test_findings_are_on_the_page_with_what_passed() -> None:
+    model = text_model("g (float[2] x) => (float[2] y) {y = Neg(x) z = Exp(x)}")
+    model.graph.node(1).name = "</script><b>"
+    page = Parsed(report_of(model).html)
+    assert {"findings", "findings-0", "findings-1"} <= set(page.attributes("id"))
+    assert "1 of 2 nodes have no name: 1 Neg" in page.text
+    assert "node '</script><b>'" in page.text
+    assert "passed: D04 G01" in page.text
+    assert "b" not in {tag for tag, _ in page.tags}
+    clean = Parsed(report_of(text_model("g (float[2] x) => (float[2] y) {[n] y = Neg(x)}")).html)
+    assert "findings-0" not in clean.attributes("id")
+
+
 def test_maps_before_and_after_are_the_values_of_the_run(example: Example) -> None:
     pictures = Parsed(example.report.html).data["atlases"]
     before, after = (tiles(pictures[f"activations-0-{i}"]) for i in (0, 1))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxviz.checks.finding import SEVERITIES, Finding, Severity, counted
+from onnxviz.checks.finding import SEVERITIES, Finding, Severity
 from onnxviz.checks.run import CheckResult
-from onnxviz.errors import printable
+from onnxviz.errors import counted, printable
 
 __all__ = ["to_text"]
 
