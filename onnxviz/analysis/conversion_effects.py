@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxviz.analysis.conversion_runs import MOST_BATCHES, ConversionRuns
 from onnxviz.analysis.precisions import CodeRounding, HalfRounding, ValueRange
 from onnxviz.analysis.readiness import By, LayerEffect, Precision, Readiness, TensorRange, reasons
+from onnxviz.analysis.threads import one_thread
 from onnxviz.errors import CheckError, InputError
 from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.conversions import Layer, code_layers, half_layers, joined
@@ -35,6 +36,7 @@ _MOST_NODES = 10_000
 _BLOCKS = 4
 
 
+@one_thread()
 def measure_readiness(
     model: ir.Model,
     batches: Batches,
@@ -309,11 +311,11 @@ def _marked(
     under = {one.tensor for one in tensors if one.flat}
     marked = []
     for effect, layer in zip(effects, layers, strict=True):
-        names = {
-            str(value.name) for node, change in layer.changes.items()
-            for value in (*node.outputs, *(node.inputs[i] for i in (*change.weights, *change.constants)))
-            if value is not None
-        }  # fmt: skip
+        values: list[ir.Value | None] = []
+        for node, change in layer.changes.items():
+            read = (*change.inputs, *change.weights, *change.constants)
+            values += [*node.outputs, *(node.inputs[index] for index in read)]
+        names = {str(value.name) for value in values if value is not None}
         marks = [mark for mark, bad in (("overflow", over), ("underflow", under)) if names & bad]
         marked.append(replace(effect, marks=tuple(marks)))
     return tuple(marked)

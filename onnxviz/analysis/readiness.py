@@ -226,7 +226,7 @@ class Readiness:
 
     @property
     def ranking(self) -> tuple[LayerEffect, ...]:
-        """The layers, the most sensitive first; those that were not tried last, by their own error."""
+        """The layers, the most sensitive first: those that change the answer, then by error; those not tried last."""
         return tuple(sorted(self.layers, key=sensitivity))
 
     @property
@@ -321,7 +321,7 @@ def sensitivity(one: LayerEffect) -> tuple[Any, ...]:
     """Return what layers are sorted by, the most sensitive first."""
     if not one.effects:
         return (1, -(one.local or 0.0), one.place)
-    return (0, -one.relative, 1.0 if one.top1 is None else one.top1, -(one.local or 0.0), one.place)
+    return (0, not one.changes, -one.relative, 1.0 if one.top1 is None else one.top1, -(one.local or 0.0), one.place)
 
 
 def reasons(left_out: Mapping[str, str]) -> str:

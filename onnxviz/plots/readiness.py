@@ -54,7 +54,7 @@ def plot_readiness(readiness: Readiness) -> Figure:
     figure_text(figure, 0.35, 0.5, caption, fontsize=8, color=MUTED)
     floor = _floor(readiness)
     bars = inch_axes(figure, 0.95, top, width - 1.6, _DEEP)
-    _draw_bars(bars, readiness, floor)
+    _draw_bars(bars, readiness, floor, width - 1.6)
     _decibels(bars, floor)
     _draw_marks(inch_axes(figure, 0.95, top + 2.62, width - 1.6, 0.4), layers, readiness.to, named=named)
     half = (width - 1.3) * 0.42
@@ -94,7 +94,7 @@ def _height(error: float, floor: float) -> float:
     return min(max(error, floor), _TOP)
 
 
-def _draw_bars(axes: Axes, readiness: Readiness, floor: float) -> None:
+def _draw_bars(axes: Axes, readiness: Readiness, floor: float, inches: float) -> None:
     layers = readiness.layers
     tried = [(i, one) for i, one in enumerate(layers) if one.effects]
     drawn = axes.bar(
@@ -113,17 +113,17 @@ def _draw_bars(axes: Axes, readiness: Readiness, floor: float) -> None:
     axes.set_xlim(-0.7, len(layers) - 0.3)
     axes.xaxis.set_major_locator(NullLocator())
     axes.set_ylabel("relative error", fontsize=8, color=INK)
-    _number(axes, readiness, floor)
+    _number(axes, readiness, floor, inches)
     axes.legend(
         handles=_legend(readiness, bool(untried)), loc="lower right", bbox_to_anchor=(1, 1.0), ncols=4, frameon=False,
         fontsize=8, borderaxespad=0.2,
     )  # fmt: skip
 
 
-def _number(axes: Axes, readiness: Readiness, floor: float) -> None:
+def _number(axes: Axes, readiness: Readiness, floor: float, inches: float) -> None:
     """Number the most sensitive bars as the ranking does; a number that would lie on another stands above it."""
     taken: list[tuple[float, float]] = []
-    room = len(readiness.layers) / 90
+    room = 0.1 * len(readiness.layers) / inches
     ranked = [one for one in readiness.ranking if one.effects][:_NUMBERED]
     for number, one in enumerate(ranked, 1):
         top = _DEEP * math.log(_height(one.relative, floor) / floor) / math.log(_CEILING / floor)
@@ -210,10 +210,10 @@ def _draw_curve(axes: Axes, readiness: Readiness, floor: float) -> None:
     if not readiness.ready:
         axes.axvline(readiness.safe + 0.5, color=_BAD, linewidth=0.9, zorder=1)
         late = readiness.safe > 0.5 * len(readiness.layers)
-        axes.annotate(
-            f"up to {readiness.safe} the answer stays", (readiness.safe + 0.5, 1), xycoords=("data", "axes fraction"),
-            xytext=(-4 if late else 4, -2), textcoords="offset points", ha="right" if late else "left", va="top",
-            fontsize=7.5, color=_BAD,
+        axes.annotate(  # where no point is: errors are small before the line and large behind it
+            f"up to {readiness.safe} the answer stays", (readiness.safe + 0.5, 1 if late else 0),
+            xycoords=("data", "axes fraction"), xytext=(-4, -2) if late else (4, 3), textcoords="offset points",
+            ha="right" if late else "left", va="top" if late else "bottom", fontsize=7.5, color=_BAD,
         )  # fmt: skip
     _scale(axes, floor)
     axes.set_xlim(0, len(readiness.layers) + 0.5)
@@ -225,7 +225,7 @@ def _draw_curve(axes: Axes, readiness: Readiness, floor: float) -> None:
 def _write_ranking(figure: Figure, readiness: Readiness, left: float, top: float, room: float) -> None:
     """Write the most sensitive layers, an error and what comes of the best class."""
     columns = (left + 0.26, left + room - 1.75, left + room - 1.1, left + room - 0.55)
-    letters = max(int((room - 2.16) / 0.07), 12)
+    letters = max(int((room - 2.1) / 0.064), 12)
     classes = any(one.top1 is not None for one in readiness.layers)
     for text, at in zip(("layer", "error", "SQNR", "top-1" if classes else ""), columns, strict=True):
         figure_text(figure, at, top - 0.02, text, fontsize=7.5, color=MUTED)

@@ -125,6 +125,37 @@ def test_nothing_kept_gives_the_same() -> None:
                 np.testing.assert_array_equal(array, results[0][index][name])
 
 
+@pytest.mark.parametrize("kept", [0, 400, 1 << 20])
+def test_pieces_of_many_nodes_run_as_the_nodes_would(kept: int) -> None:
+    """A deep graph with skips, so that what lies behind a node is run in pieces; against single nodes throughout."""
+    lines, last = [], "x"
+    for i in range(90):
+        other = f"t{i - 7}" if i % 5 == 0 and i > 7 else "x"
+        op = ("Add", "Tanh", "Mul", "Sin", "Sub")[i % 5]
+        lines.append(f"t{i} = {op}({last}{'' if op in ('Tanh', 'Sin') else f', {other}'})")
+        last = f"t{i}"
+    text = f'<ir_version: 8, opset_import: ["": 17]> g (float[2, 4] x) => (float[2, 4] y, float[2, 4] t50) {{{" ".join(lines)} y = Add({last}, t3)}}'
+    model = infer_shapes(ir.from_onnx_text(text))
+    names = [str(node.outputs[0].name) for node in model.graph]
+    layers, _ = half_layers(model, dict.fromkeys(["x", *names], "float32"))
+    changes = {node: change for layer in layers for node, change in layer.changes.items()}
+    groups = [*([node] for node in model.graph), [model.graph[3], model.graph[70]], list(model.graph)]
+    found = []
+    for single in (False, True):
+        with WhatIf(
+            model, changes, model.graph.outputs, HalfRounding(), sizes=dict.fromkeys(names, 32), kept=kept
+        ) as run:
+            assert any(joined is not None for joined, _ in run._groups)
+            if single:
+                run._groups = [(None, members) for _, members in run._groups]
+            run.baseline({"x": X})
+            found.append({index: outputs for index, outputs, _ in run.rounded(groups)})
+    assert sorted(found[0]) == list(range(93))
+    for index, outputs in found[0].items():
+        for name in ("y", "t50"):
+            np.testing.assert_array_equal(outputs[name], found[1][index][name])
+
+
 def test_codes_are_those_of_quantize_linear() -> None:
     """A layer in codes against QuantizeLinear and DequantizeLinear written around it."""
     model = branched()
