@@ -17,7 +17,7 @@ from onnxviz.analysis.readiness import By, LayerEffect, Precision, Readiness, Te
 from onnxviz.analysis.threads import one_thread
 from onnxviz.errors import CheckError, InputError
 from onnxviz.graph.constants import constant_tensor
-from onnxviz.graph.conversions import Layer, code_layers, half_layers, joined
+from onnxviz.graph.conversions import Layer, code_layers, code_ranges, half_layers, joined
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import copy_model, model_name
 from onnxviz.graph.scopes import scope_name, scopes
@@ -93,8 +93,8 @@ def measure_readiness(
     from onnxviz.runtime.what_if import WhatIf
 
     ranges = {name: (one.low, one.high) for name, one in seen.ranges.items() if one.low <= one.high}
-    rounding = HalfRounding() if to == "fp16" else CodeRounding(ranges)
     changes = {node: change for layer in plan.layers for node, change in layer.changes.items()}
+    rounding = HalfRounding() if to == "fp16" else CodeRounding(code_ranges(flat, changes, ranges))
     with WhatIf(flat, changes, ends, rounding, sizes=seen.sizes, **options) as run:  # type: ignore[arg-type]
         plan = plan.reached(run.nodes)
         if not plan.layers:

@@ -118,6 +118,8 @@ class HalfRounding:
     [inf, 1.0]
     """
 
+    shared = False  # a Cast stands before the node that is converted
+
     def activation(self, name: str, array: Array) -> Array:
         """Return a tensor, rounded."""
         with np.errstate(over="ignore", under="ignore"):
@@ -148,6 +150,8 @@ class CodeRounding:
     >>> CodeRounding({"x": (0.0, 255.0)}).activation("x", np.float32([0.4, 300])).tolist()
     [0.0, 255.0]
     """
+
+    shared = True  # a QuantizeLinear stands behind the tensor
 
     def __init__(self, ranges: Mapping[str, tuple[float, float]]) -> None:
         self._ranges = ranges
