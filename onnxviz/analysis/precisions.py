@@ -99,11 +99,6 @@ class ValueRange:
         mean = float(np.sqrt(self.squares / finite)) if finite else 0.0
         return self.largest / mean if mean else 0.0
 
-    @property
-    def step(self) -> float:
-        """The scale of unsigned 8-bit codes for this range, which is widened to hold 0."""
-        return _scale(self.low, self.high)
-
     def share(self, count: int) -> float:
         """Return a count as a share of the elements that are not 0."""
         return count / self.nonzero if self.nonzero else 0.0
@@ -155,6 +150,10 @@ class CodeRounding:
 
     def __init__(self, ranges: Mapping[str, tuple[float, float]]) -> None:
         self._ranges = ranges
+
+    def step(self, name: str) -> float:
+        """Return the scale of the codes of a tensor; 1 where its range is not known."""
+        return _scale(*self._ranges.get(name, (np.inf, -np.inf)))
 
     def activation(self, name: str, array: Array) -> Array:
         """Return a tensor rounded to the codes of its range; what lies outside of it is clipped."""

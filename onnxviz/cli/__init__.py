@@ -143,4 +143,4 @@ def _usage(error: Exception, debug: bool) -> int:
         return _fail(f"internal error: {what}; run it again with --debug and report what it shows", 2, debug)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "onnxviz"
-    return _fail(f"{printable(describe())}; see {path} --help", getattr(error, "exit_code", 2), debug)
+    return _fail(f"{printable(' '.join(describe().split()))}; see {path} --help", getattr(error, "exit_code", 2), debug)

@@ -84,6 +84,9 @@ def test_the_planted_sensitive_layer_is_ranked_first() -> None:
     assert result.ranking[0].relative > 3 * result.ranking[2].relative
     clean = measured(chain(8), "int8")
     assert clean.ranking[0].relative < 3 * clean.ranking[2].relative
+    steps = {one.tensor: one.step for one in result.tensors}
+    assert (steps["s"] or 0) > 20 * (steps["x"] or 0)
+    assert steps["t7"] is None  # nothing has it in codes
     wide = next(one for one in result.tensors if one.tensor == "s")
     assert wide.values.peak > 2
     assert wide.vanishing > 0
