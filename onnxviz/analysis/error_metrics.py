@@ -73,8 +73,8 @@ def error_metrics(reference: Array, own: Array, *, ranked: bool = False) -> Erro
     if not ranked or not reference.ndim or reference.shape[-1] < 2:
         return ErrorMetrics(rmse, psnr)
     classes = reference.shape[-1]
-    rows = (array.reshape(-1, classes) for array in (reference, own))
-    found = row_agreement(*rows, min(_SEVERAL, classes))
+    one, other = (array.reshape(-1, classes) for array in (reference, own))
+    found = row_agreement(one, other, min(_SEVERAL, classes))
     return ErrorMetrics(rmse, psnr, found.top1, found.topk if classes > _SEVERAL else None)
 
 

@@ -124,6 +124,10 @@ class HalfRounding:
         """Return a constant, clamped and rounded."""
         return self.constant(array)
 
+    def bias(self, array: Array, name: str, weight: Array, axis: int | None) -> Array:
+        """Return a constant, clamped and rounded."""
+        return self.constant(array)
+
     def constant(self, array: Array) -> Array:
         """Return a constant, clamped and rounded."""
         finite = np.isfinite(array)
@@ -162,17 +166,29 @@ class CodeRounding:
 
     def weight(self, array: Array, axis: int | None) -> Array:
         """Return a weight rounded to signed codes."""
-        others = (
-            None if axis is None or array.ndim < 2 else tuple(i for i in range(array.ndim) if i != axis % array.ndim)
-        )
-        largest = np.abs(array).max(axis=others, keepdims=True, initial=0.0).astype(np.float64)
-        scale = np.where(largest / 127 < np.finfo(np.float32).tiny, 1.0, largest / 127).astype(np.float32)
+        scale = _weight_scale(array, axis)
         return (np.clip(np.rint(array / scale), -127, 127) * scale).astype(array.dtype)
+
+    def bias(self, array: Array, name: str, weight: Array, axis: int | None) -> Array:
+        """Return a bias rounded to signed 32-bit codes; their scale is that of an activation times that of a weight."""
+        scales = _weight_scale(weight, axis).reshape(-1) * np.float32(self.step(name))
+        if name not in self._ranges or (scales.size > 1 and array.shape[-1:] != scales.shape):
+            return array
+        limits = np.iinfo(np.int32)
+        codes = np.clip(np.rint(array.astype(np.float64) / scales.astype(np.float64)), limits.min, limits.max)
+        return np.asarray(codes * scales, array.dtype)
 
     def constant(self, array: Array) -> Array:
         """Return a constant rounded to the codes of its own range."""
         seen = ValueRange.of(array)
         return _codes(array, seen.low, seen.high) if seen.count else array
+
+
+def _weight_scale(array: Array, axis: int | None) -> npt.NDArray[np.float32]:
+    """Return the scales of a weight's signed codes, one for each place along an axis, with the weight's axes."""
+    others = None if axis is None or array.ndim < 2 else tuple(i for i in range(array.ndim) if i != axis % array.ndim)
+    largest = np.abs(array).max(axis=others, keepdims=True, initial=0.0).astype(np.float64)
+    return np.where(largest / 127 < np.finfo(np.float32).tiny, 1.0, largest / 127).astype(np.float32)
 
 
 def _scale(low: float, high: float) -> float:

@@ -74,12 +74,14 @@ class Change:
         outputs: Indices of the outputs that are rounded after it.
         weights: Index of a constant -> the axis of its channels, each with a scale of its own; None for one scale.
         constants: Indices of constants that are rounded as activations are.
+        biases: Indices of constants that are rounded to the product of the steps of input 0 and of weight 1.
     """
 
     inputs: frozenset[int] = frozenset()
     outputs: frozenset[int] = frozenset()
     weights: Mapping[int, int | None] = field(default_factory=dict)
     constants: frozenset[int] = frozenset()
+    biases: frozenset[int] = frozenset()
 
     def tensors(self, node: ir.Node) -> set[ir.Value]:
         """Return the activations that are rounded at this node."""
@@ -140,8 +142,8 @@ def half_layers(model: ir.Model, dtypes: Mapping[str, str]) -> tuple[list[Layer]
 def code_layers(model: ir.Model, dtypes: Mapping[str, str]) -> tuple[list[Layer], dict[str, str]]:
     """Return the nodes that can compute in 8-bit codes, and those that compute and stay in float -> why.
 
-    Weights of Conv, ConvTranspose, Gemm and MatMul have a scale for each output channel; biases are 32-bit codes, which
-    are as good as exact. A Relu or Clip that alone reads a layer is part of it: the range of the codes stands for it.
+    Weights of Conv, ConvTranspose, Gemm and MatMul have a scale for each output channel; biases are 32-bit codes. A
+    Relu or Clip that alone reads a layer is part of it: the range of the codes stands for it.
 
     Args:
         model: Functions inlined.
@@ -211,10 +213,21 @@ def code_ranges(
             coded |= change.tensors(node)
             if node.op_type == "Softmax":
                 found[str(node.outputs[0].name)] = (0.0, 1.0)
-        if _hands_on(node, coded) and (span := found.get(str(node.inputs[0].name))) is not None:  # type: ignore[union-attr]
+        if _hands_on(node, coded):
             coded.update(node.outputs)
+        elif change is None or node.op_type not in _SAME_CODES or 0 not in change.constants:
+            continue
+        if (span := _span(node.inputs[0], found)) is not None:
             found |= {str(value.name): span for value in node.outputs if str(value.name) in found}
     return found
+
+
+def _span(value: ir.Value | None, ranges: Mapping[str, tuple[float, float]]) -> tuple[float, float] | None:
+    """Return the range of a tensor, or of a constant."""
+    tensor = constant_tensor(value)
+    if tensor is None or not tensor.size:
+        return None if value is None else ranges.get(str(value.name))
+    return float(tensor.numpy().min()), float(tensor.numpy().max())
 
 
 def _computing(
@@ -257,14 +270,16 @@ def _unfit(node: ir.Node, dtypes: Mapping[str, str]) -> str | None:
 def _coded(node: ir.Node, change: Change) -> Change:
     """Sort the constants of a node into weights, what is rounded as activations are, and what stays exact."""
     constants = set(change.weights)
+    biases = frozenset({2} & constants if 1 in constants else ())
     if node.op_type in _WEIGHTED:
         axis = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}.get(node.op_type)
         if axis is None:
             axis = 0 if node.attributes.get_int("transB", 0) else 1
         own: dict[int, int | None] = {index: axis if index == 1 else None for index in constants if index < 2}
-        return replace(change, weights=own, inputs=change.inputs - {2})
+        return replace(change, weights=own, inputs=change.inputs - {2}, biases=biases)
     if node.op_type in _NORMS:
-        return replace(change, weights={index: None for index in constants if index == 1}, inputs=change.inputs & {0})
+        own = {index: None for index in constants if index == 1}
+        return replace(change, weights=own, inputs=change.inputs & {0}, biases=biases)
     return replace(change, weights={}, constants=frozenset(constants))
 
 

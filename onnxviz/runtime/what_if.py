@@ -51,6 +51,9 @@ class Rounding(Protocol):
     def constant(self, array: Array) -> Array:
         """Return a constant that is rounded as activations are."""
 
+    def bias(self, array: Array, name: str, weight: Array, axis: int | None) -> Array:
+        """Return a bias, rounded; ``name`` is that of the activation that ``weight`` is multiplied with."""
+
 
 class WhatIf:
     """A model whose nodes can round.
@@ -332,24 +335,32 @@ def _rounded_twin(
     taken = {str(value.name) for value in (*twin.graph.inputs, *twin.graph.initializers.values(), *twins.values())}
     for count, (node, copy) in enumerate(zip(model.graph, twin.graph, strict=True)):
         change = changes.get(node)
-        for index in (*change.weights, *change.constants) if change is not None else ():
+        for index in (*change.weights, *change.constants, *change.biases) if change is not None else ():
             tensor = constant_tensor(node.inputs[index])
             if tensor is None or change is None:
                 continue
             name = f"rounded {count} {index}"
             while name in taken:
                 name += "'"
-            value = ir.Value(name=name, const_value=_lazy(tensor, name, change, index, rounding))
+            value = ir.Value(name=name, const_value=_lazy(tensor, name, node, change, index, rounding))
             value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
             twin.graph.initializers[name] = value
             copy.replace_input_with(index, value)
     return twin, twins
 
 
-def _lazy(tensor: ir.TensorProtocol, name: str, change: Change, index: int, rounding: Rounding) -> ir.LazyTensor:
+def _lazy(
+    tensor: ir.TensorProtocol, name: str, node: ir.Node, change: Change, index: int, rounding: Rounding
+) -> ir.LazyTensor:
     def made() -> ir.TensorProtocol:
         array = constant_array(tensor)
-        new = rounding.constant(array) if index in change.constants else rounding.weight(array, change.weights[index])
+        source, weight = node.inputs[0], constant_tensor(node.inputs[1]) if index in change.biases else None
+        if weight is not None and source is not None:
+            new = rounding.bias(array, str(source.name), constant_array(weight), change.weights[1])
+        elif index in change.constants:
+            new = rounding.constant(array)
+        else:
+            new = rounding.weight(array, change.weights[index])
         return ir.Tensor(np.ascontiguousarray(new).reshape(array.shape), name=name)
 
     return ir.LazyTensor(made, dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)

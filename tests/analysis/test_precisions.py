@@ -98,3 +98,11 @@ def test_largest_of_rows_are_those_of_a_sort() -> None:
         found = row_agreement(one, other, k)
         assert (found.first, found.overlap) == by_sort(k)
     assert (row_agreement(one, other, 3).first, row_agreement(one, other, 3).overlap) != by_sort(3, -1)
+
+
+def test_a_bias_has_the_step_of_what_its_weight_is_multiplied_with() -> None:
+    rounding = CodeRounding({"x": (0.0, 2.55)})
+    weight = np.float32([[1.27, 0], [0, 12.7]])  # steps of 0.01 and 0.1
+    bias = rounding.bias(np.float32([0.00014, 0.00014]), "x", weight, 1)
+    assert bias == pytest.approx([0.0001, 0.0], abs=1e-9)
+    assert rounding.bias(np.float32([0.00014] * 2), "other", weight, 1).tolist() == np.float32([0.00014] * 2).tolist()
