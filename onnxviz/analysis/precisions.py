@@ -21,7 +21,7 @@ LARGEST16 = 65504.0
 ROUNDS_TO_INF = 65520.0
 #: Below it a number of float16 is subnormal and loses bits.
 NORMAL16 = 2.0**-14
-#: Below half of the smallest subnormal of float16, a number becomes 0 there.
+#: Up to half of the smallest subnormal of float16, a number becomes 0 there.
 FLUSHED = 2.0**-25
 _SMALLEST16 = 2.0**-24
 

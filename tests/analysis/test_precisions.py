@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxviz.analysis.precisions import CodeRounding, HalfRounding, ValueRange
+from onnxviz.analysis.precisions import FLUSHED, CodeRounding, HalfRounding, ValueRange
 from onnxviz.analysis.top_agreement import TopAgreement, row_agreement, top_agreement
+from onnxviz.checks.observed import Observer
 from onnxviz.runtime.session import run_model
 
 RNG = np.random.default_rng(0)
@@ -106,3 +107,10 @@ def test_a_bias_has_the_step_of_what_its_weight_is_multiplied_with() -> None:
     bias = rounding.bias(np.float32([0.00014, 0.00014]), "x", weight, 1)
     assert bias == pytest.approx([0.0001, 0.0], abs=1e-9)
     assert rounding.bias(np.float32([0.00014] * 2), "other", weight, 1).tolist() == np.float32([0.00014] * 2).tolist()
+
+
+def test_half_of_the_smallest_number_is_0_for_checks_too() -> None:
+    """Ties go to even: 2⁻²⁵ itself is 0 in float16, and what follows it is not."""
+    border = np.float32([FLUSHED, np.nextafter(np.float32(FLUSHED), np.float32(1))])
+    assert (border.astype(np.float16) == 0).tolist() == [True, False]
+    assert Observer()("x", border).flushed == ValueRange.of(border).flushed == 1

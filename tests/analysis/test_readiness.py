@@ -200,10 +200,9 @@ def quantised(model: ir.Model, names: list[str] | None, folder: Path) -> ir.Mode
 
 
 def test_what_a_table_gives_has_the_codes_of_the_table(tmp_path: Path) -> None:
-    model = parsed(
-        "e = Gather(table, i) [skip] y = Mul(e, x)", constants="float[3, 8] table = {%s}, int64[2] i = {0, 1}" %
-        ", ".join(map(str, [*np.linspace(-1, 1, 16).round(3), *[9] * 8])),
-    )  # fmt: skip
+    numbers = ", ".join(str(x) for x in [*np.linspace(-1, 1, 16).round(3), *[9] * 8])
+    constants = f"float[3, 8] table = {{{numbers}}}, int64[2] i = {{0, 1}}"
+    model = parsed("e = Gather(table, i) [skip] y = Mul(e, x)", constants=constants)
     found = run_model(quantised(model, None, tmp_path), {"x": X})["y"]
     expected = run_model(model, {"x": X})["y"]
     theirs = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
