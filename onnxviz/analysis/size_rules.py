@@ -68,6 +68,8 @@ class SizeRule:
 
     def __str__(self) -> str:
         low, high = min(self.works), max(self.works)
+        if self.tried == 1:
+            return f"works at {low}, the only size that was tried"
         if not self.fails:
             return f"works at all {self.tried} sizes from {low} to {high}"
         if not self.simple:
