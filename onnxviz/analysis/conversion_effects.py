@@ -18,7 +18,7 @@ from onnxviz.analysis.readiness_parts import By, LayerEffect, Precision, TensorR
 from onnxviz.analysis.threads import one_thread
 from onnxviz.errors import CheckError, InputError, listed
 from onnxviz.graph.constants import constant_tensor
-from onnxviz.graph.conversions import Layer, code_layers, half_layers, joined
+from onnxviz.graph.conversions import Layer, code_layers, code_ranges, half_layers, joined
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.model import copy_model, model_name
 from onnxviz.graph.scopes import scope_name, scopes
@@ -94,13 +94,14 @@ def measure_readiness(
     from onnxviz.runtime.what_if import WhatIf
 
     ranges = {name: (one.low, one.high) for name, one in seen.ranges.items() if one.low <= one.high}
-    rounding = HalfRounding() if to == "fp16" else CodeRounding(ranges)
     changes = {node: change for layer in plan.layers for node, change in layer.changes.items()}
+    rounding = HalfRounding() if to == "fp16" else CodeRounding(code_ranges(flat, changes, ranges))
     with WhatIf(flat, changes, ends, rounding, sizes=seen.sizes, **options) as run:  # type: ignore[arg-type]
         plan = plan.reached(run.nodes)
         if not plan.layers:
             raise CheckError("nothing that computes in float32 leads to what is compared", hint="choose other --tensor")
-        steps = {name: one.step for name, one in seen.ranges.items() if one.nonzero} if to == "int8" else {}
+        coded = {str(value.name) for node, change in changes.items() for value in change.tensors(node)}
+        steps = {name: rounding.step(name) for name in coded} if isinstance(rounding, CodeRounding) else {}
         answers = {str(value.name) for value in (ends if tensors is not None else flat.graph.outputs)}
         runs = ConversionRuns(
             run, plan.layers, batches, tolerance=tolerance, most=most, steps=steps, answers=answers, progress=progress
@@ -109,7 +110,7 @@ def measure_readiness(
         curve = runs.together(effects)
         compared = tuple(str(value.name) for value in run.compared)
     first = batches.first()
-    tensor_ranges = _tensor_ranges(flat, seen, plan, to, runs.vanishing())
+    tensor_ranges = _tensor_ranges(flat, seen, plan, to, runs.vanishing(), steps)
     return Readiness(
         model_name(model), to, by, _marked(effects, plan.layers, tensor_ranges), tensor_ranges, curve, plan.left_out,
         compared, tolerance, tuple(map(str, first.records)),
@@ -257,7 +258,12 @@ def _before_softmax(value: ir.Value) -> ir.Value | None:
 
 
 def _tensor_ranges(
-    model: ir.Model, seen: _Seen, plan: _Plan, to: Precision, vanishing: Mapping[str, float]
+    model: ir.Model,
+    seen: _Seen,
+    plan: _Plan,
+    to: Precision,
+    vanishing: Mapping[str, float],
+    steps: Mapping[str, float],
 ) -> tuple[TensorRange, ...]:
     """Return the ranges of inputs and activations in the order of execution, then of the weights that are converted."""
     found: list[TensorRange] = []
@@ -268,7 +274,7 @@ def _tensor_ranges(
         if values is not None and seen.dtypes.get(name) in ("float32", "float64"):
             lost = values.share(values.flushed) if to == "fp16" else vanishing.get(name, 0.0)
             where = ("", "") if node is None else (node.name or node.op_type, node.op_type)
-            found.append(TensorRange(name, kind, *where, values, lost, to))  # type: ignore[arg-type]
+            found.append(TensorRange(name, kind, *where, values, lost, to, steps.get(name)))  # type: ignore[arg-type]
 
     for value in model.graph.inputs:
         add(value, "input", None)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxviz.analysis.top_agreement import row_agreement
+
 __all__ = ["ErrorMetrics", "error_metrics", "relative_error"]
 
 Array = npt.NDArray[Any]
@@ -70,8 +72,10 @@ def error_metrics(reference: Array, own: Array, *, ranked: bool = False) -> Erro
     psnr = math.inf if not rmse else 20 * math.log10(span / rmse) if span and math.isfinite(span) else -math.inf
     if not ranked or not reference.ndim or reference.shape[-1] < 2:
         return ErrorMetrics(rmse, psnr)
-    rows = (np.asarray(array, np.float64).reshape(-1, array.shape[-1]) for array in (reference, own))
-    return ErrorMetrics(rmse, psnr, *_agreement(*rows))
+    classes = reference.shape[-1]
+    one, other = (array.reshape(-1, classes) for array in (reference, own))
+    found = row_agreement(one, other, min(_SEVERAL, classes))
+    return ErrorMetrics(rmse, psnr, found.top1, found.topk if classes > _SEVERAL else None)
 
 
 def relative_error(reference: Array, own: Array) -> float:
@@ -127,16 +131,6 @@ class _Sums:
                 a = a - b
                 sums.error += float(a @ a)
         return sums
-
-
-def _agreement(one: Array, other: Array) -> tuple[float, float | None]:
-    """Return how often the largest of a row is the same, and the share of the five largest that are."""
-    top1 = float(np.mean(np.argmax(one, 1) == np.argmax(other, 1)))
-    if one.shape[1] <= _SEVERAL:
-        return top1, None
-    several = [np.argpartition(-rows, _SEVERAL - 1, axis=1)[:, :_SEVERAL] for rows in (one, other)]
-    shared = [len(set(a.tolist()) & set(b.tolist())) for a, b in zip(*several, strict=True)]
-    return top1, float(np.mean(shared)) / _SEVERAL
 
 
 def _least(one: float | None, other: float | None) -> float | None:

@@ -21,7 +21,7 @@ LARGEST16 = 65504.0
 ROUNDS_TO_INF = 65520.0
 #: Below it a number of float16 is subnormal and loses bits.
 NORMAL16 = 2.0**-14
-#: Below half of the smallest subnormal of float16, a number becomes 0 there.
+#: Up to half of the smallest subnormal of float16, a number becomes 0 there.
 FLUSHED = 2.0**-25
 _SMALLEST16 = 2.0**-24
 
@@ -99,11 +99,6 @@ class ValueRange:
         mean = float(np.sqrt(self.squares / finite)) if finite else 0.0
         return self.largest / mean if mean else 0.0
 
-    @property
-    def step(self) -> float:
-        """The scale of unsigned 8-bit codes for this range, which is widened to hold 0."""
-        return _scale(self.low, self.high)
-
     def share(self, count: int) -> float:
         """Return a count as a share of the elements that are not 0."""
         return count / self.nonzero if self.nonzero else 0.0
@@ -118,12 +113,18 @@ class HalfRounding:
     [inf, 1.0]
     """
 
+    shared = False  # a Cast stands before the node that is converted
+
     def activation(self, name: str, array: Array) -> Array:
         """Return a tensor, rounded."""
         with np.errstate(over="ignore", under="ignore"):
             return array.astype(np.float16).astype(array.dtype)
 
     def weight(self, array: Array, axis: int | None) -> Array:
+        """Return a constant, clamped and rounded."""
+        return self.constant(array)
+
+    def bias(self, array: Array, name: str, weight: Array, axis: int | None) -> Array:
         """Return a constant, clamped and rounded."""
         return self.constant(array)
 
@@ -149,8 +150,14 @@ class CodeRounding:
     [0.0, 255.0]
     """
 
+    shared = True  # a QuantizeLinear stands behind the tensor
+
     def __init__(self, ranges: Mapping[str, tuple[float, float]]) -> None:
         self._ranges = ranges
+
+    def step(self, name: str) -> float:
+        """Return the scale of the codes of a tensor; 1 where its range is not known."""
+        return _scale(*self._ranges.get(name, (np.inf, -np.inf)))
 
     def activation(self, name: str, array: Array) -> Array:
         """Return a tensor rounded to the codes of its range; what lies outside of it is clipped."""
@@ -159,17 +166,29 @@ class CodeRounding:
 
     def weight(self, array: Array, axis: int | None) -> Array:
         """Return a weight rounded to signed codes."""
-        others = (
-            None if axis is None or array.ndim < 2 else tuple(i for i in range(array.ndim) if i != axis % array.ndim)
-        )
-        largest = np.abs(array).max(axis=others, keepdims=True, initial=0.0).astype(np.float64)
-        scale = np.where(largest / 127 < np.finfo(np.float32).tiny, 1.0, largest / 127).astype(np.float32)
+        scale = _weight_scale(array, axis)
         return (np.clip(np.rint(array / scale), -127, 127) * scale).astype(array.dtype)
+
+    def bias(self, array: Array, name: str, weight: Array, axis: int | None) -> Array:
+        """Return a bias rounded to signed 32-bit codes; their scale is that of an activation times that of a weight."""
+        scales = _weight_scale(weight, axis).reshape(-1) * np.float32(self.step(name))
+        if name not in self._ranges or (scales.size > 1 and array.shape[-1:] != scales.shape):
+            return array
+        limits = np.iinfo(np.int32)
+        codes = np.clip(np.rint(array.astype(np.float64) / scales.astype(np.float64)), limits.min, limits.max)
+        return np.asarray(codes * scales, array.dtype)
 
     def constant(self, array: Array) -> Array:
         """Return a constant rounded to the codes of its own range."""
         seen = ValueRange.of(array)
         return _codes(array, seen.low, seen.high) if seen.count else array
+
+
+def _weight_scale(array: Array, axis: int | None) -> npt.NDArray[np.float32]:
+    """Return the scales of a weight's signed codes, one for each place along an axis, with the weight's axes."""
+    others = None if axis is None or array.ndim < 2 else tuple(i for i in range(array.ndim) if i != axis % array.ndim)
+    largest = np.abs(array).max(axis=others, keepdims=True, initial=0.0).astype(np.float64)
+    return np.where(largest / 127 < np.finfo(np.float32).tiny, 1.0, largest / 127).astype(np.float32)
 
 
 def _scale(low: float, high: float) -> float:

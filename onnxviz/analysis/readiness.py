@@ -121,9 +121,7 @@ class Readiness:
         lines += [*self._ranges(), "", f"most sensitive of {len(self.layers)}, each converted alone:"]
         lines += [f"  {i + 1:>2}  {_row(one)}" for i, one in enumerate(self.ranking[:_LISTED])]
         if self.left_out:
-            lines.append(
-                f"{counted(len(self.left_out), 'node')} that compute stay as they are: {reasons(self.left_out)}"
-            )
+            lines.append(f"of the nodes that compute, {len(self.left_out)} stay as they are: {reasons(self.left_out)}")
         return [*lines, *self.notes]
 
     def _rule(self) -> str:
@@ -169,7 +167,7 @@ def _in_words(relative: float, top1: float | None) -> str:
         return "NaN, Inf or another shape"
     classes = "" if top1 is None else f", top-1 {top1:.0%} the same"
     return (
-        f"no difference{classes}" if not relative else f"{relative:.2g} relative ({decibels(relative):.0f} dB){classes}"
+        f"{relative:.2g} relative ({round(decibels(relative))} dB){classes}" if relative else f"no difference{classes}"
     )
 
 
@@ -179,7 +177,11 @@ def _row(one: LayerEffect) -> str:
     marks = f"  {', '.join(one.marks)}" if one.marks else ""
     if worst is None:
         return f"{label}: not tried; its own error is {one.local or 0:.2g}{marks}"
-    detail = "" if not math.isfinite(worst.relative) else f", {worst.max_abs:.2g} at most, cosine {worst.cosine:.6f}"
+    detail = (
+        ""
+        if not math.isfinite(worst.relative)
+        else f", largest difference {worst.max_abs:.2g}, cosine {worst.cosine:.6f}"
+    )
     changed = "  changes the answer" if one.changes else ""
     return f"{label}: {_in_words(one.relative, one.top1)}{detail}{changed}{marks}"
 

@@ -135,6 +135,7 @@ class TensorRange:
         op_type: Of that node.
         values: Its range.
         vanishing: Share of the elements other than 0 that become 0.
+        step: Scale of its codes in int8; None where it stays in float, and for weights, whose channels have their own.
         to: What it is converted to.
     """
 
@@ -145,6 +146,7 @@ class TensorRange:
     values: ValueRange
     vanishing: float
     to: Precision
+    step: float | None = None
 
     @property
     def overflow(self) -> float:
@@ -173,7 +175,7 @@ class TensorRange:
             "tensor": self.tensor, "kind": self.kind, "node": self.node, "op_type": self.op_type,
             **asdict(self.values), "largest": self.values.largest, "overflow": self.overflow,
             "underflow": self.underflow, "vanishing": self.vanishing, "peak_over_rms": self.values.peak,
-            **({"headroom": self.headroom} if self.to == "fp16" else {"step": self.values.step}),
+            **({"headroom": self.headroom} if self.to == "fp16" else {"step": self.step}),
         })  # fmt: skip
 
 

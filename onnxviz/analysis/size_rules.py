@@ -27,7 +27,7 @@ class SizeRule:
         remainder: See ``step``.
         slack: So much less than such a size works as well.
         works, fails: The sizes that were tried.
-        vague: Whether a boundary lies somewhere between two sizes that were tried, the time being over.
+        vague: Whether a boundary lies between two sizes that were tried with others between them, the time being over.
     """
 
     least: int | None
@@ -68,20 +68,26 @@ class SizeRule:
 
     def __str__(self) -> str:
         low, high = min(self.works), max(self.works)
+        if self.tried == 1:
+            return f"works at {low}, the only size that was tried"
         if not self.fails:
             return f"works at all {self.tried} sizes from {low} to {high}"
         if not self.simple:
             return f"works only at {listed([str(s) for s in self.works], 6)}, of {self.tried} sizes"
-        about = "about " if self.vague else ""
         parts = ["works"]
         if self.step > 1:
             rest = "divides by" if not self.remainder else f"leaves {self.remainder} when divided by"
             parts.append(f"only where it {rest} {self.step}")
             parts += [f"or is up to {self.slack} less,"] * (self.slack > 0)
         if self.least is not None and (self.step == 1 or self.least > self.step):
-            parts.append(f"from {about}{self.least}")
+            below = max((size for size in self.fails if size < self.least), default=self.least - self.step)
+            gap = self.least - below > self.step and self.vague
+            parts.append(f"from {self.least}" + (f" (or from less: of the sizes below, {below} fails)" if gap else ""))
         if self.most is not None:
-            parts.append(f"up to {about}{self.most}, fails from {about}{self.most + self.step - self.slack}")
+            above = min((size for size in self.fails if size > self.most), default=self.most + self.step)
+            gap = above - self.most > self.step and self.vague
+            parts.append(f"up to {self.most}, fails from {above if gap else self.most + self.step - self.slack}")
+            parts += ["(between them nothing was tried)"] * gap
         else:
             parts.append(f"up to the {high} that was tried")
         odd = self.exceptions

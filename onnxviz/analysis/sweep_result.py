@@ -83,11 +83,12 @@ class SweptDimension:
 
     @property
     def told(self) -> str:
-        """The rule in words; where something changes, that a size runs is not yet that it works."""
-        if self.rule is None:
-            return "works at no size"
-        changes = any(run.verdict == "changes" for run in self.runs)
-        return str(self.rule).replace("works", "runs", 1) if changes else str(self.rule)
+        """The rule in words, and what it leaves open; where something changes, a size that runs need not work."""
+        verdicts = [run.verdict for run in self.runs]
+        text = "works at no size" if self.rule is None else str(self.rule)
+        text = text.replace("works", "runs", 1) if "changes" in verdicts else text
+        untried = verdicts.count("not_tried")
+        return f"{text}; {untried} size{'s' * (untried != 1)} not tried" if untried else text
 
     def relative(self, run: SizeRun, what: Literal["seconds", "bytes"]) -> float | None:
         """Return time or memory of a run over that at the usual size; None where one of them is not known."""

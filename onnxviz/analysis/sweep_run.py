@@ -88,7 +88,8 @@ class SweepRun:
         error = first.error and with_node_words(self.model, first.error)
         raise CheckError(
             f"the model does not run at its usual sizes, {at_sizes(trials.usual)}: {error or first.limit}",
-            hint="give --input, or sizes that fit with --dim NAME=N",
+            hint="give --input, or sizes that fit with --dim NAME=N"
+            + (", or allow more with --max-memory or --max-seconds" if first.limit else ""),
         )
 
     def _other_bases(self, free: Sequence[str]) -> Iterator[dict[str, int]]:

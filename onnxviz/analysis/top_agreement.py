@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["TopAgreement", "top_agreement"]
+__all__ = ["TopAgreement", "row_agreement", "top_agreement"]
 
 Array = npt.NDArray[Any]
+_PART = 1 << 18  # elements that are looked at together
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class TopAgreement:
 def top_agreement(expected: Array, found: Array, k: int = 5) -> TopAgreement | None:
     """Compare the best classes of two outputs; None where they have not the form of a classifier's scores.
 
-    The form is ``(N, C)`` or ``(N, C, 1, 1)`` of a floating type with C ≥ 2. A row with a NaN agrees with none. Whether
-    such numbers mean classes cannot be told from them.
+    The form is ``(N, C)`` or ``(N, C, 1, 1)`` of a floating type with C ≥ 2. Whether such numbers mean classes
+    cannot be told from them.
 
     Args:
         expected, found: The scores.
@@ -65,13 +66,40 @@ def top_agreement(expected: Array, found: Array, k: int = 5) -> TopAgreement | N
     rows, classes = expected.shape[:2]
     if not rows or classes < 2 or expected.size != rows * classes:
         return None
-    one, other = (array.reshape(rows, classes).astype(np.float64) for array in (expected, found))
-    most = max(1, min(k, classes // 2))
-    first, overlap = 0, 0.0
-    for here, there in zip(one, other, strict=True):
-        if np.isnan(here).any() or np.isnan(there).any():
-            continue
-        best, best_there = (np.argsort(-row, kind="stable")[:most] for row in (here, there))
-        first += int(best[0] == best_there[0])
-        overlap += len(set(best.tolist()) & set(best_there.tolist())) / most
-    return TopAgreement(rows, first, most, overlap)
+    return row_agreement(expected, found, max(1, min(k, classes // 2)))
+
+
+def row_agreement(expected: Array, found: Array, k: int) -> TopAgreement:
+    """Compare the largest elements of each row, all axes but the first being one.
+
+    Of equal elements the first counts. NaN is the least; a row agrees in nothing with one that has it elsewhere.
+
+    Args:
+        expected, found: ``(N, …)``, numbers, of one shape, and not empty.
+        k: How many of the largest.
+
+    >>> row_agreement(np.float32([[1, 3, 2]]), np.float32([[3, 1, 2]]), 2)
+    TopAgreement(samples=1, first=0, k=2, overlap=0.5)
+    """
+    rows = expected.shape[0]
+    classes = expected.size // rows
+    at_once = max(1, _PART // classes)
+    first, overlap = 0, 0
+    for start in range(0, rows, at_once):
+        one, other = (
+            np.asarray(array[start : start + at_once], np.float64).reshape(-1, classes) for array in (expected, found)
+        )
+        odd, odd_there = np.isnan(one), np.isnan(other)
+        same = (odd == odd_there).all(axis=1)
+        one, other = np.where(odd, -np.inf, one)[same], np.where(odd_there, -np.inf, other)[same]
+        first += int((one.argmax(axis=1) == other.argmax(axis=1)).sum())
+        overlap += int((_largest(one, k) & _largest(other, k)).sum())
+    return TopAgreement(rows, first, k, overlap / k)
+
+
+def _largest(rows: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.bool_]:
+    """Return where the k largest elements of each row are; of equal ones, those that come first."""
+    least = np.partition(rows, -k, axis=1)[:, -k, None]
+    above, level = rows > least, rows == least
+    room = k - above.sum(axis=1, keepdims=True)
+    return np.asarray(above | (level & (level.cumsum(axis=1) <= room)))

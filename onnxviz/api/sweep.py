@@ -89,11 +89,13 @@ def _freed(model: ir.Model, free: Sequence[str]) -> tuple[ir.Model, dict[str, in
 
     names: dict[str, dict[int, str]] = {}
     for text in free:
-        where, _, given = text.partition("=")
+        where, named, given = text.partition("=")
         tensor, _, axis = where.rpartition(":")
-        if not tensor or not axis.isdigit():
+        if not tensor or not axis.isdigit() or (named and not given):
             raise InputError(f"{text!r} names no axis", hint="write --free INPUT:AXIS, such as --free x:0=batch")
-        names.setdefault(tensor, {})[int(axis)] = given or where
+        if known := names.setdefault(tensor, {}).get(int(axis)):
+            raise InputError(f"--free {text!r} and {known!r} are one axis", hint="give it one name")
+        names[tensor][int(axis)] = given or where
     inlined = inline_functions(model)
     opened = name_axes(inlined, names)
     for value, declared in zip(opened.graph.outputs, inlined.graph.outputs, strict=True):

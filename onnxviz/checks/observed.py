@@ -146,7 +146,7 @@ class Observer:
         return Observed(
             str(array.dtype), array.shape, array.size, float(finite.min(initial=np.inf)),
             float(finite.max(initial=-np.inf)), nan, plus, minus, int((size > 0).sum()),
-            int(((size > 0) & (size < FLUSHED)).sum()), saturated, channels, axis, (digest,),
+            int(((size > 0) & (size <= FLUSHED)).sum()), saturated, channels, axis, (digest,),
         )  # fmt: skip
 
 

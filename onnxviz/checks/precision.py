@@ -58,7 +58,7 @@ def half_range(subject: Subject) -> Iterator[Problem | Evidence]:
             message = f"it reached {one.largest:.4g}, and float16 ends at 65504"
             yield Problem(message, places, evidence, key="over", repro=repro)
     yield from _overflowed(subject, narrow, producers)
-    gone = {name for name, one in wide.items() if one.nonzero and one.largest < FLUSHED}
+    gone = {name for name, one in wide.items() if one.nonzero and one.largest <= FLUSHED}
     for name in (n for n in seen if n in gone):
         one, node = wide[name], producers.get(name)
         if node is None or not any(v is not None and str(v.name) in gone for v in node.inputs):
@@ -95,7 +95,7 @@ def _beyond(array: Any) -> bool:
 
 def _vanishes(array: Any) -> bool:
     """Whether an array holds numbers, and all become 0 in float16."""
-    return bool(array.any() and (np.abs(array) < FLUSHED).all())
+    return bool(array.any() and (np.abs(array) <= FLUSHED).all())
 
 
 def _reader(subject: Subject, node: ir.Node) -> Callable[[], Repro]:
@@ -124,7 +124,7 @@ def _constants(subject: Subject) -> Iterator[Problem]:
                     key="weight",
                     repro=_reader(subject, node),
                 )
-            elif array.size == 1 and 0 < largest < FLUSHED and node.op_type in ("Add", "Div", "Mul", "Max", "Sub"):
+            elif array.size == 1 and 0 < largest <= FLUSHED and node.op_type in ("Add", "Div", "Mul", "Max", "Sub"):
                 evidence = {"value": largest, "op_type": node.op_type}
                 yield Problem(
                     f"the constant {largest:.3g} is 0 in float16",

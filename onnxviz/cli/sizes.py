@@ -45,7 +45,9 @@ def _span(text: str, part: str) -> range:
     if len(numbers) > 3 or not all(number.isdigit() for number in numbers):
         raise InputError(f"--dim {text!r} names no sizes", hint="write --dim batch=1,2,4 or --dim height=32:512:32")
     first, last, step = (int(number) for number in [*numbers, *([numbers[0], "1"][len(numbers) - 1 :])])
-    span = range(first, last + 1, step or 1)
-    if not 0 < len(span) <= _MOST or not step:
+    if not step:
+        raise InputError(f"--dim {text!r} has a step of 0", hint="give a step of 1 or more")
+    span = range(first, last + 1, step)
+    if not 0 < len(span) <= _MOST:
         raise InputError(f"--dim {text!r} is {len(span):,} sizes", hint=f"give 1 to {_MOST}, from small to large")
     return span

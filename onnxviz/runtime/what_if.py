@@ -34,7 +34,13 @@ KEPT = 1 << 30
 
 
 class Rounding(Protocol):
-    """How numbers are rounded; each gets and returns an array of the model's own type."""
+    """How numbers are rounded; each gets and returns an array of the model's own type.
+
+    Attributes:
+        shared: Whether a tensor that one node reads rounded is so for all that read it, as behind a QuantizeLinear.
+    """
+
+    shared: bool
 
     def activation(self, name: str, array: Array) -> Array:
         """Return a tensor of the graph, rounded."""
@@ -44,6 +50,9 @@ class Rounding(Protocol):
 
     def constant(self, array: Array) -> Array:
         """Return a constant that is rounded as activations are."""
+
+    def bias(self, array: Array, name: str, weight: Array, axis: int | None) -> Array:
+        """Return a bias, rounded; ``name`` is that of the activation that ``weight`` is multiplied with."""
 
 
 class WhatIf:
@@ -94,8 +103,12 @@ class WhatIf:
         }  # fmt: skip
         self._changes = {node: change for node, change in changes.items() if node in self._at}
         self._twin_steps = {self._at[node]: rounds[nodes[node]] for node in self._changes}
-        made = {value: index for index, step in enumerate(self._steps) for value in step.piece.outputs}
-        self.compared = tuple(value for value in own if value in made)
+        self._made = {value: index for index, step in enumerate(self._steps) for value in step.piece.outputs}
+        self._readers: dict[ir.Value, list[int]] = {}
+        for index, step in enumerate(self._steps):
+            for value in step.piece.inputs:
+                self._readers.setdefault(value, []).append(index)
+        self.compared = tuple(value for value in own if value in self._made)
         self._ends = frozenset(self.compared)
         self._groups = _grouped(self._steps, self._joiner.program.steps)
         self._room = kept
@@ -156,28 +169,43 @@ class WhatIf:
         Raises:
             ExecutionError: As :meth:`baseline`, which must be called before.
         """
-        starts: dict[int, list[tuple[int, frozenset[int]]]] = {}
+        starts: dict[int, list[tuple[int, frozenset[int], frozenset[ir.Value]]]] = {}
         for index, group in enumerate(groups):
             places = frozenset(self._at[node] for node in group if node in self._changes)
+            tensors = self._tensors(places) if self._rounding.shared and ahead else frozenset()
             if places:
-                starts.setdefault(min(places), []).append((index, places))
+                start = min(places.union(*(self._readers.get(value, ()) for value in tensors)))
+                starts.setdefault(start, []).append((index, places, tensors))
         live = dict(self._fed)
         for start, step in enumerate(self._steps[: max(starts, default=-1) + 1]):
             outputs = step.piece.outputs
             if not all(value in self._kept for value in outputs):
                 live.update(zip(outputs, self._engine.run_step(step, ChainMap(live, self._kept)), strict=True))
-            for index, places in starts.get(start, ()):
-                yield (index, *self._again(start, places, live, ahead))
+            for index, places, tensors in starts.get(start, ()):
+                yield (index, *self._again(start, places, tensors, live, ahead))
             _drop(live, step, frozenset())
 
+    def _tensors(self, places: Collection[int]) -> frozenset[ir.Value]:
+        """Return the tensors that the nodes at some places read or give rounded."""
+        nodes = [self._steps[place].piece.nodes[0] for place in places]
+        return frozenset(value for node in nodes for value in self._changes[node].tensors(node))
+
     def _again(
-        self, start: int, places: frozenset[int], live: dict[ir.Value, ort.OrtValue], ahead: bool
+        self,
+        start: int,
+        places: frozenset[int],
+        tensors: frozenset[ir.Value],
+        live: dict[ir.Value, ort.OrtValue],
+        ahead: bool,
     ) -> tuple[dict[str, Array], Local]:
-        """Run from a step on, the nodes at some places rounding."""
+        """Run from a step on, the nodes at some places rounding, and some tensors rounded for all that read them."""
         new: dict[ir.Value, ort.OrtValue] = {}
         values: ChainMap[ir.Value, ort.OrtValue] = ChainMap(new, live, self._kept)
+        for value in tensors:
+            if self._made.get(value, -1) < start:
+                new[value] = self._activation(str(value.name), values[value])
         last, local = max(places), None
-        for item in self._behind(start, places, ahead):
+        for item in self._behind(start, places, tensors, ahead):
             if item.engine is not None:
                 results = item.engine.run_step(item.step, values)
             elif item.place in places:
@@ -185,6 +213,9 @@ class WhatIf:
             else:
                 results = self._engine.run_step(item.step, values)
             outputs = item.step.piece.outputs
+            if item.place not in places and not tensors.isdisjoint(outputs):
+                pairs = zip(outputs, results, strict=True)
+                results = [self._activation(str(v.name), result) if v in tensors else result for v, result in pairs]
             if item.place == last and outputs:
                 before = live.get(outputs[0], self._kept.get(outputs[0]))
                 local = None if before is None else (to_array(before), to_array(results[0]))
@@ -192,15 +223,16 @@ class WhatIf:
             _drop(new, item.step, self._ends)
         return self._arrays({value: new.get(value, self._expected[value]) for value in self.compared}), local
 
-    def _behind(self, start: int, places: frozenset[int], ahead: bool) -> list[_Item]:
-        """Return what must run: what lies behind a place, and what that reads and is not kept.
+    def _behind(self, start: int, places: frozenset[int], tensors: frozenset[ir.Value], ahead: bool) -> list[_Item]:
+        """Return what must run: what lies behind a place or a rounded tensor, and what that reads and is not kept.
 
         Nodes run alone from the first place to the end of its group, and in groups that hold another place.
         """
         if not ahead:
             return [_Item(self._steps[place], place) for place in sorted(places)]
-        items = [item for item in self._items(places) if item.place >= start]
-        touched: set[ir.Value] = set()
+        apart = {start, *places, *(self._made[value] for value in tensors if self._made.get(value, -1) >= start)}
+        items = [item for item in self._items(apart) if item.place >= start]
+        touched = set(tensors)
         for item in items:
             if item.place in places or not touched.isdisjoint(item.step.piece.inputs):
                 touched.update(item.step.piece.outputs)
@@ -217,9 +249,9 @@ class WhatIf:
                 )
         return chosen[::-1]
 
-    def _items(self, places: frozenset[int]) -> Iterator[_Item]:
+    def _items(self, places: Collection[int]) -> Iterator[_Item]:
         for joined, members in self._groups:
-            if joined is None or not places.isdisjoint(members):
+            if joined is None or any(place in members for place in places):
                 yield from (_Item(self._steps[place], place) for place in members)
             else:
                 yield _Item(joined, members.start, self._joiner)
@@ -303,24 +335,32 @@ def _rounded_twin(
     taken = {str(value.name) for value in (*twin.graph.inputs, *twin.graph.initializers.values(), *twins.values())}
     for count, (node, copy) in enumerate(zip(model.graph, twin.graph, strict=True)):
         change = changes.get(node)
-        for index in (*change.weights, *change.constants) if change is not None else ():
+        for index in (*change.weights, *change.constants, *change.biases) if change is not None else ():
             tensor = constant_tensor(node.inputs[index])
             if tensor is None or change is None:
                 continue
             name = f"rounded {count} {index}"
             while name in taken:
                 name += "'"
-            value = ir.Value(name=name, const_value=_lazy(tensor, name, change, index, rounding))
+            value = ir.Value(name=name, const_value=_lazy(tensor, name, node, change, index, rounding))
             value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
             twin.graph.initializers[name] = value
             copy.replace_input_with(index, value)
     return twin, twins
 
 
-def _lazy(tensor: ir.TensorProtocol, name: str, change: Change, index: int, rounding: Rounding) -> ir.LazyTensor:
+def _lazy(
+    tensor: ir.TensorProtocol, name: str, node: ir.Node, change: Change, index: int, rounding: Rounding
+) -> ir.LazyTensor:
     def made() -> ir.TensorProtocol:
         array = constant_array(tensor)
-        new = rounding.constant(array) if index in change.constants else rounding.weight(array, change.weights[index])
+        source, weight = node.inputs[0], constant_tensor(node.inputs[1]) if index in change.biases else None
+        if weight is not None and source is not None:
+            new = rounding.bias(array, str(source.name), constant_array(weight), change.weights[1])
+        elif index in change.constants:
+            new = rounding.constant(array)
+        else:
+            new = rounding.weight(array, change.weights[index])
         return ir.Tensor(np.ascontiguousarray(new).reshape(array.shape), name=name)
 
     return ir.LazyTensor(made, dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)

@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxviz.analysis.precisions import CodeRounding, HalfRounding, ValueRange
-from onnxviz.analysis.top_agreement import top_agreement
+from onnxviz.analysis.precisions import FLUSHED, CodeRounding, HalfRounding, ValueRange
+from onnxviz.analysis.top_agreement import TopAgreement, row_agreement, top_agreement
+from onnxviz.checks.observed import Observer
 from onnxviz.runtime.session import run_model
 
 RNG = np.random.default_rng(0)
@@ -79,4 +80,37 @@ def test_best_classes_are_compared_row_by_row() -> None:
     assert found is not None
     assert (found.samples, found.first, found.topk) == (3, 1, 2 / 3)
     assert top_agreement(a, b[:2]) is None
+    assert top_agreement(a, a, 2) == TopAgreement(3, 3, 2, 3.0)  # NaN at the same place is the same answer
     assert top_agreement(np.zeros((1, 4, 7), np.float32), np.zeros((1, 4, 7), np.float32)) is None
+
+
+def test_largest_of_rows_are_those_of_a_sort() -> None:
+    """Against a stable sort of each row, with many ties; and a sort that takes the last of equal ones is told apart."""
+    rng = np.random.default_rng(2)
+    one = rng.integers(0, 4, (60, 9)).astype(np.float32)
+    other = rng.integers(0, 4, (60, 9)).astype(np.float32)
+
+    def by_sort(k: int, turned: int = 1) -> tuple[int, float]:
+        best = [[np.argsort(-row[::turned], kind="stable")[:k] for row in rows] for rows in (one, other)]
+        shared = sum(len({*a.tolist()} & {*b.tolist()}) for a, b in zip(*best, strict=True))
+        return sum(int(a[0] == b[0]) for a, b in zip(*best, strict=True)), shared / k
+
+    for k in (1, 3, 9):
+        found = row_agreement(one, other, k)
+        assert (found.first, found.overlap) == by_sort(k)
+    assert (row_agreement(one, other, 3).first, row_agreement(one, other, 3).overlap) != by_sort(3, -1)
+
+
+def test_a_bias_has_the_step_of_what_its_weight_is_multiplied_with() -> None:
+    rounding = CodeRounding({"x": (0.0, 2.55)})
+    weight = np.float32([[1.27, 0], [0, 12.7]])  # steps of 0.01 and 0.1
+    bias = rounding.bias(np.float32([0.00014, 0.00014]), "x", weight, 1)
+    assert bias == pytest.approx([0.0001, 0.0], abs=1e-9)
+    assert rounding.bias(np.float32([0.00014] * 2), "other", weight, 1).tolist() == np.float32([0.00014] * 2).tolist()
+
+
+def test_half_of_the_smallest_number_is_0_for_checks_too() -> None:
+    """Ties go to even: 2⁻²⁵ itself is 0 in float16, and what follows it is not."""
+    border = np.float32([FLUSHED, np.nextafter(np.float32(FLUSHED), np.float32(1))])
+    assert (border.astype(np.float16) == 0).tolist() == [True, False]
+    assert Observer()("x", border).flushed == ValueRange.of(border).flushed == 1

@@ -84,6 +84,9 @@ def test_the_planted_sensitive_layer_is_ranked_first() -> None:
     assert result.ranking[0].relative > 3 * result.ranking[2].relative
     clean = measured(chain(8), "int8")
     assert clean.ranking[0].relative < 3 * clean.ranking[2].relative
+    steps = {one.tensor: one.step for one in result.tensors}
+    assert (steps["s"] or 0) > 20 * (steps["x"] or 0)
+    assert steps["t7"] is None  # nothing has it in codes
     wide = next(one for one in result.tensors if one.tensor == "s")
     assert wide.values.peak > 2
     assert wide.vanishing > 0
@@ -125,13 +128,104 @@ def test_the_curve_ends_where_the_answer_changes() -> None:
 
 @pytest.mark.parametrize(("to", "precision"), [("fp16", "float16"), ("int8", "int8")])
 def test_all_together_is_near_what_onnxruntime_converts(small_cnn: ir.Model, to: str, precision: str) -> None:
+    """A CPU keeps float32 between nodes of float16; codes are the same ones."""
     x = np.random.default_rng(3).standard_normal((16, 1, 8, 8)).astype(np.float32)
     there = run_model(in_precision(small_cnn, precision, [{"x": x}]), {"x": x})["y"]
     expected = run_model(small_cnn, {"x": x})["y"]
     own = measured(small_cnn, to, x).whole.relative
     theirs = float(np.linalg.norm(there - expected) / np.linalg.norm(expected))
-    assert 0.3 < own / theirs < 3
+    assert own == pytest.approx(theirs, rel=1e-5) if to == "int8" else 0.3 < own / theirs < 3
     assert 1e-5 < theirs < 0.1
+
+
+def attention() -> ir.Model:
+    """Skips, a Softmax, moves of codes, a join and an AveragePool that reads no codes: all that the codes depend on."""
+    sizes = {"w": (8, 8), "v": (8, 8), "u": (16, 4), "k": (1, 1, 2, 8)}
+    lists = ", ".join(
+        f"float[{', '.join(map(str, s))}] {n} = {{{', '.join(['0'] * math.prod(s))}}}" for n, s in sizes.items()
+    )
+    model = parsed(
+        """[q] a = MatMul(x, w) [soft] b = Softmax(a) [v] c = MatMul(b, v) [skip] d = Add(c, x) t = Transpose(d)
+           r = Transpose(t) g = Gather<axis = 1>(r, i) [even] e = Mul(g, g) j = Concat<axis = 1>(e, d, c)
+           [head] h = MatMul(j, u) [odd] o = Tanh(h) l = Unsqueeze(o, z) [pool] y = AveragePool<kernel_shape = [2]>(l)""",
+        outputs="float[1, 2, 3] y",
+        constants=f"{lists}, int64[1] z = {{0}}, int64[8] i = {{0, 2, 4, 6, 1, 1, 1, 1}}",
+    )
+    rng = np.random.default_rng(5)
+    model.graph.initializers["u"].shape = ir.Shape((24, 4))
+    for name, shape in (sizes | {"u": (24, 4)}).items():
+        model.graph.initializers[name].const_value = ir.Tensor(rng.standard_normal(shape).astype(np.float32), name=name)
+    return model
+
+
+def test_each_layer_in_codes_is_as_onnxruntime_quantises_it(tmp_path: Path) -> None:
+    """Every layer alone, and all together, against quantize_static with that node alone."""
+    model = attention()
+    result = measured(model, "int8")
+    assert [one.name for one in result.layers] == ["q", "soft", "v", "skip", "even", "Concat of j", "head"]
+    assert "where what it reads is" in result.left_out["pool"]
+    for node in model.graph:
+        node.name = node.name or f"{node.op_type} of {node.outputs[0].name}"
+    expected = run_model(model, {"x": X})["y"]
+
+    def theirs(names: list[str] | None) -> float:
+        found = run_model(quantised(model, names, tmp_path), {"x": X})["y"]
+        return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+    own = {one.name: one.relative for one in result.layers}
+    alone = {name: theirs([name]) for name in own}
+    exact = [name for name in own if name not in ("v", "even")]  # they read what a Softmax or a Gather would change
+    assert [own[name] for name in exact] == pytest.approx([alone[name] for name in exact], rel=1e-4)
+    assert result.whole.relative == pytest.approx(theirs(None), rel=1e-4)
+    assert result.whole.relative != pytest.approx(theirs(["q", "v", "head"]), rel=1e-2)
+
+
+def quantised(model: ir.Model, names: list[str] | None, folder: Path) -> ir.Model:
+    """Return a model as onnxruntime quantises it, in the form that readiness follows."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.feeds = iter([{"x": X}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.feeds, None)
+
+    ir.save(model, folder / "float.onnx")
+    quantize_static(
+        folder / "float.onnx", folder / "codes.onnx", Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_quantize=names,
+    )  # fmt: skip
+    return ir.load(folder / "codes.onnx")
+
+
+def test_what_a_table_gives_has_the_codes_of_the_table(tmp_path: Path) -> None:
+    numbers = ", ".join(str(x) for x in [*np.linspace(-1, 1, 16).round(3), *[9] * 8])
+    constants = f"float[3, 8] table = {{{numbers}}}, int64[2] i = {{0, 1}}"
+    model = parsed("e = Gather(table, i) [skip] y = Mul(e, x)", constants=constants)
+    found = run_model(quantised(model, None, tmp_path), {"x": X})["y"]
+    expected = run_model(model, {"x": X})["y"]
+    theirs = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    assert measured(model, "int8").whole.relative == pytest.approx(theirs, rel=1e-5)
+
+
+def test_what_to_keep_is_what_onnxruntime_has_to_keep() -> None:
+    """With its converter, which also keeps in float32 what lies between two such nodes; run as the graph says."""
+    from onnx.reference import ReferenceEvaluator
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    body = "[a] h = Exp(x) [big] s = Mul(h, k) [small] d = Div(s, m) y = Neg(d)"
+    model = parsed(body, constants="float k = {60000}, float m = {60000}")
+    result = measured(model)
+    assert result.keep == ("big", "small")
+    expected = run_model(model, {"x": X})["y"]
+    for keep, good in ((list(result.keep), True), ([], False)):
+        converted = OnnxModel(ir.to_proto(model))
+        converted.convert_float_to_float16(use_symbolic_shape_infer=False, keep_io_types=True, node_block_list=keep)
+        converted.topological_sort()
+        with np.errstate(over="ignore"):
+            (found,) = ReferenceEvaluator(converted.model).run(None, {"x": X})
+        assert bool(np.allclose(found, expected, rtol=1e-2)) == good
 
 
 def test_best_classes_are_counted_over_all_batches() -> None:

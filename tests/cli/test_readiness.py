@@ -31,6 +31,12 @@ def test_a_model_that_is_ready_ends_with_0(onnxviz: Onnxviz, here: Path) -> None
     assert (here / "r.npz").exists()
 
 
+def test_what_the_parser_says_is_one_line(onnxviz: Onnxviz, here: Path) -> None:
+    run = onnxviz("readiness", "model.onnx")
+    assert run.code == 2
+    assert "Choose from: fp16, int8" in run.err
+
+
 def test_a_model_that_is_not_ends_with_1_and_says_what_to_keep(onnxviz: Onnxviz, here: Path) -> None:
     run = onnxviz("readiness", written(here, LARGE), "--to", "fp16", "--format", "json")
     assert run.code == 1

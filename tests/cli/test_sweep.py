@@ -66,6 +66,12 @@ def test_what_is_wrong_with_the_command_ends_with_2(onnxviz: Onnxviz, here: Path
         assert len(run.err.splitlines()) == 1
 
 
+def test_a_limit_that_is_too_low_is_said_to_be_one(onnxviz: Onnxviz, here: Path) -> None:
+    run = onnxviz("sweep", written(here, OPEN), "--max-memory", "1MB")
+    assert run.code == 3
+    assert "allow more with --max-memory" in run.err
+
+
 def test_sizes_are_lists_and_ranges_whose_end_counts() -> None:
     assert sizes(["n=4"]) == ({"n": 4}, {})
     assert sizes(["a:0=2:6:2", "b=1,8,3:5"]) == ({}, {"a:0": [2, 4, 6], "b": [1, 3, 4, 5, 8]})
@@ -73,6 +79,8 @@ def test_sizes_are_lists_and_ranges_whose_end_counts() -> None:
     for bad in ("n=8:2", "n=0:100000", "n=1:2:0", "n=1:2:3:4", "n=1,x", "n=", "=1,2", "n=-1,2"):
         with pytest.raises(InputError, match="--dim"):
             sizes([bad])
+    with pytest.raises(InputError, match="step of 0"):
+        sizes(["n=1:5:0"])
 
 
 def test_axes_that_are_freed_keep_their_size_as_the_usual_one(models: Path) -> None:
@@ -80,5 +88,8 @@ def test_axes_that_are_freed_keep_their_size_as_the_usual_one(models: Path) -> N
     assert [(d.name, d.usual) for d in result.dimensions] == [("height", 32)]
     assert "kept at their usual sizes: batch, image:3" in result.notes
     assert result.changes[0].node == "Reshape node 'flatten'"
-    with pytest.raises(InputError, match="names no axis"):
-        onnxviz_sweep(models / "lenet5.onnx", free=["image"])
+    for bad in ("image", "image:2="):
+        with pytest.raises(InputError, match="names no axis"):
+            onnxviz_sweep(models / "lenet5.onnx", free=[bad])
+    with pytest.raises(InputError, match="'image:2=b' and 'a' are one axis"):
+        onnxviz_sweep(models / "lenet5.onnx", free=["image:2=a", "image:2=b"])

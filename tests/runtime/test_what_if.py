@@ -125,8 +125,9 @@ def test_nothing_kept_gives_the_same() -> None:
                 np.testing.assert_array_equal(array, results[0][index][name])
 
 
+@pytest.mark.parametrize("codes", [False, True])
 @pytest.mark.parametrize("kept", [0, 400, 1 << 20])
-def test_pieces_of_many_nodes_run_as_the_nodes_would(kept: int) -> None:
+def test_pieces_of_many_nodes_run_as_the_nodes_would(kept: int, codes: bool) -> None:
     """A deep graph with skips, so that what lies behind a node is run in pieces; against single nodes throughout."""
     lines, last = [], "x"
     for i in range(90):
@@ -140,11 +141,10 @@ def test_pieces_of_many_nodes_run_as_the_nodes_would(kept: int) -> None:
     layers, _ = half_layers(model, dict.fromkeys(["x", *names], "float32"))
     changes = {node: change for layer in layers for node, change in layer.changes.items()}
     groups = [*([node] for node in model.graph), [model.graph[3], model.graph[70]], list(model.graph)]
+    rounding = CodeRounding(dict.fromkeys(["x", *names], (-4.0, 4.0))) if codes else HalfRounding()
     found = []
     for single in (False, True):
-        with WhatIf(
-            model, changes, model.graph.outputs, HalfRounding(), sizes=dict.fromkeys(names, 32), kept=kept
-        ) as run:
+        with WhatIf(model, changes, model.graph.outputs, rounding, sizes=dict.fromkeys(names, 32), kept=kept) as run:
             assert any(joined is not None for joined, _ in run._groups)
             if single:
                 run._groups = [(None, members) for _, members in run._groups]
@@ -157,7 +157,7 @@ def test_pieces_of_many_nodes_run_as_the_nodes_would(kept: int) -> None:
 
 
 def test_codes_are_those_of_quantize_linear() -> None:
-    """A layer in codes against QuantizeLinear and DequantizeLinear written around it."""
+    """A layer in codes against QuantizeLinear and DequantizeLinear at its tensors, from which all read."""
     model = branched()
     values = run_model(_exposed(model), {"x": X})
     ranges = {name: (float(values[name].min()), float(values[name].max())) for name in "abcde"}
@@ -170,6 +170,12 @@ def test_codes_are_those_of_quantize_linear() -> None:
         ((_, found, _),) = run.rounded([layers[1].nodes])
     expected = run_model(_written(model, ranges), {"x": X})
     np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-5, atol=1e-6)
+    own = CodeRounding(ranges)
+    own.shared = False  # planted: the Add reads the tensor as it was
+    with WhatIf(model, changes, model.graph.outputs, own, sizes=SIZES) as run:
+        run.baseline({"x": X})
+        ((_, found, _),) = run.rounded([layers[1].nodes])
+    assert np.abs(found["y"] - expected["y"]).max() > 1e-3
 
 
 def _exposed(model: ir.Model) -> ir.Model:
@@ -187,7 +193,7 @@ def _written(model: ir.Model, ranges: dict[str, tuple[float, float]]) -> ir.Mode
         a = MatMul(x, w) b = Tanh(a) qb = QuantizeLinear(b, sb, zb) db = DequantizeLinear(qb, sb, zb)
         qv = QuantizeLinear<axis = 1>(v, sv, zv) dv = DequantizeLinear<axis = 1>(qv, sv, zv)
         c = MatMul(db, dv) qc = QuantizeLinear(c, sc, zc) dc = DequantizeLinear(qc, sc, zc)
-        d = Add(dc, b) e = Exp(x) y = Mul(d, e) }"""
+        d = Add(dc, db) e = Exp(x) y = Mul(d, e) }"""
     w = model.graph.initializers["w"].const_value.numpy()
     scales = []
     for name in "bc":
