@@ -149,7 +149,18 @@ def test_samples_that_are_made_differ() -> None:
     x = varied({"x": np.arange(6, dtype=np.float32).reshape(1, 2, 3)}, dimension)["x"]
     assert x.shape == (3, 2, 3)
     assert len({row.tobytes() for row in x}) == 3
-    assert all(sorted(row.ravel()) == list(range(6)) for row in x)
+    assert len({row.mean() for row in x}) == len({row.max() for row in x}) == 3, "or a scale of the batch is not seen"
+    assert x.min() == 0, "what lies between 0 and the numbers that were given"
+    assert x.max() == 5
+    ids = varied({"x": np.arange(1, 7).reshape(1, 2, 3)}, dimension)["x"]
+    assert len({row.mean() for row in ids}) == 3
+    assert set(ids.ravel()) <= set(range(1, 7)), "indices that were given"
+
+
+@pytest.mark.parametrize("statistic", ["ReduceMean", "ReduceMax", "ReduceL2"])
+def test_one_scale_for_all_samples_mixes_them(statistic: str) -> None:
+    (finding,) = found("D02", net(f"m = {statistic}<keepdims = 0>(x) y = Sub(x, m)", *BATCH))
+    assert finding.verdict == "fail"
 
 
 BATCH = "float[batch, 4] x", "float[batch, 4] y"
