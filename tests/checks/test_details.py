@@ -73,6 +73,8 @@ SAYS = [
     ("N04", net("y = MatMul(x, w)", "float[1, 2] x", "float[1, 2] y", "float[2, 2] w = {1, 3e12, 3, 4}"), "as large as 3e+12"),
     ("N02", net("y = Mod<fmod = 1>(x, x)"), "the divisor may be 0"),
     ("Q02", net("q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)", weights="float s = {1e-40}, uint8 z = {0}"), "subnormal"),
+    ("Q02", net("q, s, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, w) y = Cast<to = 1>(i)", "float[1, 16] x", "float[1, 16] y",
+                f"int8[16, 16] w = {{{', '.join(str((127, -127, 3, 4)[i % 4]) for i in range(256))}}}"), "of its codes are at the ends"),
     ("G03", called("[a] h = Relu(a) [a] c = Neg(h)"), "node 'a': 2 nodes"),
     ("G04", called("[lost] h = Exp(a) [b] c = Neg(a)"), "node 'lost': no output depends on it"),
     ("G05", net(f"v = Constant<value = float[256] {{{_MANY}}}>() h = Add(x, w) y = Mul(h, v)", "float[256] x", "float[256] y",
@@ -207,6 +209,24 @@ class TestFiles:
         long = self.saved(tmp_path, "w" * 5000, "other.bin")
         assert "there is no file" in self.findings(long, "X02")[0].message
 
+    def test_a_length_that_its_shape_does_not_fill(self, tmp_path: Path) -> None:
+        path = self.saved(tmp_path, "w.bin", "w.bin", length=16)
+        (tmp_path / "w.bin").write_bytes(b"\0" * 16)
+        assert "its length is 16 bytes and its shape needs 8" in self.findings(path, "X02")[0].message
+
+    def test_data_of_functions(self, tmp_path: Path) -> None:
+        proto = onnx.parser.parse_model(called("w = Constant<value = float[2] {1, 2}>() c = Add(a, w)"))
+        tensor = proto.functions[0].node[0].attribute[0].t
+        tensor.ClearField("float_data")
+        tensor.name, tensor.data_location = "w", onnx.TensorProto.EXTERNAL
+        entry = tensor.external_data.add(key="location", value="gone.bin")
+        path = tmp_path / "net.onnx"
+        path.write_bytes(proto.SerializeToString())
+        assert "there is no file 'gone.bin'" in self.findings(path, "X02")[0].message
+        entry.value = "../gone.bin"
+        path.write_bytes(proto.SerializeToString())
+        assert "outside the model's folder" in self.findings(path, "X01")[0].message
+
     def test_a_length_that_its_shape_passes(self, tmp_path: Path) -> None:
         path = self.saved(tmp_path, "w.bin", "w.bin", length=4)
         assert "its length is 4 bytes and its shape needs 8" in self.findings(path, "X02")[0].message
@@ -264,6 +284,20 @@ class TestFiles:
 )  # fmt: skip
 def test_paths_in_texts(text: str, paths: list[str]) -> None:
     assert machine_paths_in(text) == paths
+
+
+@pytest.mark.parametrize(
+    ("text", "user"),
+    [
+        ("C:/Users/Ann/m.py", "Ann"),
+        ("file:///home/ann/m.py", "ann"),
+        ("/nfs/home/ann/m.pt", "ann"),
+        ("/gpfs/a/m.pt", ""),
+    ],
+)
+def test_paths_of_other_systems(text: str, user: str) -> None:
+    (path,) = machine_paths_in(text)
+    assert user_of(path) == user
 
 
 def test_users() -> None:
