@@ -103,6 +103,7 @@ class _Run:
         self.renamed = _renamed(infer_shapes(self.reference), self.types)
         self.outputs = {str(v.name) for v in self.model.graph.outputs}
         self.order = {node: place for place, node in enumerate(self.model.graph)}
+        self.values = {str(v.name): v for node in self.model.graph for v in node.outputs}
         self.quantised = tolerance(self.types, "float32")
         self.own, self.theirs = HeldNumbers(self.model), HeldNumbers(self.reference)
         self.pairs: dict[str, tuple[str, How]] | None = None
@@ -156,14 +157,51 @@ class _Run:
         hidden = {str(value.name) for value in self.own.passed.values()}
         left = {n: a for n in ours if n not in pairs and n not in hidden and (a := self.own.array(n)) is not None}
         right = {n: a for n in theirs if n not in taken and (a := self.theirs.array(n)) is not None}
-        pairs |= {name: (twin, "activations") for name, twin in pair_by_activations(left, right).items()}
+        alike = pair_by_activations(left, right)
+        pairs |= {name: (twin, "activations") for name, twin in alike.items()}
+        for name in reversed([name for name in self.values if name in alike]):
+            if self._refuted(name, pairs):
+                del pairs[name]
         self.unmatched = dict.fromkeys(self._alone(ours, {*pairs, *hidden}), _ALONE)
         return pairs
+
+    def _refuted(self, name: str, pairs: Mapping[str, tuple[str, How]]) -> bool:
+        """Whether a tensor was paired by its values with what is not its twin: it differs, and what reads it agrees."""
+        if self._agrees(name, pairs[name][0]):
+            return False
+        pending, seen = [self.values[name]], set()
+        while pending:
+            for user in pending.pop().consumers():
+                if user in seen or user not in self.order:
+                    continue
+                seen.add(user)
+                paired = [v for v in user.outputs if str(v.name) in pairs]
+                if any(self._agrees(str(v.name), pairs[str(v.name)][0]) for v in paired):
+                    return True
+                pending += [] if paired else user.outputs
+        return False
+
+    def _agrees(self, name: str, twin: str) -> bool:
+        here, there = self.own.array(name), self._expected(name, twin)
+        if here is None or there is None:
+            return False
+        node = self.values[name].producer()
+        assert node is not None
+        limit = self._limit(self.order[node], str(here.dtype), str(there.dtype))
+        return _parity(name, there, here, limit).problem is None
+
+    def _expected(self, name: str, twin: str) -> Array | None:
+        """Return what the reference holds for a tensor, as the model would have it; None where that are no numbers."""
+        there, here = self.theirs.array(twin), self.own.array(name)
+        if there is None or here is None or not is_numeric(there.dtype) or not is_numeric(here.dtype):
+            return None
+        axes = turn(there.shape, here.shape)
+        return self.own.expected(name, there.transpose(axes) if axes else there)
 
     def _alone(self, ours: Capture, told: set[str]) -> Iterator[str]:
         """Yield what has no twin and is no constant, no codes, and no copy of what has one."""
         sources = Sources()
-        values = {str(v.name): v for node in self.model.graph for v in node.outputs}
+        values = self.values
         told = told | {str(source.name) for name in told if (source := sources.of(values[name])) is not None}
         writers = (values[name].producer() for name in told if name in values)
         told |= {
@@ -183,11 +221,9 @@ class _Run:
         """Return what the reference holds for each paired tensor, and the inputs, as the model would have it."""
         known = {name: np.asarray(array) for name, array in given.items() if isinstance(array, np.ndarray)}
         for name, (twin, _) in (self.pairs or {}).items():
-            there, here = self.theirs.array(twin), self.own.array(name)
-            if there is not None and here is not None and is_numeric(there.dtype) and is_numeric(here.dtype):
-                axes = turn(there.shape, here.shape)
-                known[name] = self.own.expected(name, there.transpose(axes) if axes else there)
-                known[str(self.own.read(name).name)] = known[name]
+            expected = self._expected(name, twin)
+            if expected is not None:
+                known[name] = known[str(self.own.read(name).name)] = expected
         return known
 
     def _one(self, node: ir.Node, name: str, known: dict[str, Array]) -> ComparedTensor:

@@ -161,14 +161,15 @@ class ModelComparison:
     def _lines(self) -> list[str]:
         ways = ", ".join(f"{count} by {way}" for way, count in self.counts().items() if count)
         batches = f"{self.samples} {'batch' if self.samples == 1 else 'batches'}"
-        lines = [f"{len(self.tensors)} tensors compared on {batches} ({ways}); {len(self.unmatched)} without a twin"]
+        tensors = f"{len(self.tensors)} tensor{'s' * (len(self.tensors) != 1)}"
+        lines = [f"{tensors} compared on {batches} ({ways}); {len(self.unmatched)} without a twin"]
         if self.tensors and all(one.output for one in self.tensors) and self.unmatched:
             lines.append("nothing but the outputs could be compared: no other tensor has a twin")
         if self.first is None:
             lines.append("all agree" if self.tensors else "nothing could be compared")
         else:
             differing = sum(one.problem is not None for one in self.tensors)
-            lines.append(f"{differing} differ")
+            lines.append(f"{differing} differ{'s' * (differing == 1)}")
             lines.append(f"first: {_told(self.first)}")
             if self.culprit is not None:
                 lines.append(f"largest error of its own: {_told(self.culprit)}")

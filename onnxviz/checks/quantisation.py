@@ -60,8 +60,9 @@ def scales(subject: Subject) -> Iterator[Problem | Evidence]:
                 continue
             looked += 1
             yield from _scale_problems(node, index, scale)
-        if (index := (_CODES | _BARE_CODES).get(node.op_type)) is not None and index < len(node.inputs):
-            yield from _clipped(node, index)
+        codes = (_CODES | _BARE_CODES).get(node.op_type)
+        if codes is not None and codes < len(node.inputs):
+            yield from _clipped(node, codes)
         if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
             yield from _bias_scale(node)
     yield {"scales": looked}

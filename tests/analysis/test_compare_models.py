@@ -135,6 +135,18 @@ def test_layouts_that_differ_are_turned() -> None:
     assert result.passed
 
 
+@pytest.mark.parametrize(("end", "first"), [("Abs", None), ("Neg", "q")])
+def test_values_that_are_alike_make_no_twins_where_what_reads_them_agrees(end: str, first: str | None) -> None:
+    """The reference scales on the way and takes it back; its tensor has the direction of the model's, and twice the size."""
+    head = '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] x) => (float[n, 8] y)'
+    reference = ir.from_onnx_text(head + " <float k = {2}> {p = Relu(x) s = Mul(p, k) y = Sub(s, p)}")
+    model = ir.from_onnx_text(head + f" {{p = Relu(x) q = Abs(p) r = Abs(q) y = {end}(r)}}")
+    result = compared(reference, model)
+    assert (None if result.first is None else result.first.tensor) == first
+    assert ("q" in result.unmatched) == (first is None)
+    assert result.counts()["activations"] == (first is not None)
+
+
 def test_models_with_other_inputs_are_refused() -> None:
     two = ir.from_onnx_text(
         '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] x, float[n, 8] z) => (float[n, 8] y) {y = Add(x, z)}'
