@@ -136,17 +136,27 @@ def mend(
     """
     from onnxviz.checks.mending import mend as mend_model
     from onnxviz.checks.subject import Options, Subject
-    from onnxviz.errors import OutputError
     from onnxviz.graph.io import save_model
 
-    check_outputs((output, (".onnx",)))
-    same = output is not None and isinstance(model, (str, os.PathLike))
-    if same and os.path.realpath(model) == os.path.realpath(output):  # type: ignore[arg-type]
-        raise OutputError(f"{os.fspath(output)} is the model itself", hint="name another file")  # type: ignore[arg-type]
+    if output is not None:
+        check_mended_path(model, output)
     mended = mend_model(Subject(model, Options(inputs=_sources(inputs), **options)))
     if output is not None:
         save_model(mended.model, output)
     return mended
+
+
+def check_mended_path(model: Model, output: Path_) -> None:
+    """Check, before anything runs, that a mended model can be written.
+
+    Raises:
+        OutputError: The path is the model itself, is no .onnx, or cannot be written to.
+    """
+    from onnxviz.errors import OutputError
+
+    check_outputs((output, (".onnx",)))
+    if isinstance(model, (str, os.PathLike)) and os.path.realpath(model) == os.path.realpath(output):
+        raise OutputError(f"{os.fspath(output)} is the model itself", hint="name another file")
 
 
 def _sources(inputs: Sequence[Path_] | Mapping[str, Any] | Path_ | None) -> Sequence[Path_] | Mapping[str, Any]:

@@ -68,6 +68,7 @@ def check(
 ) -> int:
     """Check whether a model is fit to deploy; exit code 1 if not, 3 if something could not be checked."""
     from onnxviz import api
+    from onnxviz.api.check import check_mended_path
     from onnxviz.checks.formats import render
     from onnxviz.errors import InputError, OutputError
     from onnxviz.graph.files import atomic_write, check_output
@@ -77,7 +78,7 @@ def check(
     if output is not None:
         check_output(output)
     if fix is not None:
-        check_output(fix, (".onnx",))
+        check_mended_path(model, fix)
     if repro is not None and (repro.is_file() or not repro.absolute().parent.is_dir()):
         raise OutputError(f"cannot write into {repro}: it is no folder, and none can be made", hint="name a folder")
     del options["providers"]  # that of --provider, which this verb does not have

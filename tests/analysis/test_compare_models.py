@@ -266,6 +266,17 @@ def test_the_figure_marks_what_is_beyond_the_tolerance() -> None:
     assert any("first: MatMul of bm" in text.get_text() for text in axes.texts)
 
 
+def test_sizes_that_are_equal_are_not_drawn() -> None:
+    one, other = (layers(factor=f, between="s = Shape(am) r = Size(b)") for f in (1.0, 1.1))
+    for model in (one, other):
+        for node in (n for n in list(model.graph) if n.op_type in ("Shape", "Size")):
+            model.graph.outputs.append(node.outputs[0])
+    figure = plot_comparison(compared(one, other))
+    assert len(figure.axes[-1].collections[0].get_offsets()) == 6
+    assert any("2 of whole numbers, all equal, not drawn" in text.get_text() for text in figure.texts)
+    assert any("first: MatMul of bm" in text.get_text() for text in figure.axes[-1].texts)
+
+
 def test_names_of_a_model_do_not_reach_the_terminal_as_they_are() -> None:
     model = copy_model(layers(factor=1.1))
     node = next(n for n in model.graph if n.outputs[0].name == "bm")
