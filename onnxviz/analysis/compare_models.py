@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxviz.analysis.comparison import TOLERANCE, OutputParity, compare
 from onnxviz.analysis.error_metrics import error_metrics, relative_error
 from onnxviz.analysis.held_numbers import HeldNumbers
-from onnxviz.analysis.local_error import replayed
+from onnxviz.analysis.local_error import replayed, segment
 from onnxviz.analysis.model_comparison import ComparedTensor, How, ModelComparison
 from onnxviz.analysis.numeric import is_numeric, to_float
 from onnxviz.analysis.rounding import deepened, tolerance
@@ -122,7 +122,7 @@ class _Run:
         self.own.take(ours)
         self.theirs.take(theirs)
         if self.pairs is None:
-            self.pairs = self._paired(ours, theirs)
+            self.pairs = self._paired(ours, theirs, given)
         known = self._known(given)
         for node in self.model.graph:
             for value in node.outputs:
@@ -145,7 +145,7 @@ class _Run:
                 given[str(value.name)] = array
         return given
 
-    def _paired(self, ours: Capture, theirs: Capture) -> dict[str, tuple[str, How]]:
+    def _paired(self, ours: Capture, theirs: Capture, given: Mapping[str, Any]) -> dict[str, tuple[str, How]]:
         pairs: dict[str, tuple[str, How]] = {}
         for name, (twin, how) in match_tensors(self.reference, self.model, self.renamed).items():
             if name in ours and twin in theirs and turn(theirs[twin].shape, ours[name].shape) is not None:
@@ -159,27 +159,56 @@ class _Run:
         right = {n: a for n in theirs if n not in taken and (a := self.theirs.array(n)) is not None}
         alike = pair_by_activations(left, right)
         pairs |= {name: (twin, "activations") for name, twin in alike.items()}
+        arrays = ((name, self.own.array(name)) for name in self.values) if alike else ()
+        held = {**given, **{name: array for name, array in arrays if array is not None}}
         for name in reversed([name for name in self.values if name in alike]):
-            if self._refuted(name, pairs):
+            if self._refuted(name, pairs, held):
                 del pairs[name]
         self.unmatched = dict.fromkeys(self._alone(ours, {*pairs, *hidden}), _ALONE)
         return pairs
 
-    def _refuted(self, name: str, pairs: Mapping[str, tuple[str, How]]) -> bool:
-        """Whether a tensor was paired by its values with what is not its twin: it differs, and what reads it agrees."""
+    def _refuted(self, name: str, pairs: Mapping[str, tuple[str, How]], own: Mapping[str, Array]) -> bool:
+        """Whether a tensor was paired by its values with what is not its twin.
+
+        It is so where the two differ, what reads the tensor agrees, and would not with the twin's values in its place.
+        """
         if self._agrees(name, pairs[name][0]):
             return False
-        pending, seen = [self.values[name]], set()
+        behind = {name: self.values[name]}
+        pending = [self.values[name]]
         while pending:
             for user in pending.pop().consumers():
-                if user in seen or user not in self.order:
-                    continue
-                seen.add(user)
-                paired = [v for v in user.outputs if str(v.name) in pairs]
-                if any(self._agrees(str(v.name), pairs[str(v.name)][0]) for v in paired):
-                    return True
-                pending += [] if paired else user.outputs
+                new = [v for v in user.outputs if str(v.name) not in behind] if user in self.order else []
+                behind |= {str(v.name): v for v in new}
+                for value in (v for v in new if str(v.name) in pairs):
+                    twin = pairs[str(value.name)][0]
+                    if self._agrees(str(value.name), twin) and self._upset(
+                        name, pairs[name][0], value, twin, behind, own
+                    ):
+                        return True
+                pending += [v for v in new if str(v.name) not in pairs]
         return False
+
+    def _upset(
+        self, name: str, twin: str, value: ir.Value, its_twin: str, behind: Mapping[str, Any], own: Mapping[str, Array]
+    ) -> bool:
+        """Whether what a tensor's reader computes from the twin's values is not what the reference has there."""
+        expected, there = self._expected(name, twin), self._expected(str(value.name), its_twin)
+        assert expected is not None
+        assert there is not None
+        read = self.own.read(str(value.name))
+        codes = segment(read, {str(value.name): value}, self.order)[0] if read is not value else []
+        hidden = {*behind, *(str(v.name) for node in codes for v in node.outputs)}
+        known = {n: array for n, array in own.items() if n not in hidden}
+        known |= {name: expected, str(self.own.read(name).name): expected}
+        alone = replayed(
+            self.model, read, known, self.own, order=self.order, providers=self.providers[1],
+            op_library=self.op_library,
+        )  # fmt: skip
+        node = value.producer()
+        assert node is not None
+        limit = self._limit(self.order[node], str(there.dtype))
+        return alone is None or alone.shape != there.shape or _parity(name, there, alone, limit).problem is not None
 
     def _agrees(self, name: str, twin: str) -> bool:
         here, there = self.own.array(name), self._expected(name, twin)

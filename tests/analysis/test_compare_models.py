@@ -147,6 +147,21 @@ def test_values_that_are_alike_make_no_twins_where_what_reads_them_agrees(end: s
     assert result.counts()["activations"] == (first is not None)
 
 
+def test_an_error_that_a_residual_drowns_is_told_all_the_same() -> None:
+    """Its operator is another, so that its values alone pair it; with the reference's in its place the sum is right."""
+    head = '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] x) => (float[n, 8] y)'
+    reference = ir.from_onnx_text(
+        head + " <float k = {2}, float h = {1000}> {b = Mul(x, h) p = Relu(x) s = Mul(p, k) y = Add(b, s)}"
+    )
+    model = ir.from_onnx_text(
+        head + " <float k = {0.505}, float h = {1000}> {b = Mul(x, h) p = Relu(x) q = Div(p, k) y = Add(b, q)}"
+    )
+    result = compared(reference, model)
+    assert result.first is not None
+    assert (result.first.tensor, result.first.reference, result.first.matched) == ("q", "s", "activations")
+    assert [one.tensor for one in result.tensors if one.problem] == ["q"]
+
+
 def test_models_with_other_inputs_are_refused() -> None:
     two = ir.from_onnx_text(
         '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] x, float[n, 8] z) => (float[n, 8] y) {y = Add(x, z)}'
