@@ -324,3 +324,12 @@ def test_a_picture_that_is_scaled_otherwise_than_in_training_is_told_by_the_firs
     assert finding.evidence["best"] == "scaled to 0 … 255"
     (finding,) = found("C04", source, inputs=[str(path)], preprocessing=Preprocessing(scale=1.0))
     assert finding.verdict == "pass"
+
+
+def test_sizes_that_nobody_gave_are_told_where_the_model_does_not_run_at_them() -> None:
+    baked = net("f = Reshape(x, s) y = Relu(f)", "float[batch, seq] x", "float[batch, seq] y", "int64[2] s = {-1, 9}")
+    model = ir.from_onnx_text(baked.replace("y = Relu(f)", "y = Add(x, f)"))
+    result = run_checks(Subject(model), only=["N01"])
+    assert result.unchecked
+    assert "batch=1, seq=512: give --input, or sizes with --dim NAME=N" in result.notes[0]
+    assert run_checks(Subject(model, Options(dims={"seq": 9})), only=["N01"]).notes == ()
