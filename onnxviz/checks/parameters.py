@@ -73,10 +73,9 @@ def _wanted(node: ir.Node, opset: int) -> Iterator[tuple[int, Shape]]:
     elif kind in _PER_CHANNEL:
         data = _shape_of(node, 0)
         by_channel = node.attributes.get_int("spatial", 1) != 0  # until opset 8, else one number an element
-        if data is not None and len(data) > 1 and by_channel:
-            grouped = kind == "GroupNormalization" and opset < 21
-            channels = node.attributes.get_int("num_groups", 1) if grouped else data[1]
-            yield from ((index, [channels]) for index in _PER_CHANNEL[kind])
+        by_group = kind == "GroupNormalization" and opset < 21  # exporters gave it one a channel all the same
+        if data is not None and len(data) > 1 and by_channel and not by_group:
+            yield from ((index, [data[1]]) for index in _PER_CHANNEL[kind])
     elif kind == "LayerNormalization" and (data := _shape_of(node, 0)) is not None:
         yield from ((index, data) for index in (1, 2))
 
