@@ -117,7 +117,7 @@ SILENT = [
                 "float[2, 2] s = {1, 1, 1, 1}", opset=8)),
     ("G09", net("y = GroupNormalization<num_groups = 2>(x, s, s)", "float[1, 4, 2] x", "float[1, 4, 2] y", "float[2] s = {1, 1}",
                 opset=18)),
-    ("G09", net("y = GroupNormalization<num_groups = 2>(x, s, s)", "float[1, 4, 2] x", "float[1, 4, 2] y", 
+    ("G09", net("y = GroupNormalization<num_groups = 2>(x, s, s)", "float[1, 4, 2] x", "float[1, 4, 2] y",
                 "float[4] s = {1, 1, 1, 1}", opset=18)),
     ("G09", net("y = LayerNormalization(x, s)", "float[1, 4, 2] x", "float[1, 4, 2] y", "float[4, 1] s = {1, 1, 1, 1}")),
     ("G10", net("y = Dropout(x, r, t)", weights="float r = {0}, bool t = {1}")),
