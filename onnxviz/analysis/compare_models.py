@@ -99,12 +99,12 @@ class _Run:
     ) -> None:  # fmt: skip
         self.reference, self.model = inline_functions(reference), inline_functions(model)
         self.limit, self.op_library, self.providers = limit, op_library, providers
-        self.types = infer_shapes(self.model)
-        self.renamed = _renamed(infer_shapes(self.reference), self.types)
+        sides = infer_shapes(self.reference), infer_shapes(self.model)
+        self.renamed = _renamed(*sides)
         self.outputs = {str(v.name) for v in self.model.graph.outputs}
         self.order = {node: place for place, node in enumerate(self.model.graph)}
         self.values = {str(v.name): v for node in self.model.graph for v in node.outputs}
-        self.quantised = tolerance(self.types, "float32")
+        self.coarsest = max(tolerance(side, "float32") for side in sides)
         self.own, self.theirs = HeldNumbers(self.model), HeldNumbers(self.reference)
         self.pairs: dict[str, tuple[str, How]] | None = None
         self.unmatched: dict[str, str] = {}
@@ -283,7 +283,7 @@ class _Run:
         if self.limit is not None:
             return self.limit
         coarsest = max((TOLERANCE.get(dtype, 0.0) for dtype in dtypes), default=0.0)
-        whole = self.quantised if coarsest else 0.0
+        whole = self.coarsest if coarsest else 0.0
         return max(deepened(coarsest, place), whole if whole > 2e-3 else 0.0)
 
 

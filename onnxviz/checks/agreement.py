@@ -24,10 +24,12 @@ from onnxviz.checks.running import (
     observe,
     outputs,
     repeatable,
+    tolerance,
 )
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import CheckError
-from onnxviz.graph.shapes import model_inputs
+from onnxviz.graph.inline import inline_functions
+from onnxviz.graph.shapes import infer_shapes, model_inputs
 
 _CUDA = "CUDAExecutionProvider"
 
@@ -39,7 +41,7 @@ _CUDA = "CUDAExecutionProvider"
     needs=Need.MODEL | Need.INPUTS | Need.SESSION | Need.REFERENCE,
     what="Runs the model and the one of `--reference` on the same inputs, several of them, neither optimised, and "
     "compares outputs by name, else by position: shapes and types must be equal, NaN must meet NaN, and numbers agree "
-    "within what the types and the depth of the model explain.",
+    "within what the types and the depth of the coarser of the two explain.",
     why="Conversion, quantisation and hand-made changes can alter a model without a word.",
     remedy="Find the first layer that differs: `onnxviz compare REFERENCE MODEL --input …`.",
     false_positives="A quantised model differs by design; the tolerance allows 5 % there. Random inputs excite a model "
@@ -53,6 +55,7 @@ def differs_from_reference(subject: Subject) -> Iterator[Problem | Evidence]:
         raise CheckError(f"the model has {len(own)} inputs and the reference {len(other)}")
     renamed = dict(zip(own, own if set(own) == set(other) else other, strict=True))
     session = new_session(subject, reference)
+    coarser = max(subject.inferred, infer_shapes(inline_functions(reference)), key=lambda m: tolerance(m, "float32"))
     repeatable(subject)
     worst: dict[str, OutputParity] = {}
     compared = 0
@@ -64,7 +67,7 @@ def differs_from_reference(subject: Subject) -> Iterator[Problem | Evidence]:
         aligned = (
             found if set(expected) <= set(found) else {name: found[names[name]] for name in expected if name in names}
         )
-        for parity in differences(expected, aligned, model=subject.inferred):
+        for parity in differences(expected, aligned, model=coarser):
             known = worst.get(parity.name)
             if known is None or (parity.problem and not known.problem) or parity.relative_l2 > known.relative_l2:
                 worst[parity.name] = parity

@@ -147,6 +147,16 @@ def test_values_that_are_alike_make_no_twins_where_what_reads_them_agrees(end: s
     assert result.counts()["activations"] == (first is not None)
 
 
+def test_a_reference_may_be_the_coarser_one() -> None:
+    head = '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] x) => (float[n, 8] y)'
+    codes = (
+        " <float s = {0.05}, uint8 z = {128}> {c = QuantizeLinear(x, s, z) d = DequantizeLinear(c, s, z) y = Neg(d)}"
+    )
+    one, other = ir.from_onnx_text(head + " {y = Neg(x)}"), ir.from_onnx_text(head + codes)
+    assert compared(one, other).passed
+    assert compared(other, one).passed
+
+
 def test_an_error_that_a_residual_drowns_is_told_all_the_same() -> None:
     """Its operator is another, so that its values alone pair it; with the reference's in its place the sum is right."""
     head = '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] x) => (float[n, 8] y)'

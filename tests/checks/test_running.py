@@ -326,6 +326,14 @@ def test_a_picture_that_is_scaled_otherwise_than_in_training_is_told_by_the_firs
     assert finding.verdict == "pass"
 
 
+def test_a_reference_may_be_the_coarser_one() -> None:
+    half = net("h = Cast<to = 10>(x) e = Exp(h) y = Cast<to = 1>(e)")
+    for model, reference in ((half, net("y = Exp(x)")), (net("y = Exp(x)"), half)):
+        options = Options(reference=ir.from_onnx_text(reference), inputs={"x": np.float32([1.23456, 2.34567])})
+        (finding,) = run_checks(Subject(ir.from_onnx_text(model), options), only=["C01"]).findings
+        assert finding.verdict == "pass", finding.message
+
+
 def test_sizes_that_nobody_gave_are_told_where_the_model_does_not_run_at_them() -> None:
     baked = net("f = Reshape(x, s) y = Relu(f)", "float[batch, seq] x", "float[batch, seq] y", "int64[2] s = {-1, 9}")
     model = ir.from_onnx_text(baked.replace("y = Relu(f)", "y = Add(x, f)"))
