@@ -27,7 +27,7 @@ from onnxviz.checks.running import (
     tolerance,
 )
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import CheckError
+from onnxviz.errors import CheckError, ExecutionError
 from onnxviz.graph.inline import inline_functions
 from onnxviz.graph.shapes import infer_shapes, model_inputs
 
@@ -85,7 +85,8 @@ def differs_from_reference(subject: Subject) -> Iterator[Problem | Evidence]:
     "optimised differs from unoptimised",
     needs=Need.MODEL | Need.INPUTS | Need.SESSION,
     what="Runs the model in onnxruntime with all optimisations and with none, on the same inputs, and compares the "
-    "outputs: shapes and types must be equal, numbers agree within rounding.",
+    "outputs: shapes and types must be equal, numbers agree within rounding. That the optimiser does not crash is seen in "
+    "a process of its own.",
     why="What is deployed is the optimised graph; a fusion that is wrong gives other answers than all tests of the "
     "file.",
     remedy="Find the optimiser at fault with `onnxviz capture --mode production`; leave it out (disabled_optimizers) "
@@ -96,7 +97,14 @@ def differs_from_reference(subject: Subject) -> Iterator[Problem | Evidence]:
 )
 def optimised_differs(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the outputs that optimisation changes."""
-    plain, fused = outputs(subject, optimize=False), outputs(subject, optimize=True)
+    plain = outputs(subject, optimize=False)
+    try:
+        fused = outputs(subject, optimize=True)
+    except ExecutionError as error:
+        if "crashed" not in error.message:
+            raise
+        yield Problem(error.message, key="crash")
+        return
     repeatable(subject)
     told: set[str] = set()
     worst = 0.0

@@ -341,3 +341,16 @@ def test_sizes_that_nobody_gave_are_told_where_the_model_does_not_run_at_them() 
     assert result.unchecked
     assert "batch=1, seq=512: give --input, or sizes with --dim NAME=N" in result.notes[0]
     assert run_checks(Subject(model, Options(dims={"seq": 9})), only=["N01"]).notes == ()
+
+
+def test_an_optimiser_that_crashes_is_a_finding_and_ends_nothing() -> None:
+    subject = Subject(ir.from_onnx_text(net("y = Neg(x)")))
+    subject.shared("optimised in a process of its own", lambda: "onnxruntime crashed (SIGSEGV) while running the model")
+    (finding,) = run_checks(subject, only=["C02"]).findings
+    assert (finding.verdict, finding.severity) == ("fail", "error")
+    assert finding.message == "optimised, it does not run: onnxruntime crashed (SIGSEGV) while running the model"
+    model = ir.from_onnx_text(net("h = Relu(x) y = Relu(h)"))
+    with source_of(model) as source:
+        (result,) = trial(source, [{"x": np.float32([-1, 2])}], optimize=True)
+    assert not isinstance(result, str)
+    assert result["y"].tolist() == [0, 2]
