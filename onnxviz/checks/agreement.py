@@ -85,8 +85,8 @@ def differs_from_reference(subject: Subject) -> Iterator[Problem | Evidence]:
     "optimised differs from unoptimised",
     needs=Need.MODEL | Need.INPUTS | Need.SESSION,
     what="Runs the model in onnxruntime with all optimisations and with none, on the same inputs, and compares the "
-    "outputs: shapes and types must be equal, numbers agree within rounding. That the optimiser does not crash is seen in "
-    "a process of its own.",
+    "outputs: shapes and types must be equal, numbers agree within rounding. That the optimiser does not crash is seen "
+    "in a process of its own.",
     why="What is deployed is the optimised graph; a fusion that is wrong gives other answers than all tests of the "
     "file.",
     remedy="Find the optimiser at fault with `onnxviz capture --mode production`; leave it out (disabled_optimizers) "
