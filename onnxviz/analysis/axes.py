@@ -121,7 +121,11 @@ def sized(feeds: Mapping[str, Any], dimension: Dimension, size: int) -> dict[str
 
 
 def varied(feeds: Mapping[str, Any], dimension: Dimension, count: int = 3) -> dict[str, Any]:
-    """Return feeds of several samples that differ: those that there are, then the first turned round and shifted."""
+    """Return feeds of several samples that differ: those that there are, then variants of the first.
+
+    These are turned round or shifted, and differ in their mean and extremes too: numbers are smaller; of whole numbers,
+    which may be indices, some are repeated in place of others.
+    """
     changed = dict(feeds)
     for name, axis in dimension.axes.items():
         array = np.moveaxis(np.asarray(feeds[name]), axis, 0)
@@ -133,9 +137,10 @@ def varied(feeds: Mapping[str, Any], dimension: Dimension, count: int = 3) -> di
 def _variant(row: Array, number: int) -> Array:
     if row.size < 2:
         return (row * (0.5 + number)).astype(row.dtype) if row.dtype.kind == "f" else row
-    if number % 2:
-        return np.flip(row)
-    return np.roll(row.reshape(-1), row.size // 3 + 1).reshape(row.shape)
+    turned = np.flip(row) if number % 2 else np.roll(row.reshape(-1), row.size // 3 + 1).reshape(row.shape)
+    if row.dtype.kind == "f":
+        return np.asarray(turned * (0.5 + 0.25 * (number % 2)), row.dtype)
+    return np.resize(turned.reshape(-1)[: max(1, row.size * (1 + number % 2) // 3)], row.shape)
 
 
 def row_axis(one: tuple[int, ...], two: tuple[int, ...], three: tuple[int, ...]) -> int | None:

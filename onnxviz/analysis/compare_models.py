@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxviz.analysis.comparison import TOLERANCE, OutputParity, compare
 from onnxviz.analysis.error_metrics import error_metrics, relative_error
 from onnxviz.analysis.held_numbers import HeldNumbers
-from onnxviz.analysis.local_error import replayed
+from onnxviz.analysis.local_error import replayed, segment
 from onnxviz.analysis.model_comparison import ComparedTensor, How, ModelComparison
 from onnxviz.analysis.numeric import is_numeric, to_float
 from onnxviz.analysis.rounding import deepened, tolerance
@@ -102,11 +102,12 @@ class _Run:
     ) -> None:  # fmt: skip
         self.reference, self.model = inline_functions(reference), inline_functions(model)
         self.limit, self.op_library, self.providers = limit, op_library, providers
-        self.types = infer_shapes(self.model)
-        self.renamed = _renamed(infer_shapes(self.reference), self.types)
+        sides = infer_shapes(self.reference), infer_shapes(self.model)
+        self.renamed = _renamed(*sides)
         self.outputs = {str(v.name) for v in self.model.graph.outputs}
         self.order = {node: place for place, node in enumerate(self.model.graph)}
-        self.quantised = tolerance(self.types, "float32")
+        self.values = {str(v.name): v for node in self.model.graph for v in node.outputs}
+        self.coarsest = max(tolerance(side, "float32") for side in sides)
         self.own, self.theirs = HeldNumbers(self.model), HeldNumbers(self.reference)
         self.pairs: dict[str, tuple[str, How]] | None = None
         self.unmatched: dict[str, str] = {}
@@ -124,7 +125,7 @@ class _Run:
         self.own.take(ours)
         self.theirs.take(theirs)
         if self.pairs is None:
-            self.pairs = self._paired(ours, theirs)
+            self.pairs = self._paired(ours, theirs, given)
         known = self._known(given)
         for node in self.model.graph:
             for value in node.outputs:
@@ -147,7 +148,7 @@ class _Run:
                 given[str(value.name)] = array
         return given
 
-    def _paired(self, ours: Capture, theirs: Capture) -> dict[str, tuple[str, How]]:
+    def _paired(self, ours: Capture, theirs: Capture, given: Mapping[str, Any]) -> dict[str, tuple[str, How]]:
         pairs: dict[str, tuple[str, How]] = {}
         for name, (twin, how) in match_tensors(self.reference, self.model, self.renamed).items():
             if name in ours and twin in theirs and turn(theirs[twin].shape, ours[name].shape) is not None:
@@ -159,14 +160,80 @@ class _Run:
         hidden = {str(value.name) for value in self.own.passed.values()}
         left = {n: a for n in ours if n not in pairs and n not in hidden and (a := self.own.array(n)) is not None}
         right = {n: a for n in theirs if n not in taken and (a := self.theirs.array(n)) is not None}
-        pairs |= {name: (twin, "activations") for name, twin in pair_by_activations(left, right).items()}
+        alike = pair_by_activations(left, right)
+        pairs |= {name: (twin, "activations") for name, twin in alike.items()}
+        arrays = ((name, self.own.array(name)) for name in self.values) if alike else ()
+        held = {**given, **{name: array for name, array in arrays if array is not None}}
+        for name in reversed([name for name in self.values if name in alike]):
+            if self._refuted(name, pairs, held):
+                del pairs[name]
         self.unmatched = dict.fromkeys(self._alone(ours, {*pairs, *hidden}), _ALONE)
         return pairs
+
+    def _refuted(self, name: str, pairs: Mapping[str, tuple[str, How]], own: Mapping[str, Array]) -> bool:
+        """Whether a tensor was paired by its values with what is not its twin.
+
+        It is so where the two differ, what reads the tensor agrees, and would not with the twin's values in its place.
+        """
+        if self._agrees(name, pairs[name][0]):
+            return False
+        behind = {name: self.values[name]}
+        pending = [self.values[name]]
+        while pending:
+            for user in pending.pop().consumers():
+                new = [v for v in user.outputs if str(v.name) not in behind] if user in self.order else []
+                behind |= {str(v.name): v for v in new}
+                for value in (v for v in new if str(v.name) in pairs):
+                    twin = pairs[str(value.name)][0]
+                    if self._agrees(str(value.name), twin) and self._upset(
+                        name, pairs[name][0], value, twin, behind, own
+                    ):
+                        return True
+                pending += [v for v in new if str(v.name) not in pairs]
+        return False
+
+    def _upset(
+        self, name: str, twin: str, value: ir.Value, its_twin: str, behind: Mapping[str, Any], own: Mapping[str, Array]
+    ) -> bool:
+        """Whether what a tensor's reader computes from the twin's values is not what the reference has there."""
+        expected, there = self._expected(name, twin), self._expected(str(value.name), its_twin)
+        assert expected is not None
+        assert there is not None
+        read = self.own.read(str(value.name))
+        codes = segment(read, {str(value.name): value}, self.order)[0] if read is not value else []
+        hidden = {*behind, *(str(v.name) for node in codes for v in node.outputs)}
+        known = {n: array for n, array in own.items() if n not in hidden}
+        known |= {name: expected, str(self.own.read(name).name): expected}
+        alone = replayed(
+            self.model, read, known, self.own, order=self.order, providers=self.providers[1],
+            op_library=self.op_library,
+        )  # fmt: skip
+        node = value.producer()
+        assert node is not None
+        limit = self._limit(self.order[node], str(there.dtype))
+        return alone is None or alone.shape != there.shape or _parity(name, there, alone, limit).problem is not None
+
+    def _agrees(self, name: str, twin: str) -> bool:
+        here, there = self.own.array(name), self._expected(name, twin)
+        if here is None or there is None:
+            return False
+        node = self.values[name].producer()
+        assert node is not None
+        limit = self._limit(self.order[node], str(here.dtype), str(there.dtype))
+        return _parity(name, there, here, limit).problem is None
+
+    def _expected(self, name: str, twin: str) -> Array | None:
+        """Return what the reference holds for a tensor, as the model would have it; None where that are no numbers."""
+        there, here = self.theirs.array(twin), self.own.array(name)
+        if there is None or here is None or not is_numeric(there.dtype) or not is_numeric(here.dtype):
+            return None
+        axes = turn(there.shape, here.shape)
+        return self.own.expected(name, there.transpose(axes) if axes else there)
 
     def _alone(self, ours: Capture, told: set[str]) -> Iterator[str]:
         """Yield what has no twin and is no constant, no codes, and no copy of what has one."""
         sources = Sources()
-        values = {str(v.name): v for node in self.model.graph for v in node.outputs}
+        values = self.values
         told = told | {str(source.name) for name in told if (source := sources.of(values[name])) is not None}
         writers = (values[name].producer() for name in told if name in values)
         told |= {
@@ -186,11 +253,9 @@ class _Run:
         """Return what the reference holds for each paired tensor, and the inputs, as the model would have it."""
         known = {name: np.asarray(array) for name, array in given.items() if isinstance(array, np.ndarray)}
         for name, (twin, _) in (self.pairs or {}).items():
-            there, here = self.theirs.array(twin), self.own.array(name)
-            if there is not None and here is not None and is_numeric(there.dtype) and is_numeric(here.dtype):
-                axes = turn(there.shape, here.shape)
-                known[name] = self.own.expected(name, there.transpose(axes) if axes else there)
-                known[str(self.own.read(name).name)] = known[name]
+            expected = self._expected(name, twin)
+            if expected is not None:
+                known[name] = known[str(self.own.read(name).name)] = expected
         return known
 
     def _one(self, node: ir.Node, name: str, known: dict[str, Array]) -> ComparedTensor:
@@ -221,7 +286,7 @@ class _Run:
         if self.limit is not None:
             return self.limit
         coarsest = max((TOLERANCE.get(dtype, 0.0) for dtype in dtypes), default=0.0)
-        whole = self.quantised if coarsest else 0.0
+        whole = self.coarsest if coarsest else 0.0
         return max(deepened(coarsest, place), whole if whole > 2e-3 else 0.0)
 
 

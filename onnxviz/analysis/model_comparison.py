@@ -168,7 +168,7 @@ class ModelComparison:
             lines.append("all agree" if self.tensors else "nothing could be compared")
         else:
             differing = sum(one.problem is not None for one in self.tensors)
-            lines.append(f"{differing} differ")
+            lines.append(f"{differing} differ{'s' * (differing == 1)}")
             lines.append(f"first: {_told(self.first)}")
             if self.culprit is not None:
                 lines.append(f"largest error of its own: {_told(self.culprit)}")

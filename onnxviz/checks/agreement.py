@@ -25,10 +25,12 @@ from onnxviz.checks.running import (
     observe,
     outputs,
     repeatable,
+    tolerance,
 )
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import CheckError
-from onnxviz.graph.shapes import model_inputs
+from onnxviz.errors import CheckError, ExecutionError
+from onnxviz.graph.inline import inline_functions
+from onnxviz.graph.shapes import infer_shapes, model_inputs
 
 _CUDA = "CUDAExecutionProvider"
 
@@ -40,7 +42,7 @@ _CUDA = "CUDAExecutionProvider"
     needs=Need.MODEL | Need.INPUTS | Need.SESSION | Need.REFERENCE,
     what="Runs the model and the one of `--reference` on the same inputs, several of them, neither optimised, and "
     "compares outputs by name, else by position: shapes and types must be equal, NaN must meet NaN, and numbers agree "
-    "within what the types and the depth of the model explain.",
+    "within what the types and the depth of the coarser of the two explain.",
     why="Conversion, quantisation and hand-made changes can alter a model without a word.",
     remedy="Find the first layer that differs: `onnxviz compare REFERENCE MODEL --input …`.",
     false_positives="A quantised model differs by design; the tolerance allows 5 % there, and what it gives for random "
@@ -54,6 +56,7 @@ def differs_from_reference(subject: Subject) -> Iterator[Problem | Evidence]:
         raise CheckError(f"the model has {len(own)} inputs and the reference {len(other)}")
     renamed = dict(zip(own, own if set(own) == set(other) else other, strict=True))
     session = new_session(subject, reference)
+    coarser = max(subject.inferred, infer_shapes(inline_functions(reference)), key=lambda m: tolerance(m, "float32"))
     repeatable(subject)
     worst: dict[str, OutputParity] = {}
     compared = 0
@@ -65,7 +68,7 @@ def differs_from_reference(subject: Subject) -> Iterator[Problem | Evidence]:
         aligned = (
             found if set(expected) <= set(found) else {name: found[names[name]] for name in expected if name in names}
         )
-        for parity in differences(expected, aligned, model=subject.inferred):
+        for parity in differences(expected, aligned, model=coarser):
             known = worst.get(parity.name)
             if known is None or (parity.problem and not known.problem) or parity.relative_l2 > known.relative_l2:
                 worst[parity.name] = parity
@@ -90,7 +93,8 @@ def differs_from_reference(subject: Subject) -> Iterator[Problem | Evidence]:
     "optimised differs from unoptimised",
     needs=Need.MODEL | Need.INPUTS | Need.SESSION,
     what="Runs the model in onnxruntime with all optimisations and with none, on the same inputs, and compares the "
-    "outputs: shapes and types must be equal, numbers agree within rounding.",
+    "outputs: shapes and types must be equal, numbers agree within rounding. That the optimiser does not crash is seen "
+    "in a process of its own.",
     why="What is deployed is the optimised graph; a fusion that is wrong gives other answers than all tests of the "
     "file.",
     remedy="Find the optimiser at fault with `onnxviz capture --mode production`; leave it out (disabled_optimizers) "
@@ -101,7 +105,14 @@ def differs_from_reference(subject: Subject) -> Iterator[Problem | Evidence]:
 )
 def optimised_differs(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the outputs that optimisation changes."""
-    plain, fused = outputs(subject, optimize=False), outputs(subject, optimize=True)
+    plain = outputs(subject, optimize=False)
+    try:
+        fused = outputs(subject, optimize=True)
+    except ExecutionError as error:
+        if "crashed" not in error.message:
+            raise
+        yield Problem(error.message, key="crash")
+        return
     repeatable(subject)
     told: set[str] = set()
     worst = 0.0

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnxviz.checks.finding import Problem, place_of
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
+from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.equality import ints
 from onnxviz.graph.liveness import tensor_bytes
 
@@ -20,6 +21,8 @@ ELEMENTWISE = frozenset({
     "Abs", "Cast", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
     "Log", "Mish", "Neg", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu",
 })  # fmt: skip
+#: Operators of two tensors that work on each element where one of them is a single number.
+_WITH_A_NUMBER = frozenset({"Add", "Div", "Max", "Min", "Mul", "Pow", "PRelu", "Sub"})
 _D = ir.DataType
 _SMALL_FLOATS = frozenset({_D.FLOAT16, _D.BFLOAT16, _D.FLOAT, _D.DOUBLE})
 #: Type -> the types that hold each of its values exactly.
@@ -75,8 +78,30 @@ def transposes(subject: Subject) -> Iterator[Problem | Evidence]:
 
 
 def transpose_perm(node: ir.Node) -> list[int] | None:
-    """Return the permutation of a Transpose; None for other nodes, and where it is not written down."""
-    return ints(node, "perm") if node.op_type == "Transpose" and node.domain in _STANDARD else None
+    """Return the permutation of a Transpose; None for other nodes, and where it is not known."""
+    if node.op_type != "Transpose" or node.domain not in _STANDARD or not node.inputs:
+        return None
+    if "perm" in node.attributes:
+        return ints(node, "perm")
+    shape = node.outputs[0].shape
+    if shape is None and node.inputs[0] is not None:
+        shape = node.inputs[0].shape
+    return None if shape is None else list(range(len(shape)))[::-1]
+
+
+def layout_blind_input(node: ir.Node) -> int | None:
+    """Return the input of a node that works on each of its elements, whatever the layout; None for other nodes."""
+    if node.domain not in _STANDARD or not node.inputs:
+        return None
+    if node.op_type in ELEMENTWISE:
+        return 0
+    if node.op_type not in _WITH_A_NUMBER or len(node.inputs) != 2:
+        return None
+    tensors = [constant_tensor(value) for value in node.inputs]
+    numbers = [tensor is not None and tensor.size == 1 and len(tensor.shape) < 2 for tensor in tensors]
+    if tensors[0] is None and numbers[1]:
+        return 0
+    return 1 if numbers[0] and tensors[1] is None and node.op_type != "PRelu" else None
 
 
 def _transpose_before(node: ir.Node) -> tuple[ir.Node | None, list[str]]:
@@ -88,10 +113,11 @@ def _transpose_before(node: ir.Node) -> tuple[ir.Node | None, list[str]]:
         if source.op_type == "Transpose":
             return source, between[::-1]
         alone = len(list(source.outputs[0].uses())) == 1 and not source.outputs[0].is_graph_output()
-        if source.op_type not in ELEMENTWISE or not alone or not source.inputs:
+        index = layout_blind_input(source)
+        if index is None or not alone:
             break
         between.append(source.op_type)
-        value = source.inputs[0]
+        value = source.inputs[index]
         source = None if value is None else value.producer()
     return None, []
 
@@ -141,7 +167,9 @@ def casts(subject: Subject) -> Iterator[Problem | Evidence]:
 
 
 def cast_target(node: ir.Node) -> ir.DataType | None:
-    """Return what a Cast casts to; None for other nodes."""
+    """Return what a Cast or CastLike casts to; None for other nodes."""
+    if node.op_type == "CastLike" and node.domain in _STANDARD and len(node.inputs) == 2:
+        return None if node.inputs[1] is None else node.inputs[1].dtype
     to = ints(node, "to") if node.op_type == "Cast" and node.domain in _STANDARD and node.inputs else None
     return ir.DataType(to[0]) if to and to[0] in ir.DataType._value2member_map_ else None
 

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 import onnx
-import onnx_ir as ir
 
-from onnxviz.checks.finding import Problem, place_of
+from onnxviz.checks.finding import Problem, every_node, place_of
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import counted, listed
@@ -80,7 +79,7 @@ def custom_operators(subject: Subject) -> Iterator[Problem | Evidence]:
     from onnxviz.runtime.operators import known_operators
 
     model = subject.model
-    custom = Counter((n.domain, n.op_type) for n in _every_node(model) if n.domain not in ("", "ai.onnx"))
+    custom = Counter((n.domain, n.op_type) for n in every_node(model) if n.domain not in ("", "ai.onnx"))
     yield {"custom_operators": len(custom)}
     if subject.options.op_library is not None or not custom:
         return
@@ -89,16 +88,10 @@ def custom_operators(subject: Subject) -> Iterator[Problem | Evidence]:
     for (domain, kind), count in sorted(custom.items()):
         if (domain, kind) in own or (domain, kind) in runtime or onnx.defs.has(kind, domain):
             continue
-        example = next(n for n in _every_node(model) if (n.domain, n.op_type) == (domain, kind))
+        example = next(n for n in every_node(model) if (n.domain, n.op_type) == (domain, kind))
         message = (
             f"nothing defines the operator {domain}:{kind}, which {counted(count, 'node')} use{'s' * (count == 1)}"
         )
         yield Problem(
             message, [place_of(example)], {"domain": domain, "op_type": kind, "nodes": count}, key=f"{domain}:{kind}"
         )
-
-
-def _every_node(model: ir.Model) -> Iterator[ir.Node]:
-    yield from model.graph.all_nodes()
-    for function in model.functions.values():
-        yield from function.all_nodes()

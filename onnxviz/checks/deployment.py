@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from onnxviz.checks.finding import Problem, place_of, tensor_place
+from onnxviz.checks.finding import Problem, every_node, place_of, tensor_place
 from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
@@ -42,17 +42,14 @@ _TO_THE_END = frozenset({_INT64.max, _INT64.min, _INT64.min + 1})
 )
 def training_residue(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield what belongs to training."""
-    model = subject.model
+    graph = subject.inlined.graph  # what a function is told to do, its caller says
     looked = 0
-    graphs = [(model.graph.all_nodes(), model.graph.opset_imports)]
-    graphs += [(f.all_nodes(), f.opset_imports) for f in model.functions.values()]
-    for nodes, opsets in graphs:
-        opset = opsets.get("", opsets.get("ai.onnx", 1))
-        for node in nodes:
-            looked += node.op_type in ("Dropout", "BatchNormalization")
-            problem = _training(node, opset)
-            if problem is not None:
-                yield problem
+    opset = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 1))
+    for node in graph.all_nodes():
+        looked += node.op_type in ("Dropout", "BatchNormalization")
+        problem = _training(node, opset)
+        if problem is not None:
+            yield problem
     yield {"dropout_and_batchnorm": looked}
 
 
@@ -80,6 +77,8 @@ def _training(node: ir.Node, opset: int) -> Problem | None:
 
 def _dropout(node: ir.Node, opset: int) -> Problem | None:
     place, evidence = [place_of(node)], {"op_type": "Dropout", "opset": opset}
+    if _drops_nothing(node, opset):
+        return None
     if opset < 7:
         training = node.attributes.get_int("is_test", 0) == 0
         return Problem("it drops: training mode", place, evidence) if training else None
@@ -91,6 +90,14 @@ def _dropout(node: ir.Node, opset: int) -> Problem | None:
         message = f"whether it drops is computed: {mode.name!r}"
         return Problem(message, [*place, tensor_place(mode.name)], evidence, severity="warning", key="computed")
     return Problem("it drops: training mode", place, evidence) if bool(read_array(tensor).any()) else None
+
+
+def _drops_nothing(node: ir.Node, opset: int) -> bool:
+    """Whether the share that a Dropout drops is 0."""
+    if opset < 12:
+        return node.attributes.get_float("ratio", 0.5) == 0
+    ratio = constant_tensor(node.inputs[1]) if len(node.inputs) > 1 else None
+    return ratio is not None and not read_array(ratio).any()
 
 
 @check(
@@ -107,8 +114,7 @@ def _dropout(node: ir.Node, opset: int) -> Problem | None:
 def float64(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield one problem for all nodes, and one for each input and output."""
     graph = subject.inferred.graph
-    nodes = [n for n in graph.all_nodes() if any(v.dtype == ir.DataType.DOUBLE for v in n.outputs)]
-    working = [node for node in nodes if node.op_type not in ("Constant", "Identity")]
+    working = [node for node in graph.all_nodes() if _in_float64(node)]
     if working:
         kinds = [f"{count} {kind}" for kind, count in Counter(n.op_type for n in working).most_common()]
         evidence = {
@@ -124,13 +130,21 @@ def float64(subject: Subject) -> Iterator[Problem | Evidence]:
     yield {"nodes": 0}
 
 
+def _in_float64(node: ir.Node) -> bool:
+    """Whether a node computes with doubles; a cast does where it makes them."""
+    if node.op_type in ("Constant", "Identity"):
+        return False
+    values = node.outputs if node.op_type.startswith("Cast") else (*node.inputs, *node.outputs)
+    return any(value is not None and value.dtype == ir.DataType.DOUBLE for value in values)
+
+
 @check(
     "G14",
     "warning",
     "int64 constants beyond int32",
     needs=Need.MODEL,
     what="Looks for int64 weights, constants and attributes with values that int32 cannot hold, except what Slice "
-    "takes for its end.",
+    "takes for its end and Loop for no limit.",
     why="TensorRT, Core ML, TFLite and many NPUs compute in int32: they refuse such a model, or clamp the number.",
     remedy="Use numbers within int32; for 'to the end' of an axis the largest int32 does.",
     false_positives="Hashes and ids may need 64 bits; then the target has to have them.",
@@ -138,15 +152,13 @@ def float64(subject: Subject) -> Iterator[Problem | Evidence]:
 def wide_integers(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield constants with numbers that int32 cannot hold."""
     looked = 0
-    for node in subject.model.graph.all_nodes():
-        for name, attribute in node.attributes.items():
-            if attribute.type in (ir.AttributeType.INT, ir.AttributeType.INTS) and not name.startswith("value_int"):
-                wide = [n for n in ints(node, name) or () if not _INT32.min <= n <= _INT32.max]
-                wide = [n for n in wide if node.op_type != "Slice" or n not in _TO_THE_END]
-                if wide:
-                    yield Problem(
-                        f"its {name} is {wide[0]}", [place_of(node)], {"attribute": name, "value": wide[0]}, key=name
-                    )
+    for node in every_node(subject.model):
+        for name in node.attributes:
+            wide = [n for n in _written(node, name) if not _INT32.min <= n <= _INT32.max]
+            wide = [n for n in wide if node.op_type != "Slice" or n not in _TO_THE_END]
+            if wide:
+                evidence = {"attribute": name, "value": wide[0]}
+                yield Problem(f"its {name} is {wide[0]}", [place_of(node)], evidence, key=name)
     for value in _integer_constants(subject.model):
         looked += 1
         tensor = constant_tensor(value)
@@ -164,25 +176,39 @@ def wide_integers(subject: Subject) -> Iterator[Problem | Evidence]:
     yield {"int64_constants": looked}
 
 
+def _written(node: ir.Node, name: str) -> list[int]:
+    """Return the whole numbers of an attribute; those of Constant are judged as tensors."""
+    attribute = node.attributes[name]
+    if attribute.is_ref() or node.op_type == "Constant":
+        return []
+    if attribute.type in (ir.AttributeType.INT, ir.AttributeType.INTS):
+        return ints(node, name) or []
+    tensor = attribute.as_tensor() if attribute.type == ir.AttributeType.TENSOR else None
+    if tensor is None or tensor.dtype != ir.DataType.INT64 or not tensor.size:
+        return []
+    array = read_array(tensor)
+    return [int(array.max()), int(array.min())]
+
+
 def _integer_constants(model: ir.Model) -> Iterator[ir.Value]:
     for graph in (model.graph, *model.graph.subgraphs()):
         for value in graph.initializers.values():
             if value.const_value is not None and value.const_value.dtype == ir.DataType.INT64:
                 yield value
-        for node in graph:
-            if node.op_type == "Constant" and node.outputs:
-                tensor = constant_tensor(node.outputs[0])
-                if tensor is not None and tensor.dtype == ir.DataType.INT64:
-                    yield node.outputs[0]
+    for node in every_node(model):
+        if node.op_type == "Constant" and node.outputs:
+            tensor = constant_tensor(node.outputs[0])
+            if tensor is not None and tensor.dtype == ir.DataType.INT64:
+                yield node.outputs[0]
 
 
 def _only_ends(value: ir.Value, depth: int = 4) -> bool:
-    """Whether a constant only says where slices end, directly or through what shapes and joins it."""
+    """Whether a constant only says where slices end or how long loops go on, directly or through what shapes it."""
     uses = list(value.uses())
     if not uses or value.is_graph_output():
         return False
     for node, index in uses:
-        if node.op_type == "Slice" and index in (1, 2):
+        if (node.op_type == "Slice" and index in (1, 2)) or (node.op_type == "Loop" and index == 0):
             continue
         passes = node.op_type in ("Unsqueeze", "Reshape", "Concat", "Cast", "Identity", "Squeeze") and depth > 0
         if not passes or not _only_ends(node.outputs[0], depth - 1):

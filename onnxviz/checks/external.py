@@ -20,12 +20,12 @@ from onnxviz.graph.io import PROTOBUF_LIMIT
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
-def external_tensors(graph: onnx.GraphProto) -> Iterator[tuple[onnx.TensorProto, dict[str, str]]]:
-    """Yield the tensors of a graph, its attributes and bodies that lie outside, with what is said of where."""
-    pending = [graph]
+def external_tensors(proto: onnx.ModelProto) -> Iterator[tuple[onnx.TensorProto, dict[str, str]]]:
+    """Yield the tensors that lie outside, in attributes, bodies and functions too, with what is said of where."""
+    pending: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
     while pending:
         inner = pending.pop()
-        tensors = list(inner.initializer)
+        tensors = list(inner.initializer) if isinstance(inner, onnx.GraphProto) else []
         for node in inner.node:
             for attribute in node.attribute:
                 tensors += [attribute.t] if attribute.HasField("t") else []
@@ -57,7 +57,7 @@ def outside(subject: Subject) -> Iterator[Problem | Evidence]:
     folder = Path(os.path.abspath(subject.path)).parent  # noqa: PTH100 - not resolved: links are judged below
     homes = {Path(os.path.realpath(folder)), Path(os.path.realpath(subject.path)).parent}
     count = 0
-    for count, (tensor, entries) in enumerate(external_tensors(subject.proto.graph), 1):  # noqa: B007
+    for count, (tensor, entries) in enumerate(external_tensors(subject.proto), 1):  # noqa: B007
         location = entries.get("location", "")
         reason = _escape(location, folder, homes)
         if reason:
@@ -85,7 +85,7 @@ def _escape(location: str, folder: Path, homes: set[Path]) -> str:
 
 def _hard_links(subject: Subject, folder: Path) -> Iterator[Problem]:
     """Yield the data files that have more names than the model's folder shows."""
-    locations = {entries.get("location", "") for _, entries in external_tensors(subject.proto.graph)}
+    locations = {entries.get("location", "") for _, entries in external_tensors(subject.proto)}
     for location in sorted(locations):
         path = folder / location
         if not location or "\0" in location or _escape(location, folder, {folder, Path(os.path.realpath(folder))}):
@@ -125,7 +125,7 @@ def incomplete(subject: Subject) -> Iterator[Problem | Evidence]:
     homes = {Path(os.path.realpath(folder)), Path(os.path.realpath(subject.path)).parent}
     ranges: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     count = 0
-    for tensor, entries in external_tensors(subject.proto.graph):
+    for tensor, entries in external_tensors(subject.proto):
         count += 1
         location = entries.get("location", "")
         if _escape(location, folder, homes):
@@ -180,7 +180,7 @@ def _misfit(
     size = path.stat().st_size
     if offset < 0 or (length is not None and length < 0):
         return "its offset or length is negative", {"file_bytes": size}
-    if need is not None and length is not None and length < need:
+    if need is not None and length is not None and length != need:
         return f"its length is {length:,} bytes and its shape needs {need:,}", {"file_bytes": size}
     end = offset + max(length or 0, need or 0)
     if end > size:
@@ -208,9 +208,14 @@ def too_large(subject: Subject) -> Iterator[Problem | Evidence]:
     yield {"bytes": size}
 
 
-_ROOTS = "home|Users|root|mnt|tmp|workspace|scratch|private|var|opt|data|content|kaggle"
-_PATH = re.compile(rf"(?<![\w./:-])/(?:{_ROOTS})/[^\s\"'<>|,;:()\[\]{{}}]+|\b[A-Za-z]:\\[^\s\"'<>|,;:()]+")
-_USER = re.compile(r"/(?:home|Users)/([^/\s]+)|[A-Za-z]:\\Users\\([^\\\s]+)")
+_ROOTS = (
+    "home|Users|root|mnt|tmp|work|workspace|scratch|private|var|opt|srv|data|content|kaggle|gpfs|nfs|lustre|Volumes"
+)
+_PATH = re.compile(
+    rf"(?:(?<![\w./:-])|(?<=\bfile://))/(?:{_ROOTS})/[^\s\"'<>|,;:()\[\]{{}}]+"
+    r"|\b[A-Za-z]:(?:\\|/(?!/))[^\s\"'<>|,;:()]+"
+)
+_USER = re.compile(r"/(?:home|[Uu]sers)/([^/\s]+)|[A-Za-z]:[\\/]Users[\\/]([^\\/\s]+)")
 _NOBODY = frozenset({"runner", "user", "ubuntu", "root", "app", "appuser", "work", "jovyan", "Public", "default"})
 
 
@@ -292,6 +297,6 @@ def user_of(path: str) -> str:
     >>> user_of("/home/ann/net.py"), user_of("/opt/net.py")
     ('ann', '')
     """
-    found = _USER.match(path)
+    found = _USER.search(path)
     name = (found[1] or found[2]) if found else ""
     return "" if name in _NOBODY else name

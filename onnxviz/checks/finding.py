@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,7 @@ __all__ = [
     "Problem",
     "Severity",
     "Verdict",
+    "every_node",
     "node_place",
     "place_of",
     "plain",
@@ -68,6 +69,13 @@ def node_place(name: str) -> Place:
 def place_of(node: ir.Node) -> Place:
     """Return the place of a node; one without a name is called by what it writes."""
     return node_place(node.name or f"{node.op_type} of {next((v.name for v in node.outputs if v.name), 'nothing')}")
+
+
+def every_node(model: ir.Model) -> Iterator[ir.Node]:
+    """Yield the nodes of a model, those of bodies and of functions too."""
+    yield from model.graph.all_nodes()
+    for function in model.functions.values():
+        yield from function.all_nodes()
 
 
 def tensor_place(name: str | None) -> Place:

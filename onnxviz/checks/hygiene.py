@@ -14,6 +14,7 @@ from onnxviz.checks.reading import read_array
 from onnxviz.checks.registry import Evidence, Need, check
 from onnxviz.checks.subject import Subject
 from onnxviz.errors import listed
+from onnxviz.graph.constants import constant_tensor
 from onnxviz.graph.equality import Side, equality_classes, is_copy
 from onnxviz.graph.extract import bodies_of
 
@@ -28,7 +29,8 @@ _SAMPLE = 4096  # bytes of a large weight that are looked at first
     "warning",
     "duplicate or empty node names",
     needs=Need.MODEL,
-    what="Looks for nodes without a name and for names that several nodes have, in bodies of If, Loop and Scan too.",
+    what="Looks for nodes without a name and for names that several nodes have, in bodies of If, Loop and Scan too, "
+    "and in each function of the model by itself.",
     why="Profiles, quantisation settings and error messages name nodes: without unique names nobody can tell which is "
     "meant. onnxruntime refuses some models with two nodes of one name.",
     remedy="Give every node its own name; `onnxviz check --fix` does.",
@@ -36,13 +38,20 @@ _SAMPLE = 4096  # bytes of a large weight that are looked at first
 )
 def node_names(subject: Subject) -> Iterator[Problem]:
     """Yield one problem for all nodes without names, and one for each name that several have."""
-    nodes = list(subject.model.graph.all_nodes())
+    model = subject.model
+    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    scopes = [list(graph.all_nodes()) for graph in graphs]
+    nodes = [node for scope in scopes for node in scope]
     unnamed = [node.op_type for node in nodes if not node.name]
     if unnamed:
         kinds = [f"{count} {op}" for op, count in Counter(unnamed).most_common()]
         evidence = {"nodes": len(nodes), "unnamed": len(unnamed)}
         yield Problem(f"{len(unnamed)} of {len(nodes)} nodes have no name: {listed(kinds)}", (), evidence, key="empty")
-    for name, count in Counter(node.name for node in nodes if node.name).items():
+    called: dict[str, int] = {}
+    for scope in scopes:
+        for name, count in Counter(node.name for node in scope if node.name).items():
+            called[name] = max(count, called.get(name, 0))
+    for name, count in called.items():
         if count > 1:
             yield Problem(f"{count} nodes are called the same", [node_place(name)], {"nodes": count})
 
@@ -52,7 +61,8 @@ def node_names(subject: Subject) -> Iterator[Problem]:
     "warning",
     "dead nodes, inputs, weights and functions",
     needs=Need.MODEL,
-    what="Follows the outputs back to everything that they depend on, into bodies too; what is not reached is dead.",
+    what="Follows the outputs back to everything that they depend on, into bodies and, for each function by itself, "
+    "into functions too; what is not reached is dead.",
     why="Dead nodes cost time in runtimes that do not remove them, dead weights cost memory and download, and a "
     "caller has to feed a dead input for nothing. Often they are the trace of an export that went wrong.",
     remedy="Remove them; `onnxviz check --fix` removes dead nodes, weights and functions. An input is part of the "
@@ -64,7 +74,9 @@ def dead_parts(subject: Subject) -> Iterator[Problem]:
     """Yield what no output depends on."""
     model = subject.model
     live = live_nodes(model.graph)
-    for node in dead_nodes(model.graph, live):
+    unused = unused_functions(model)
+    called = [f for f in model.functions.values() if f"{f.domain}:{f.name}" not in unused]
+    for node in [*dead_nodes(model.graph, live), *(n for f in called for n in dead_nodes(f, live_nodes(f)))]:
         yield Problem("no output depends on it", [place_of(node)], {"op_type": node.op_type})
     reached = {value for node in live for value in node.inputs if value is not None}
     for graph in (model.graph, *model.graph.subgraphs()):
@@ -80,14 +92,13 @@ def dead_parts(subject: Subject) -> Iterator[Problem]:
         if value not in reached:
             what = "weight" if value.is_initializer() else "input"
             yield Problem(f"nothing that counts reads this {what}", [tensor_place(value.name)], key=what)
-    unused = unused_functions(model)
     if unused:
         message = f"{len(unused)} of {len(model.functions)} functions are never called: {listed(unused)}"
         yield Problem(message, [Place("function", unused[0])], {"unused": len(unused)}, key="functions")
 
 
-def live_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """Return the nodes of a graph, and of the bodies in it, that its outputs depend on."""
+def live_nodes(graph: ir.Graph | ir.Function) -> set[ir.Node]:
+    """Return the nodes of a graph or function, and of the bodies in it, that its outputs depend on."""
     live: set[ir.Node] = set()
     pending: list[ir.Value | None] = list(graph.outputs)
     for node in graph:
@@ -113,7 +124,7 @@ def _kept(node: ir.Node, live: set[ir.Node]) -> list[ir.Value | None]:
     return needs
 
 
-def dead_nodes(graph: ir.Graph, live: set[ir.Node]) -> Iterator[ir.Node]:
+def dead_nodes(graph: ir.Graph | ir.Function, live: set[ir.Node]) -> Iterator[ir.Node]:
     """Yield dead nodes, not those inside the bodies of dead ones."""
     for node in graph:
         if node not in live:
@@ -140,22 +151,18 @@ def unused_functions(model: ir.Model) -> list[str]:
     "warning",
     "duplicate weights",
     needs=Need.MODEL,
-    what=f"Compares weights of {LEAST} bytes or more that have the same type and shape by a digest of their bytes.",
+    what=f"Compares weights of {LEAST} bytes or more, those of Constant nodes included, that have the same type and "
+    "shape by a digest of their bytes.",
     why="Each copy costs memory, download and cache. Weights that a network shares come out twice from some exporters.",
     remedy="Keep one and let all nodes read it; `onnxviz check --fix` does.",
     false_positives="Weights that were never trained, such as biases of zeros, are equal by nature.",
 )
 def duplicate_weights(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield each group of equal weights."""
-    weights = [
-        value
-        for graph in (subject.model.graph, *subject.model.graph.subgraphs())
-        for value in graph.initializers.values()
-        if value.const_value is not None and value.const_value.dtype != ir.DataType.STRING
-        and value.const_value.nbytes >= LEAST
-    ]  # fmt: skip
+    graphs = (subject.model.graph, *subject.model.graph.subgraphs())
+    weights = [value for graph in graphs for value in large_weights(graph)]
     for group in equal_weights(weights):
-        tensor = group[0].const_value
+        tensor = constant_tensor(group[0])
         assert tensor is not None
         wasted = tensor.nbytes * (len(group) - 1)
         shape = list(tensor.shape.numpy())
@@ -163,6 +170,13 @@ def duplicate_weights(subject: Subject) -> Iterator[Problem | Evidence]:
         places = [tensor_place(value.name) for value in group[:8]]
         yield Problem(f"{len(group)} weights hold the same {tensor.nbytes:,} bytes", places, evidence)
     yield {"weights": len(weights)}
+
+
+def large_weights(graph: ir.Graph) -> list[ir.Value]:
+    """Return the weights of a graph, initializers first, of which a copy is worth a word."""
+    constants = (node.outputs[0] for node in graph if node.op_type == "Constant" and node.outputs)
+    found = ((value, constant_tensor(value)) for value in (*graph.initializers.values(), *constants))
+    return [v for v, t in found if t is not None and t.dtype != ir.DataType.STRING and t.nbytes >= LEAST]
 
 
 def equal_weights(values: Iterable[ir.Value]) -> list[list[ir.Value]]:
@@ -182,7 +196,7 @@ def equal_weights(values: Iterable[ir.Value]) -> list[list[ir.Value]]:
 
 
 def _kind(value: ir.Value) -> Hashable:
-    tensor = value.const_value
+    tensor = constant_tensor(value)
     assert tensor is not None
     return tensor.dtype, tuple(tensor.shape)
 
@@ -197,8 +211,9 @@ def _full_digest(value: ir.Value) -> Hashable:
 
 
 def _bytes(value: ir.Value) -> np.ndarray:
-    assert value.const_value is not None
-    return np.ascontiguousarray(read_array(value.const_value)).reshape(-1).view(np.uint8)
+    tensor = constant_tensor(value)
+    assert tensor is not None
+    return np.ascontiguousarray(read_array(tensor)).reshape(-1).view(np.uint8)
 
 
 @check(

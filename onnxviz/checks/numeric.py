@@ -152,6 +152,7 @@ def _normalisation(node: ir.Node, known: Known) -> Danger | None:
 
 _HAZARDS = {
     "Div": _division,
+    "Mod": _division,
     "Reciprocal": _reciprocal,
     "Log": _logarithm,
     "Sqrt": _root,

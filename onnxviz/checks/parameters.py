@@ -19,8 +19,8 @@ Shape = list[int | str | None]
     "error",
     "bias or per-channel parameter of a wrong shape",
     needs=Need.MODEL,
-    what="Compares the bias of convolutions and Gemm, and the parameters of batch and instance normalisation, with "
-    "the channels that the weight or the input has.",
+    what="Compares the bias of convolutions and Gemm, and the parameters of batch, instance, group and layer "
+    "normalisation, with the channels that the weight or the input has.",
     why="Some runtimes read beyond the end of such a bias, others broadcast it where it does not belong.",
     remedy="Give the bias one element a channel: [channels] for convolutions, a shape that broadcasts to (M, N) for "
     "Gemm.",
@@ -29,14 +29,17 @@ Shape = list[int | str | None]
 def parameter_shapes(subject: Subject) -> Iterator[Problem | Evidence]:
     """Yield the parameters that do not fit their node."""
     judged = 0
-    for node in subject.inferred.graph.all_nodes():
-        for index, wanted in _wanted(node):
-            value = node.inputs[index]
+    graph = subject.inferred.graph
+    for node in graph.all_nodes():
+        if node.domain not in _KNOWN:
+            continue
+        for index, wanted in _wanted(node, graph.opset_imports.get("", 1)):
+            value = node.inputs[index] if index < len(node.inputs) else None
             shape = None if value is None else shape_list(value)
             if value is None or shape is None or not all(isinstance(dim, int) for dim in shape):
                 continue
             judged += 1
-            if not _fits(shape, wanted, broadcast=node.op_type in _GEMM):
+            if not _fits(shape, wanted, broadcast=node.op_type in _BROADCASTS):
                 message = f"{value.name!r} has shape {shape_text(shape)} where {shape_text(wanted)} is needed"
                 places = [place_of(node), tensor_place(value.name)]
                 yield Problem(message, places, {"shape": shape, "needed": wanted, "op_type": node.op_type})
@@ -45,10 +48,12 @@ def parameter_shapes(subject: Subject) -> Iterator[Problem | Evidence]:
 
 _CONVOLUTIONS = {"Conv": (1, 2), "FusedConv": (1, 2), "ConvTranspose": (1, 2), "QLinearConv": (3, 8)}
 _GEMM = frozenset({"Gemm", "FusedGemm"})
-_PER_CHANNEL = {"BatchNormalization": (1, 2, 3, 4), "InstanceNormalization": (1, 2)}
+_BROADCASTS = _GEMM | {"LayerNormalization"}
+_KNOWN = ("", "ai.onnx", "com.microsoft")
+_PER_CHANNEL = {"BatchNormalization": (1, 2, 3, 4), "InstanceNormalization": (1, 2), "GroupNormalization": (1, 2)}
 
 
-def _wanted(node: ir.Node) -> Iterator[tuple[int, Shape]]:
+def _wanted(node: ir.Node, opset: int) -> Iterator[tuple[int, Shape]]:
     """Yield the inputs of a node that hold a number a channel, and the shape that each should have."""
     kind, count = node.op_type, len(node.inputs)
     if kind in _CONVOLUTIONS:
@@ -67,8 +72,12 @@ def _wanted(node: ir.Node) -> Iterator[tuple[int, Shape]]:
             yield 2, [rows, b[0 if node.attributes.get_int("transB", 0) else 1]]
     elif kind in _PER_CHANNEL:
         data = _shape_of(node, 0)
-        if data is not None and len(data) > 1:
-            yield from ((index, [data[1]]) for index in _PER_CHANNEL[kind] if index < count)
+        by_channel = node.attributes.get_int("spatial", 1) != 0  # until opset 8, else one number an element
+        by_group = kind == "GroupNormalization" and opset < 21  # exporters gave it one a channel all the same
+        if data is not None and len(data) > 1 and by_channel and not by_group:
+            yield from ((index, [data[1]]) for index in _PER_CHANNEL[kind])
+    elif kind == "LayerNormalization" and (data := _shape_of(node, 0)) is not None:
+        yield from ((index, data) for index in (1, 2))
 
 
 def _shape_of(node: ir.Node, index: int) -> Shape | None:

@@ -28,6 +28,8 @@ SCALES: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 #: Operator -> the input that holds a constant weight's codes; its scale is the next one.
 _CODES = {"DequantizeLinear": 0, "QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
+#: Operator -> the input that holds a constant weight's codes; how many scales they have is said elsewhere, or nowhere.
+_BARE_CODES = dict.fromkeys(("MatMulInteger", "ConvInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"), 1)
 _LEAST = 256  # codes from which a share of them says something
 _CLIPPED = 0.05  # share of codes at an end of their range, beyond one a channel
 _SUBNORMAL = float(np.finfo(np.float32).tiny)
@@ -58,8 +60,9 @@ def scales(subject: Subject) -> Iterator[Problem | Evidence]:
                 continue
             looked += 1
             yield from _scale_problems(node, index, scale)
-        if node.op_type in _CODES:
-            yield from _clipped(node, _CODES[node.op_type])
+        codes = (_CODES | _BARE_CODES).get(node.op_type)
+        if codes is not None and codes < len(node.inputs):
+            yield from _clipped(node, codes)
         if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
             yield from _bias_scale(node)
     yield {"scales": looked}
@@ -131,8 +134,9 @@ def _clipped(node: ir.Node, index: int) -> Iterator[Problem]:
     codes = read_array(tensor).astype(np.int16)
     low, high = int(tensor.dtype.min), int(tensor.dtype.max)
     lowest = low + 1 if low < 0 and not (codes == low).any() else low  # symmetric: -127 to 127
-    scale = _numbers(node, index + 1)
-    clipped = int(((codes == lowest) | (codes == high)).sum()) - (1 if scale is None else scale.size)
+    scale = _numbers(node, index + 1) if node.op_type in _CODES else None
+    channels = max(codes.shape) if node.op_type in _BARE_CODES else 1 if scale is None else scale.size
+    clipped = int(((codes == lowest) | (codes == high)).sum()) - channels
     share = clipped / codes.size
     if tensor.dtype.bitwidth == 8 and share > _CLIPPED:
         evidence = {"clipped": clipped, "of": int(codes.size), "range": [lowest, high]}

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import onnx_ir as ir
 
-from onnxviz.checks.clutter import ELEMENTWISE, FAR, cast_target, is_lossless, transpose_perm
+from onnxviz.checks.clutter import FAR, cast_target, is_lossless, layout_blind_input, transpose_perm
 from onnxviz.checks.external import machine_paths_in
-from onnxviz.checks.hygiene import LEAST, dead_nodes, equal_weights, live_nodes, unused_functions
+from onnxviz.checks.hygiene import dead_nodes, equal_weights, large_weights, live_nodes, unused_functions
 from onnxviz.graph.extract import bodies_of
 from onnxviz.graph.shapes import infer_shapes
 
@@ -28,6 +28,7 @@ def drop_dead(model: ir.Model) -> list[str]:
     live = live_nodes(model.graph)
     done: list[str] = []
     dead = list(dead_nodes(model.graph, live))
+    dead += [node for f in model.functions.values() for node in dead_nodes(f, live_nodes(f))]
     done += [f"node {_called(node)}" for node in dead]
     for node in reversed(dead):
         _detach(node)
@@ -66,17 +67,16 @@ def share_weights(model: ir.Model) -> list[str]:
     """Let all that read one of several equal weights of the main graph read the first."""
     graph = model.graph
     done: list[str] = []
-    large = [
-        value
-        for value in graph.initializers.values()
-        if value.const_value is not None and value.const_value.dtype != ir.DataType.STRING
-        and value.const_value.nbytes >= LEAST and not value.is_graph_input() and not value.is_graph_output()
-    ]  # fmt: skip
+    large = [v for v in large_weights(graph) if not v.is_graph_input() and not v.is_graph_output()]
     for kept, *copies in equal_weights(large):
         done += [f"weight {value.name!r}, equal to {kept.name!r}" for value in copies]
         for value in copies:
             ir.convenience.replace_all_uses_with(value, kept)
-            graph.initializers.pop(str(value.name))
+            node = value.producer()
+            if node is None:
+                graph.initializers.pop(str(value.name))
+            else:
+                graph.remove(node, safe=True)
     return done
 
 
@@ -156,6 +156,7 @@ def join_casts(model: ir.Model) -> list[str]:
 
 def cancel_transposes(model: ir.Model) -> list[str]:
     """Remove pairs of transposes that undo each other, around elementwise operators too, and join neighbours."""
+    _write_perms(model)
     done = []
     for node in list(model.graph.all_nodes()):
         if node.graph is None or transpose_perm(node) is None:
@@ -173,9 +174,10 @@ def cancel_transposes(model: ir.Model) -> list[str]:
             node.attributes["perm"] = ir.AttrInt64s("perm", together)
             node.replace_input_with(0, first.inputs[0])
         elif between:
-            between[0].replace_input_with(0, first.inputs[0])
+            index = layout_blind_input(between[0]) or 0
+            between[0].replace_input_with(index, first.inputs[0])
             if not _bypass(node, between[-1].outputs[0]):
-                between[0].replace_input_with(0, first.outputs[0])
+                between[0].replace_input_with(index, first.outputs[0])
                 continue
             for inner in between[:-1]:
                 inner.outputs[0].shape = None
@@ -186,6 +188,17 @@ def cancel_transposes(model: ir.Model) -> list[str]:
         done.append(f"transposes {_called(first)} and {_called(node)}")
         _drop_if_unread(first)
     return done
+
+
+def _write_perms(model: ir.Model) -> None:
+    """Write down the permutations that follow from the rank alone."""
+    nodes = [node for node in model.graph.all_nodes() if node.op_type == "Transpose" and "perm" not in node.attributes]
+    if nodes:
+        inferred = {tuple(v.name for v in node.outputs): node for node in infer_shapes(model).graph.all_nodes()}
+        for node in nodes:
+            perm = transpose_perm(inferred.get(tuple(v.name for v in node.outputs), node))
+            if perm is not None:
+                node.attributes["perm"] = ir.AttrInt64s("perm", perm)
 
 
 def _chain_before(node: ir.Node) -> list[ir.Node]:
@@ -199,10 +212,11 @@ def _chain_before(node: ir.Node) -> list[ir.Node]:
         if source.op_type == "Transpose":
             return [source, *chain[::-1]]
         alone = len(list(value.uses())) == 1 and not value.is_graph_output()
-        if source.op_type not in ELEMENTWISE or not alone or not source.inputs:
+        index = layout_blind_input(source)
+        if index is None or not alone:
             return []
         chain.append(source)
-        value = source.inputs[0]
+        value = source.inputs[index]
     return []
 
 
@@ -214,7 +228,11 @@ def _drop_if_unread(node: ir.Node) -> None:
 
 def name_nodes(model: ir.Model) -> list[str]:
     """Give every node a name of its own; the first of several keeps theirs."""
-    nodes = list(model.graph.all_nodes())
+    scopes: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    return [line for scope in scopes for line in _named(list(scope.all_nodes()))]
+
+
+def _named(nodes: list[ir.Node]) -> list[str]:
     taken = {node.name for node in nodes if node.name}
     seen: set[str] = set()
     counters: dict[str, Iterator[int]] = {}
@@ -269,6 +287,7 @@ COMPUTING: dict[str, Repair] = {
     "removed, as it changes nothing,": drop_copies,
     "joined": join_casts,
     "cancelled": cancel_transposes,
+    "removed, as nothing reads it any more,": drop_dead,
 }
 #: Rewrites of what is said about the model.
 HARMLESS: dict[str, Repair] = {"named": name_nodes, "removed the machine's paths:": drop_machine_paths}

@@ -143,7 +143,24 @@ def run_checks(
         ]
     ran = any(one.needs & Need.INPUTS for one in chosen) and "inputs" in subject.__dict__
     fed = [str(record) for record in subject.inputs.records] if ran else []
-    return CheckResult(subject.name, tuple(findings), chosen, tuple(fed))
+    return CheckResult(subject.name, tuple(findings), chosen, tuple(fed), _sizes_note(subject, findings))
+
+
+def _sizes_note(subject: Subject, findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Return what to do about a model that does not run at sizes that nobody gave; nothing where it runs."""
+    failed = any(f.cause == "refused" and "failed while running the model" in f.message for f in findings)
+    if not failed or "batches" not in subject.__dict__ or not subject.made_up:
+        return ()
+    from onnxviz.analysis.axes import free_dimensions
+
+    sizes = {
+        d.name: record.shape[d.axes[record.name]]
+        for d in free_dimensions(subject.model)
+        for record in subject.inputs.records
+        if record.name in d.axes and d.name not in subject.options.dims
+    }
+    told = listed([f"{name}={size}" for name, size in sizes.items()])
+    return (f"it was run at sizes that nobody gave, {told}: give --input, or sizes with --dim NAME=N",) if sizes else ()
 
 
 def _apply(one: Check, subject: Subject) -> list[Finding]:

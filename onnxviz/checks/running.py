@@ -13,7 +13,7 @@ from onnxviz.analysis.comparison import OutputParity, compare
 from onnxviz.analysis.rounding import tolerance
 from onnxviz.checks.observed import Observed, Observer
 from onnxviz.checks.subject import Subject
-from onnxviz.errors import CheckError
+from onnxviz.errors import CheckError, ExecutionError
 
 if TYPE_CHECKING:
     from onnxviz.runtime.collect import Reduce
@@ -64,6 +64,9 @@ def new_session(subject: Subject, model: ir.Model | None = None, **options: Any)
     """Return a session of a model, or of the one that is checked, on the CPU unless told otherwise.
 
     That of the model as it is, nothing fused, is made once: a model of very many nodes takes onnxruntime a minute.
+
+    Raises:
+        ExecutionError: onnxruntime refuses the model, or crashes while it optimises it.
     """
     from onnxviz.runtime.session import Session
 
@@ -71,8 +74,24 @@ def new_session(subject: Subject, model: ir.Model | None = None, **options: Any)
         where = options.pop("providers", "cpu")
         return Session(model or subject.model, where, op_library=subject.options.op_library, **options)
 
+    if model is None and options.get("optimize"):
+        _survives_optimising(subject)
     plain = model is None and not any(options.values())
     return subject.shared("session, as in the file", make) if plain else make()
+
+
+def _survives_optimising(subject: Subject) -> None:
+    """Optimise the model in a process of its own first: some that run unoptimised take onnxruntime down."""
+
+    def tried() -> str:
+        from onnxviz.runtime.trial import source_of, trial
+
+        with source_of(subject.model) as source:
+            (result,) = trial(source, [subject.inputs.feeds], optimize=True, op_library=subject.options.op_library)
+        return result if isinstance(result, str) else ""
+
+    if "crashed" in (said := subject.shared("optimised in a process of its own", tried)):
+        raise ExecutionError(f"optimised, it does not run: {said}")
 
 
 def outputs(subject: Subject, *, optimize: bool) -> list[Arrays]:

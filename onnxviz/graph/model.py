@@ -66,6 +66,7 @@ def from_proto(proto: onnx.ModelProto, name: str = "the model") -> ir.Model:
     if not _is_sorted(model.graph):
         try:
             model.graph.sort()
+            model.meta["was_unsorted"] = True
         except ValueError as error:
             model.meta["cyclic"] = summary_line(error)
     return model

@@ -25,20 +25,21 @@ def plot_comparison(comparison: ModelComparison) -> Figure:
     """Draw the relative error of every tensor that was compared, in order of execution, on a logarithmic scale.
 
     The line is the error that a tensor has, ``‖own - reference‖₂ / ‖reference‖₂``; the diamonds are the error that its
-    nodes make themselves, on what the reference holds before them. Above the grey line of the tolerance is red.
+    nodes make themselves, on what the reference holds before them. Above the grey line of the tolerance is red. Tensors
+    that must be equal to the bit and are, such as sizes and indices, are left out, and counted in the caption.
 
     Raises:
         InputError: No tensor was compared.
     """
-    tensors = comparison.tensors
-    if not tensors:
+    if not comparison.tensors:
         raise InputError("no tensor was compared, so there is no error to draw", hint="ask for the .json instead")
+    tensors = _drawn(comparison)
     width = min(max(7.0, 2.2 + 0.19 * len(tensors)), 16.0)
     named = len(tensors) <= _NAMED
     longest = max(len(_label(one)) for one in tensors) if named else 0
-    below = 0.3 + 0.058 * longest if named else 0.6
+    below = 0.35 + 0.06 * longest if named else 0.6
     floor = _floor(tensors)
-    caption = wrap_caption(_facts(comparison, floor), width - 0.8)
+    caption = wrap_caption(_facts(comparison, len(tensors), floor), width - 0.8)
     top = 1.0 + 0.14 * len(caption.splitlines())
     figure = new_figure(width, top + 3.4 + below)
     figure_text(figure, 0.35, 0.18, "Difference through the depth", fontsize=14, fontweight="bold")
@@ -46,7 +47,7 @@ def plot_comparison(comparison: ModelComparison) -> Figure:
     axes = inch_axes(figure, 0.95, top, width - 1.3, 3.4)
     _draw(axes, tensors, floor)
     _furnish(axes, tensors, floor, named=named)
-    _name(axes, comparison, floor)
+    _name(axes, tensors, comparison.first, floor)
     axes.legend(
         handles=_legend(),
         loc="lower right",
@@ -57,6 +58,12 @@ def plot_comparison(comparison: ModelComparison) -> Figure:
         borderaxespad=0.2,
     )
     return figure
+
+
+def _drawn(comparison: ModelComparison) -> list[ComparedTensor]:
+    """Return the tensors without those that must be equal to the bit and are; all, if nothing else is there."""
+    every = comparison.tensors
+    return [one for one in every if one.problem or one.relative_l2 or one.tolerance > 0] or list(every)
 
 
 def _floor(tensors: Sequence[ComparedTensor]) -> float:
@@ -100,13 +107,12 @@ def _legend() -> list[Line2D]:
     ]
 
 
-def _name(axes: Axes, comparison: ModelComparison, floor: float) -> None:
+def _name(axes: Axes, tensors: Sequence[ComparedTensor], first: ComparedTensor | None, floor: float) -> None:
     """Name the first tensor that differs."""
-    first = comparison.first
     if first is None:
         return
-    place = comparison.tensors.index(first)
-    left = place > 0.6 * len(comparison.tensors)
+    place = tensors.index(first)
+    left = place > 0.6 * len(tensors)
     axes.annotate(
         f"first: {_first(first)}", (place, _height(first.relative_l2, floor)), xytext=(-6 if left else 6, 6),
         textcoords="offset points", ha="right" if left else "left", fontsize=8, color=_BAD, fontweight="bold",
@@ -149,7 +155,7 @@ def _label(one: ComparedTensor) -> str:
     return safe(one.node if one.node != one.op_type else f"{one.op_type}: {one.tensor}", 36)
 
 
-def _facts(comparison: ModelComparison, floor: float) -> list[str]:
+def _facts(comparison: ModelComparison, drawn: int, floor: float) -> list[str]:
     ways = ", ".join(f"{count} by {way}" for way, count in comparison.counts().items() if count)
     facts = [
         f"{safe(comparison.model, 50)} beside {safe(comparison.reference, 50)}",
@@ -157,4 +163,6 @@ def _facts(comparison: ModelComparison, floor: float) -> list[str]:
         f"the worst of {counted(comparison.samples, 'batch')}",
         f"errors below {floor:.0e} stand on the lowest line",
     ]
+    left_out = len(comparison.tensors) - drawn
+    facts += [f"{left_out} of whole numbers, all equal, not drawn"] if left_out else []
     return [*facts, *(safe(note, 90) for note in comparison.notes)]

@@ -43,8 +43,9 @@ def trial(
     op_library: str | os.PathLike[str] | None = None,
     timeout: float = 60.0,
     memory: int | None = None,
+    optimize: bool = False,
 ) -> list[dict[str, Any] | str]:
-    """Run a model on several feeds in a fresh process, a session each, nothing fused, on the CPU.
+    """Run a model on several feeds in a fresh process, a session each, nothing fused unless told to, on the CPU.
 
     Args:
         source: What :func:`source_of` gives.
@@ -53,6 +54,7 @@ def trial(
         op_library: A shared library of custom operators to register; its code is executed.
         timeout: Seconds that one feed may take.
         memory: Most resident memory of the process in bytes; None for any.
+        optimize: Use all of onnxruntime's optimisations.
 
     Returns:
         For each feed the outputs by name, or in one line why there are none: an error, a crash, too long, too much.
@@ -62,7 +64,7 @@ def trial(
         library = None if op_library is None else os.fspath(op_library)
         for one in feeds:
             try:
-                results.append(worker.call(run_once, source, dict(one), threads, library))
+                results.append(worker.call(run_once, source, dict(one), threads, library, optimize))
             except OnnxvizError as error:
                 results.append(error.message)
     return results

@@ -83,14 +83,14 @@ def measured(feeds: Mapping[str, Any], values: bool) -> Trial | None:
     return Trial(shapes, tuple(odd), seconds, grown, outputs if values else {})
 
 
-def run_once(source: Source, feeds: Mapping[str, Any], threads: int, library: str | None) -> Any:
+def run_once(source: Source, feeds: Mapping[str, Any], threads: int, library: str | None, optimize: bool) -> Any:
     """Run once."""
-    return _outputs(_session(source, threads, library), feeds)
+    return _outputs(_session(source, threads, library, optimize=optimize), feeds)
 
 
-def _session(source: Source, threads: int, library: str | None, *, arena: bool = True) -> Any:
+def _session(source: Source, threads: int, library: str | None, *, arena: bool = True, optimize: bool = False) -> Any:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a crash is told in one line, not by what the runtime says last
-    options = new_options(op_library=library, threads=threads)
+    options = new_options(op_library=library, threads=threads, optimize=optimize)
     options.enable_cpu_mem_arena = options.enable_mem_pattern = arena  # an arena keeps what earlier runs took
     data, folder = source
     if folder is not None:

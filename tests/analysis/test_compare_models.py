@@ -135,6 +135,43 @@ def test_layouts_that_differ_are_turned() -> None:
     assert result.passed
 
 
+@pytest.mark.parametrize(("end", "first"), [("Abs", None), ("Neg", "q")])
+def test_values_that_are_alike_make_no_twins_where_what_reads_them_agrees(end: str, first: str | None) -> None:
+    """The reference scales on the way and takes it back; its tensor has the direction of the model's, and twice the size."""
+    head = '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] x) => (float[n, 8] y)'
+    reference = ir.from_onnx_text(head + " <float k = {2}> {p = Relu(x) s = Mul(p, k) y = Sub(s, p)}")
+    model = ir.from_onnx_text(head + f" {{p = Relu(x) q = Abs(p) r = Abs(q) y = {end}(r)}}")
+    result = compared(reference, model)
+    assert (None if result.first is None else result.first.tensor) == first
+    assert ("q" in result.unmatched) == (first is None)
+    assert result.counts()["activations"] == (first is not None)
+
+
+def test_a_reference_may_be_the_coarser_one() -> None:
+    head = '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] x) => (float[n, 8] y)'
+    codes = (
+        " <float s = {0.05}, uint8 z = {128}> {c = QuantizeLinear(x, s, z) d = DequantizeLinear(c, s, z) y = Neg(d)}"
+    )
+    one, other = ir.from_onnx_text(head + " {y = Neg(x)}"), ir.from_onnx_text(head + codes)
+    assert compared(one, other).passed
+    assert compared(other, one).passed
+
+
+def test_an_error_that_a_residual_drowns_is_told_all_the_same() -> None:
+    """Its operator is another, so that its values alone pair it; with the reference's in its place the sum is right."""
+    head = '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] x) => (float[n, 8] y)'
+    reference = ir.from_onnx_text(
+        head + " <float k = {2}, float h = {1000}> {b = Mul(x, h) p = Relu(x) s = Mul(p, k) y = Add(b, s)}"
+    )
+    model = ir.from_onnx_text(
+        head + " <float k = {0.505}, float h = {1000}> {b = Mul(x, h) p = Relu(x) q = Div(p, k) y = Add(b, q)}"
+    )
+    result = compared(reference, model)
+    assert result.first is not None
+    assert (result.first.tensor, result.first.reference, result.first.matched) == ("q", "s", "activations")
+    assert [one.tensor for one in result.tensors if one.problem] == ["q"]
+
+
 def test_models_with_other_inputs_are_refused() -> None:
     two = ir.from_onnx_text(
         '<ir_version: 8, opset_import: ["": 17]> g (float[n, 8] x, float[n, 8] z) => (float[n, 8] y) {y = Add(x, z)}'
@@ -252,6 +289,17 @@ def test_the_figure_marks_what_is_beyond_the_tolerance() -> None:
     assert colors[2:] == [colors[2]] * 4 != [colors[0]] * 4
     assert [float(height) for _, height in diamonds.get_offsets()][3:] == [1e-5] * 3, "a decade below the tolerance"
     assert any("first: MatMul of bm" in text.get_text() for text in axes.texts)
+
+
+def test_sizes_that_are_equal_are_not_drawn() -> None:
+    one, other = (layers(factor=f, between="s = Shape(am) r = Size(b)") for f in (1.0, 1.1))
+    for model in (one, other):
+        for node in (n for n in list(model.graph) if n.op_type in ("Shape", "Size")):
+            model.graph.outputs.append(node.outputs[0])
+    figure = plot_comparison(compared(one, other))
+    assert len(figure.axes[-1].collections[0].get_offsets()) == 6
+    assert any("2 of whole numbers, all equal, not drawn" in text.get_text() for text in figure.texts)
+    assert any("first: MatMul of bm" in text.get_text() for text in figure.axes[-1].texts)
 
 
 def test_names_of_a_model_do_not_reach_the_terminal_as_they_are() -> None:

@@ -21,6 +21,12 @@ _IF = (
 )  # fmt: skip
 _IFS = "bool c, float[2] x"
 _EYE = "float[2, 2] w = {1, 0, 0, 1}"
+_MANY = ", ".join(str(number % 7) for number in range(256))
+
+
+def called(body: str) -> str:
+    """Return a model of one call of a function with input ``a`` and output ``c``."""
+    return net("[k] y = l.F(x)", head=', "l": 1') + f'<opset_import: ["": 17], domain: "l"> F (a) => (c) {{ {body} }}'
 
 
 def found(id: str, text: str, **options: object) -> list[str]:
@@ -65,7 +71,29 @@ SAYS = [
                 "float[2, 2] y", weights="int64[1] a = {1}"), "the divisor may be 0"),
     ("N04", net("y = MatMul(x, w)", "float[1, 2] x", "float[1, 2] y", "float[2, 2] w = {1, inf, 3, 4}"), "are infinite"),
     ("N04", net("y = MatMul(x, w)", "float[1, 2] x", "float[1, 2] y", "float[2, 2] w = {1, 3e12, 3, 4}"), "as large as 3e+12"),
+    ("N02", net("y = Mod<fmod = 1>(x, x)"), "the divisor may be 0"),
     ("Q02", net("q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)", weights="float s = {1e-40}, uint8 z = {0}"), "subnormal"),
+    ("Q02", net("q, s, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, w) y = Cast<to = 1>(i)", "float[1, 16] x", "float[1, 16] y",
+                f"int8[16, 16] w = {{{', '.join(str((127, -127, 3, 4)[i % 4]) for i in range(256))}}}"), "of its codes are at the ends"),
+    ("G03", called("[a] h = Relu(a) [a] c = Neg(h)"), "node 'a': 2 nodes"),
+    ("G04", called("[lost] h = Exp(a) [b] c = Neg(a)"), "node 'lost': no output depends on it"),
+    ("G05", net(f"v = Constant<value = float[256] {{{_MANY}}}>() h = Add(x, w) y = Mul(h, v)", "float[256] x", "float[256] y",
+                f"float[256] w = {{{_MANY}}}"), "tensor 'w', tensor 'v': 2 weights hold the same 1,024 bytes"),
+    ("G09", net("y = LayerNormalization(x, w, b)", "float[n, 2] x", "float[n, 2] y", "float[2] w = {1, 1}, float[3] b = {1, 2, 3}"),
+     "'b' has shape [3] where [n, 2] is needed"),
+    ("G09", net("y = GroupNormalization<num_groups = 2>(x, s, s)", "float[1, 4, 2] x", "float[1, 4, 2] y", "float[2] s = {1, 1}",
+                opset=21), "'s' has shape [2] where [4] is needed"),
+    ("G10", called("r = Constant<value_float = 0.5>() t = Constant<value = bool {1}>() c = Dropout(a, r, t)"), "it drops"),
+    ("G11", net("[a] t = Transpose<perm = [0, 2, 1]>(x) u = Mul(k, t) v = Add(u, k) [b] y = Transpose<perm = [0, 2, 1]>(v)",
+                "float[2, 3, 4] x", "float[2, 3, 4] y", "float k = {2}"), "two transposes around Mul, Add: they cancel"),
+    ("G11", net("[a] t = Transpose(x) [b] y = Transpose(t)", "float[2, 3] x", "float[2, 3] y"), "they cancel"),
+    ("G12", net("[a] y = CastLike(x, k)", weights="float k = {2}"), "it casts FLOAT to FLOAT"),
+    ("G13", net("m = ArgMax<keepdims = 0>(d) y = Cast<to = 1>(m)", outputs="float[1] y", weights="double[2, 1] d = {1, 2}"),
+     "1 nodes compute in float64: 1 ArgMax"),
+    ("G14", called("k = Constant<value_int = 9223372036854775806>() h = Cast<to = 7>(a) e = Add(h, k) c = Cast<to = 1>(e)"),
+     "it holds 9223372036854775806"),
+    ("G14", net("h = ConstantOfShape<value = int64[1] {4294967296}>(s) y = Add(x, h)", "int64[2] x", "int64[2] y", "int64[1] s = {2}"),
+     "its value is 4294967296"),
     ("Q02", net("y = DequantizeLinear<axis = 0>(x, s, z)", "uint8[2] x", weights="float[3] s = {1, 1, 1}, uint8[3] z = {0, 0, 0}"),
      "3 scales for 2 channels"),
 ]  # fmt: skip
@@ -84,6 +112,23 @@ SILENT = [
     ("G06", net("a = Shape(x) b = Shape(x) y = Sub(a, b)", outputs="int64[1] y")),
     ("G06", net("a = RandomNormalLike(x) b = RandomNormalLike(x) y = Sub(a, b)")),
     ("G09", net("y = Gemm(x, w, b)", "float[3, 2] x", "float[3, 2] y", f"{_EYE}, float b = {{1}}")),
+    ("G09", net("y = acme.Gemm(x, w, b)", "float[1, 2] x", "float[1, 2] y", f"{_EYE}, float[3] b = {{1, 2, 3}}", head=', "acme": 1')),
+    ("G09", net("y = BatchNormalization<spatial = 0>(x, s, s, s, s)", "float[1, 2, 2] x", "float[1, 2, 2] y",
+                "float[2, 2] s = {1, 1, 1, 1}", opset=8)),
+    ("G09", net("y = GroupNormalization<num_groups = 2>(x, s, s)", "float[1, 4, 2] x", "float[1, 4, 2] y", "float[2] s = {1, 1}",
+                opset=18)),
+    ("G09", net("y = GroupNormalization<num_groups = 2>(x, s, s)", "float[1, 4, 2] x", "float[1, 4, 2] y",
+                "float[4] s = {1, 1, 1, 1}", opset=18)),
+    ("G09", net("y = LayerNormalization(x, s)", "float[1, 4, 2] x", "float[1, 4, 2] y", "float[4, 1] s = {1, 1, 1, 1}")),
+    ("G10", net("y = Dropout(x, r, t)", weights="float r = {0}, bool t = {1}")),
+    ("G10", net("y = Dropout<ratio = 0.0>(x)", opset=6)),
+    ("G10", net("[k] y = l.F(x, t)", weights="bool t = {0}", head=', "l": 1') + '<opset_import: ["": 17], domain: "l"> '
+     "F (a, t) => (c) { r = Constant<value_float = 0.5>() c = Dropout(a, r, t) }"),
+    ("G11", net("[a] t = Transpose<perm = [1, 0]>(x) u = Mul(t, k) [b] y = Transpose<perm = [1, 0]>(u)", "float[2, 3] x",
+                "float[2, 3] y", "float[1, 2] k = {2, 3}")),
+    ("G13", net("k = Cast<to = 1>(d) y = Add(x, k)", weights="double d = {1}")),
+    ("G14", net("y = Loop(m, c, x) <body = b (int64 i, bool d, float[2] p) => (bool e, float[2] q) {e = Identity(d) q = Neg(p)}>",
+                weights="int64 m = {9223372036854775807}, bool c = {0}")),
     ("G10", net("y = Dropout(x)", opset=11)),
     ("G11", net("[a] t = Transpose<perm = [1, 0]>(x) [b] y = Softmax(t)", "float[2, 3] x", "float[3, 2] y")),
     ("G12", net("h = Cast<to = 10>(x) y = Cast<to = 1>(h)")),
@@ -166,6 +211,24 @@ class TestFiles:
         long = self.saved(tmp_path, "w" * 5000, "other.bin")
         assert "there is no file" in self.findings(long, "X02")[0].message
 
+    def test_a_length_that_its_shape_does_not_fill(self, tmp_path: Path) -> None:
+        path = self.saved(tmp_path, "w.bin", "w.bin", length=16)
+        (tmp_path / "w.bin").write_bytes(b"\0" * 16)
+        assert "its length is 16 bytes and its shape needs 8" in self.findings(path, "X02")[0].message
+
+    def test_data_of_functions(self, tmp_path: Path) -> None:
+        proto = onnx.parser.parse_model(called("w = Constant<value = float[2] {1, 2}>() c = Add(a, w)"))
+        tensor = proto.functions[0].node[0].attribute[0].t
+        tensor.ClearField("float_data")
+        tensor.name, tensor.data_location = "w", onnx.TensorProto.EXTERNAL
+        entry = tensor.external_data.add(key="location", value="gone.bin")
+        path = tmp_path / "net.onnx"
+        path.write_bytes(proto.SerializeToString())
+        assert "there is no file 'gone.bin'" in self.findings(path, "X02")[0].message
+        entry.value = "../gone.bin"
+        path.write_bytes(proto.SerializeToString())
+        assert "outside the model's folder" in self.findings(path, "X01")[0].message
+
     def test_a_length_that_its_shape_passes(self, tmp_path: Path) -> None:
         path = self.saved(tmp_path, "w.bin", "w.bin", length=4)
         assert "its length is 4 bytes and its shape needs 8" in self.findings(path, "X02")[0].message
@@ -223,6 +286,20 @@ class TestFiles:
 )  # fmt: skip
 def test_paths_in_texts(text: str, paths: list[str]) -> None:
     assert machine_paths_in(text) == paths
+
+
+@pytest.mark.parametrize(
+    ("text", "user"),
+    [
+        ("C:/Users/Ann/m.py", "Ann"),
+        ("file:///home/ann/m.py", "ann"),
+        ("/nfs/home/ann/m.pt", "ann"),
+        ("/gpfs/a/m.pt", ""),
+    ],
+)
+def test_paths_of_other_systems(text: str, user: str) -> None:
+    (path,) = machine_paths_in(text)
+    assert user_of(path) == user
 
 
 def test_users() -> None:

@@ -47,6 +47,19 @@ CASES = {
         net("[a] t = Transpose<perm = [1, 2, 0]>(x) [r] r = Relu(t) [b] y = Transpose<perm = [2, 0, 1]>(r)",
             "float[2, 3, 4] x", "float[2, 3, 4] y"), ["Relu"],
     ),
+    "transposes around numbers": (
+        net("[a] t = Transpose<perm = [1, 2, 0]>(x) [r] r = Sub(k, t) [s] s = Mul(r, k) [b] y = Transpose<perm = [2, 0, 1]>(s)",
+            "float[2, 3, 4] x", "float[2, 3, 4] y", "float k = {3}"), ["Sub", "Mul"],
+    ),
+    "transposes that turn all axes": (
+        net("[a] t = Transpose(x) [b] u = Transpose(t) [c] y = Exp(u)", "float[2, 3] x", "float[2, 3] y"), ["Exp"],
+    ),
+    "cast like": (net("[a] h = CastLike(x, k) [b] y = Exp(h)", weights="float k = {3}"), ["Exp"]),
+    "weights in nodes": (
+        net(f"[u] u = Constant<value = float[256] {{{_NUMBERS}}}>() [a] h = Add(x, u) "
+            f"[v] v = Constant<value = float[256] {{{_NUMBERS}}}>() [b] y = Mul(h, v)", "float[256] x", "float[256] y"),
+        ["Constant", "Add", "Mul"],
+    ),
     "transposes that make one": (
         net("[a] t = Transpose<perm = [1, 2, 0]>(x) [b] y = Transpose<perm = [1, 2, 0]>(t)",
             "float[2, 3, 4] x", "float[4, 2, 3] y"), ["Transpose"],
@@ -72,6 +85,29 @@ def test_what_is_left(name: str) -> None:
     one, other = run_model(before, feeds), run_model(after, feeds)
     assert all(one[key].tobytes() == other[key].tobytes() for key in one)
     assert not any("removed" in str(change) for change in mend(Subject(after)).changes), "once is enough"
+
+
+def test_nodes_out_of_order_are_sorted_and_it_is_said(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model(net("[a] h = Exp(x) [b] y = Neg(h)"))
+    first, second = (onnx.NodeProto.FromString(node.SerializeToString()) for node in proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend([second, first])
+    (tmp_path / "in.onnx").write_bytes(proto.SerializeToString())
+    found = onnxviz.mend(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    assert [str(change) for change in found.changes] == ["sorted the nodes, some of which stood before what they read"]
+    onnx.checker.check_model(str(tmp_path / "out.onnx"), full_check=True)
+
+
+def test_functions_are_mended_too() -> None:
+    text = net("[k] y = l.F(x)", head=', "l": 1') + (
+        '<opset_import: ["": 17], domain: "l"> F (a) => (c) { [lost] h = Exp(a) [b] e = Neg(a) [b] c = Abs(e) }'
+    )
+    found = mended(text)
+    (function,) = found.model.functions.values()
+    assert [(node.op_type, node.name) for node in function] == [("Neg", "b"), ("Abs", "b_1")]
+    changes = ["named 'b' is now 'b_1'", "removed node 'lost'"]
+    assert [str(change) for change in found.changes] == changes, "onnxruntime refuses it before it is named"
+    assert found.proof == 1
 
 
 def test_weights_are_shared() -> None:

@@ -149,7 +149,18 @@ def test_samples_that_are_made_differ() -> None:
     x = varied({"x": np.arange(6, dtype=np.float32).reshape(1, 2, 3)}, dimension)["x"]
     assert x.shape == (3, 2, 3)
     assert len({row.tobytes() for row in x}) == 3
-    assert all(sorted(row.ravel()) == list(range(6)) for row in x)
+    assert len({row.mean() for row in x}) == len({row.max() for row in x}) == 3, "or a scale of the batch is not seen"
+    assert x.min() == 0, "what lies between 0 and the numbers that were given"
+    assert x.max() == 5
+    ids = varied({"x": np.arange(1, 7).reshape(1, 2, 3)}, dimension)["x"]
+    assert len({row.mean() for row in ids}) == 3
+    assert set(ids.ravel()) <= set(range(1, 7)), "indices that were given"
+
+
+@pytest.mark.parametrize("statistic", ["ReduceMean", "ReduceMax", "ReduceL2"])
+def test_one_scale_for_all_samples_mixes_them(statistic: str) -> None:
+    (finding,) = found("D02", net(f"m = {statistic}<keepdims = 0>(x) y = Sub(x, m)", *BATCH))
+    assert finding.verdict == "fail"
 
 
 BATCH = "float[batch, 4] x", "float[batch, 4] y"
@@ -324,3 +335,33 @@ def test_a_picture_that_is_scaled_otherwise_than_in_training_is_told_by_the_firs
     assert finding.evidence["best"] == "scaled to 0 … 255"
     (finding,) = found("C04", source, inputs=[str(path)], preprocessing=Preprocessing(scale=1.0))
     assert finding.verdict == "pass"
+
+
+def test_a_reference_may_be_the_coarser_one() -> None:
+    half = net("h = Cast<to = 10>(x) e = Exp(h) y = Cast<to = 1>(e)")
+    for model, reference in ((half, net("y = Exp(x)")), (net("y = Exp(x)"), half)):
+        options = Options(reference=ir.from_onnx_text(reference), inputs={"x": np.float32([1.23456, 2.34567])})
+        (finding,) = run_checks(Subject(ir.from_onnx_text(model), options), only=["C01"]).findings
+        assert finding.verdict == "pass", finding.message
+
+
+def test_sizes_that_nobody_gave_are_told_where_the_model_does_not_run_at_them() -> None:
+    baked = net("f = Reshape(x, s) y = Relu(f)", "float[batch, seq] x", "float[batch, seq] y", "int64[2] s = {-1, 9}")
+    model = ir.from_onnx_text(baked.replace("y = Relu(f)", "y = Add(x, f)"))
+    result = run_checks(Subject(model), only=["N01"])
+    assert result.unchecked
+    assert "batch=1, seq=512: give --input, or sizes with --dim NAME=N" in result.notes[0]
+    assert run_checks(Subject(model, Options(dims={"seq": 9})), only=["N01"]).notes == ()
+
+
+def test_an_optimiser_that_crashes_is_a_finding_and_ends_nothing() -> None:
+    subject = Subject(ir.from_onnx_text(net("y = Neg(x)")))
+    subject.shared("optimised in a process of its own", lambda: "onnxruntime crashed (SIGSEGV) while running the model")
+    (finding,) = run_checks(subject, only=["C02"]).findings
+    assert (finding.verdict, finding.severity) == ("fail", "error")
+    assert finding.message == "optimised, it does not run: onnxruntime crashed (SIGSEGV) while running the model"
+    model = ir.from_onnx_text(net("h = Relu(x) y = Relu(h)"))
+    with source_of(model) as source:
+        (result,) = trial(source, [{"x": np.float32([-1, 2])}], optimize=True)
+    assert not isinstance(result, str)
+    assert result["y"].tolist() == [0, 2]
