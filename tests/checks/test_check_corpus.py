@@ -63,7 +63,7 @@ def test_static_errors_are_real_and_nothing_crashes(corpus: Path) -> None:
     assert surprises(static_errors(corpus, names), {"static"}, set(names)) == (set(), set())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_static_errors_of_hostile_files_are_real(corpus: Path) -> None:
     names = [name for name in models(corpus) if name.startswith(("adversarial/", "generated/"))]
     assert surprises(static_errors(corpus, names), {"static"}, set(names)) == (set(), set())
@@ -76,7 +76,7 @@ def test_an_error_that_was_not_looked_at_is_noticed(corpus: Path) -> None:
     assert surprises(set(), {"static"}, {row["model"]})[1] >= known
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_errors_of_runs_are_real_and_nothing_crashes(corpus: Path) -> None:
     """By the command line, a process a model: a hostile file may bring onnxruntime down."""
     errors: set[tuple[str, str]] = set()
