@@ -114,7 +114,7 @@ def by_onnxviz(name: str, path: Path, batch: int | None = None) -> Callable[[], 
     from onnxviz.runtime.batches import load_batches
 
     make = sessions.new_options
-    sessions.new_options = lambda **given: make(**given, threads=THREADS)  # as many threads as the peers
+    sessions.new_options = lambda **given: make(**{**given, "threads": THREADS})  # as many threads as the peers
     model = open_model(path)
     case = open_case(model, load_batches(model, {"x": feed_}), target=CLASS, how=How("cpu", batch=batch or ROWS))
     attribution(case, name, **OPTIONS[name])
