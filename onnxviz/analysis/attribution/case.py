@@ -131,10 +131,18 @@ class Case:
         return {}
 
     def through(self, runner: Runner) -> Pass:
-        """Return what the samples as they are give, and keep their scores."""
+        """Return what the samples as they are give; of a model that stays open it is kept."""
+        if runner in self._passes:
+            return self._passes[runner]
         found = runner(self.feeds, self.everything)
         self.__dict__.setdefault("scores", found.scores)
+        if runner in self._opened.values():
+            self._passes[runner] = found
         return found
+
+    @cached_property
+    def _passes(self) -> dict[Runner, Pass]:
+        return {}
 
     @cached_property
     def gradients(self) -> Runner:
